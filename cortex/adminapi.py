@@ -1,0 +1,213 @@
+"""The admin API's bodies (`/cortex/v1/…`), shared by the gateway that writes them and the CLI that reads them.
+
+Instants are `_at_ms` (UTC); durations carry their unit; None means unknown, never 0.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Body(BaseModel):
+    """Base of every body: unknown fields are ignored, so that an older CLI reads a newer gateway."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class HealthBody(Body):
+    """`GET /health`. `ok`; `degraded`: serving with a part missing; `impaired`: some model cannot be served."""
+
+    status: str
+    reasons: list[str] = []
+    version: str = ""
+
+
+class ModelOnNode(Body):
+    """One model on one node."""
+
+    node: str
+    model: str
+    status: str
+    """loaded, unloaded, loading, draining, unloading, or wedged."""
+    pinned: bool = False
+    in_flight: int = 0
+    max_in_flight: int = 0
+    last_used_at_ms: int | None = None
+    size_mib: int | None = None
+    load_s: float | None = None
+    loads: int = 0
+    breaker_open: bool = False
+    breaker_reason: str = ""
+    tokens_per_s: float | None = None
+    """Median over the recent requests of this process."""
+    aliases: list[str] = []
+
+
+class NodeStatus(Body):
+    """One node."""
+
+    name: str
+    endpoint: str
+    health: str
+    """up, suspect, down, unknown."""
+    reason: str = ""
+    draining: bool = False
+    version: str | None = None
+    vram_total_mib: int | None = None
+    vram_used_mib: int | None = None
+    vram_reserved_mib: int = 0
+    in_flight: int = 0
+    max_in_flight: int | None = None
+    cycles: int = 0
+    defrag_after_cycles: int = 0
+    defrag_due: bool = False
+    may_load: bool = True
+    no_load_reason: str = ""
+    last_poll_age_s: float | None = None
+    models: list[ModelOnNode] = []
+
+
+class StoreStatus(Body):
+    """The SQLite file."""
+
+    path: str
+    ok: bool
+    reason: str = ""
+    size_bytes: int = 0
+    queued_rows: int = 0
+    dropped_rows: int = 0
+
+
+class StatusBody(Body):
+    """`GET /cortex/v1/status`."""
+
+    version: str
+    health: HealthBody
+    started_at_ms: int
+    uptime_s: float
+    draining: bool = False
+    in_flight: int = 0
+    queued: int = 0
+    requests_total: int = 0
+    nodes: list[NodeStatus] = []
+    store: StoreStatus
+
+
+class HistoryRow(Body):
+    """One finished request. See `core.records.RequestRecord` for the meaning of each field."""
+
+    id: int
+    request_id: str
+    started_at_ms: int
+    route: str
+    dialect: str
+    model: str | None = None
+    node: str | None = None
+    client: str | None = None
+    stream: bool = False
+    status: int = 0
+    outcome: str
+    error_code: str | None = None
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+    ttft_ms: float | None = None
+    duration_ms: float = 0.0
+    tokens_per_s: float | None = None
+    queue_ms: float = 0.0
+    load_wait_ms: float = 0.0
+    cold_start: bool = False
+    attempts: int = 0
+
+
+class HistoryQuery(Body):
+    """Filters of `GET /cortex/v1/history`; all that are given must hold. Newest first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = None
+    node: str | None = None
+    client: str | None = None
+    since_ms: int | None = None
+    """Wall clock, inclusive."""
+    until_ms: int | None = None
+    """Wall clock, exclusive."""
+    outcome: str | None = None
+    """`ok`, `client_gone`, `error`, or an error code."""
+    slow_ms: float | None = None
+    """Only requests that took at least this long."""
+    after_id: int | None = None
+    """Only rows newer than this id, oldest first: what `--follow` asks for."""
+    limit: int = Field(default=50, ge=1, le=10_000)
+
+
+class HistoryBody(Body):
+    rows: list[HistoryRow] = []
+
+
+class StatsRow(Body):
+    """`--stats`: one model over the filtered requests."""
+
+    model: str | None
+    requests: int
+    errors: int
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    ttft_p50_ms: float | None = None
+    ttft_p95_ms: float | None = None
+    duration_p50_ms: float | None = None
+    duration_p95_ms: float | None = None
+    tokens_per_s_p50: float | None = None
+    tokens_per_s_p95: float | None = None
+    """The 95th percentile is the fast end."""
+    cold_starts: int = 0
+
+
+class StatsBody(Body):
+    rows: list[StatsRow] = []
+
+
+class EventRow(Body):
+    """One change of the fleet."""
+
+    id: int
+    at_ms: int
+    kind: str
+    reason: str
+    node: str | None = None
+    model: str | None = None
+    detail: dict[str, Any] = {}
+
+
+class EventQuery(Body):
+    """Filters of `GET /cortex/v1/events`. Newest first, or oldest first after `after_id`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: str | None = None
+    node: str | None = None
+    model: str | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+    after_id: int | None = None
+    limit: int = Field(default=50, ge=1, le=10_000)
+
+
+class EventsBody(Body):
+    rows: list[EventRow] = []
+
+
+class PinBody(Body):
+    """`POST /cortex/v1/models/pin` and `/unpin`: a runtime pin, kept over restarts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    node: str | None = None
+    """None = on whatever node holds it."""
+
+
+class ModelStatusBody(Body):
+    """Answer of pin and unpin: the model on every node that lists it."""
+
+    models: list[ModelOnNode] = []

@@ -1,0 +1,1 @@
+"""The configuration file: its schema, and the loader that turns a mistake into one line."""

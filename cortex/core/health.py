@@ -1,0 +1,77 @@
+"""Health of a node and the breaker of a (node, model): pure transitions over frozen values."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+
+class NodeHealth(StrEnum):
+    """What the polls, and refused connections between them, say of a node."""
+
+    UNKNOWN = "unknown"
+    """Never answered since this process started."""
+    UP = "up"
+    SUSPECT = "suspect"
+    """Refused a connection, or missed a poll: not routed to until it answers one."""
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """A node's health with the count of polls it has missed in a row."""
+
+    health: NodeHealth = NodeHealth.UNKNOWN
+    missed_polls: int = 0
+    reason: str = ""
+
+    def answered(self) -> "Liveness":
+        """The node answered a poll."""
+        return Liveness(NodeHealth.UP)
+
+    def missed(self, *, reason: str, failures_before_down: int) -> "Liveness":
+        """The node missed a poll. One miss leaves an UP node routable; `failures_before_down` end it."""
+        missed = self.missed_polls + 1
+        if missed >= failures_before_down:
+            return Liveness(NodeHealth.DOWN, missed, reason)
+        return Liveness(self.health, missed, reason)
+
+    def refused(self, *, reason: str) -> "Liveness":
+        """A request could not connect: stop routing at once, until a poll is answered."""
+        if self.health is NodeHealth.UP:
+            return replace(self, health=NodeHealth.SUSPECT, reason=reason)
+        return self
+
+
+BREAKER_THRESHOLD = 3
+"""Failures in a row that open a breaker."""
+BREAKER_BASE_S = 5.0
+"""First open time in seconds; doubles with every further failure."""
+BREAKER_MAX_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """Refuses a (node, model) that fails fast, so that it does not attract traffic.
+
+    Keyed by the pair, since keying by model alone would let one node's "no" silence the others.
+    After `open_until_s` (monotonic) a single trial request is let through (half-open).
+    """
+
+    failures: int = 0
+    open_until_s: float = 0.0
+    reason: str = ""
+
+    def failed(self, *, now_s: float, reason: str) -> "Breaker":
+        failures = self.failures + 1
+        if failures < BREAKER_THRESHOLD:
+            return Breaker(failures, 0.0, reason)
+        doubled = BREAKER_BASE_S * 2.0 ** min(failures - BREAKER_THRESHOLD, 16)
+        return Breaker(failures, now_s + min(doubled, BREAKER_MAX_S), reason)
+
+    def allows(self, *, now_s: float, in_flight: int) -> bool:
+        """True when closed, or half-open with no trial under way."""
+        if self.failures < BREAKER_THRESHOLD:
+            return True
+        return now_s >= self.open_until_s and in_flight == 0
+
+
+CLOSED = Breaker()

@@ -1,0 +1,129 @@
+"""The fleet at one instant, as frozen values. `fleet.state` makes them; decisions read them.
+
+Units: memory in MiB, monotonic instants end in `_s`, wall-clock instants in `_at_ms` (UTC).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cortex.core.health import CLOSED, Breaker, Liveness, NodeHealth
+from cortex.core.ids import ModelId, NodeName
+
+DEFAULT_PRIORITY = 100
+
+
+class ModelStatus(StrEnum):
+    """Where a model stands on one node."""
+
+    LOADED = "loaded"
+    UNLOADED = "unloaded"
+    LOADING = "loading"
+    """Being loaded, by cortex or (as `reloading`) by someone else."""
+    DRAINING = "draining"
+    """Loaded, finishing what runs, taking no new lease."""
+    UNLOADING = "unloading"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelView:
+    """One model on one node."""
+
+    id: ModelId
+    status: ModelStatus = ModelStatus.UNLOADED
+    wedged: bool = False
+    """The node's `reloading` flag leaked: it may still serve, but cannot be loaded again until a restart."""
+    pinned: bool = False
+    in_flight: int = 0
+    """Leases held now, by cortex's own count."""
+    max_in_flight: int = 32
+    priority: int = DEFAULT_PRIORITY
+    last_used_at_ms: int = 0
+    """Wall clock, so that the LRU order survives a restart; 0 = never."""
+    size_mib: int | None = None
+    """From the configuration, else learned; None = unknown."""
+    load_s: float | None = None
+    """Learned load time in seconds (moving average); None = never loaded by cortex."""
+    loads: int = 0
+    breaker: Breaker = CLOSED
+    generation: int = 0
+    """Grows with every load or unload begun here; a late answer of an older one is ignored."""
+
+    @property
+    def resident(self) -> bool:
+        """Held in memory and allowed to take a lease."""
+        return self.status is ModelStatus.LOADED
+
+    @property
+    def occupies(self) -> bool:
+        """Uses, or may use, the node's memory."""
+        return self.status is not ModelStatus.UNLOADED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeView:
+    """One node: what it holds and whether it may be given work."""
+
+    name: NodeName
+    liveness: Liveness = Liveness()
+    draining: bool = False
+    """Finishing what runs; takes no new lease and no load."""
+    vram_total_mib: int | None = None
+    free_mib: int | None = None
+    """Free device memory as the node last reported it; None = it reports none."""
+    max_in_flight: int | None = None
+    in_flight: int = 0
+    may_load: bool = True
+    """False where `lifecycle` is off; `no_load_reason` says why."""
+    no_load_reason: str = ""
+    models: Mapping[ModelId, ModelView] = field(default_factory=dict)
+    version: str | None = None
+    boot_at_s: int | None = None
+    """The node's `created`: unix seconds of its process start; a change means it restarted."""
+    cycles: int = 0
+    """Load/unload cycles since the node's last restart (drives defragmentation)."""
+
+    @property
+    def routable(self) -> bool:
+        return self.liveness.health is NodeHealth.UP and not self.draining
+
+    @property
+    def reserved_mib(self) -> int:
+        """Memory promised to loads that are under way."""
+        return sum(
+            m.size_mib or 0 for m in self.models.values() if m.status is ModelStatus.LOADING
+        )
+
+    @property
+    def available_mib(self) -> int | None:
+        """min(reported free, total - what residents are known to hold) - reserved; None = unknown."""
+        bounds = []
+        if self.free_mib is not None:
+            bounds.append(self.free_mib)
+        if self.vram_total_mib is not None:
+            held = sum(
+                m.size_mib or 0
+                for m in self.models.values()
+                if m.occupies and m.status is not ModelStatus.LOADING
+            )
+            bounds.append(self.vram_total_mib - held)
+        return min(bounds) - self.reserved_mib if bounds else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetSnapshot:
+    """Every node at one revision. `revision` grows with each change of the state."""
+
+    revision: int = 0
+    nodes: Mapping[NodeName, NodeView] = field(default_factory=dict)
+    locations: Mapping[ModelId, tuple[NodeName, ...]] = field(default_factory=dict)
+    """Which nodes list a model, in name order, whatever its status or theirs."""
+    aliases: Mapping[str, ModelId] = field(default_factory=dict)
+    allowed_nodes: Mapping[ModelId, frozenset[NodeName]] = field(default_factory=dict)
+    """`[models."ID"] nodes`: where a model may run; absent = anywhere."""
+
+    def resolve(self, name: str) -> ModelId | None:
+        """The model that a client-facing name means, or None when nothing here knows it."""
+        if name in self.locations:
+            return ModelId(name)
+        return self.aliases.get(name)

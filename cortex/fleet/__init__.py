@@ -1,0 +1,1 @@
+"""The only writer of the fleet's state: polling, loading, admission."""

@@ -1,0 +1,45 @@
+"""What the fleet needs from the layers beside it; `node` and `store` satisfy these structurally."""
+
+from typing import Protocol
+
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo
+from cortex.core.records import FleetEvent, Memory, NodeRecord, ResidencyRecord
+
+
+class NodeControl(Protocol):
+    """The control calls of one node. Each raises a `NodeError`; deadlines are the caller's."""
+
+    async def list_models(self) -> Listing: ...
+    async def system_info(self) -> NodeInfo: ...
+    async def model_status(self, model: ModelId) -> LifecycleAnswer: ...
+    async def reload(self, model: ModelId) -> LifecycleAnswer: ...
+    async def unload(self, model: ModelId) -> LifecycleAnswer: ...
+
+
+class Journal(Protocol):
+    """Takes each event at the moment it is committed; never blocks, never raises."""
+
+    def record(self, event: FleetEvent) -> None: ...
+
+
+class FleetMemory(Protocol):
+    """What outlives the process. `save_*` return once committed, or raise `StoreError`."""
+
+    async def recall(self) -> Memory: ...
+    async def save_residency(self, *records: ResidencyRecord) -> None: ...
+    async def save_node(self, record: NodeRecord) -> None: ...
+    async def save_pin(self, model: ModelId, node: NodeName | None) -> None: ...
+    async def delete_pin(self, model: ModelId, node: NodeName | None) -> None: ...
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def now_s(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def now_ms(self) -> int:
+        """Wall clock, UTC milliseconds."""
+        ...
