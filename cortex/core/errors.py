@@ -28,7 +28,9 @@ class RequestError(CortexError):
 
     code = "invalid_request"
 
-    def __init__(self, message: str, *, code: str | None = None, param: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, param: str | None = None
+    ) -> None:
         super().__init__(message, code=code)
         self.param = param
 

@@ -1,0 +1,133 @@
+"""What `plan` answers: one of four outcomes, each with its reasons and the alternatives it rejected."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+from cortex.core.ids import ModelId, NodeName
+
+
+class Verdict(StrEnum):
+    """Why a node was chosen or passed over."""
+
+    CHOSEN = "chosen"
+    BUSIER = "busier"
+    """Could serve; another has fewer in flight for its capacity."""
+    FULL = "full"
+    """At its in-flight limit."""
+    NOT_UP = "not_up"
+    DRAINING = "draining"
+    BREAKER_OPEN = "breaker_open"
+    ALREADY_TRIED = "already_tried"
+    NOT_ALLOWED = "not_allowed"
+    """`[models."ID"] nodes` leaves it out, or the request belongs to another node."""
+    LOADING = "loading"
+    WEDGED = "wedged"
+    LIFECYCLE_OFF = "lifecycle_off"
+    NO_ROOM = "no_room"
+    """Would fit after something else is unloaded."""
+    TOO_SMALL = "too_small"
+    """Would not fit even alone."""
+    LESS_ROOM = "less_room"
+    """Could load it; another has more room."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Considered:
+    """One node that was looked at, with the numbers behind the verdict."""
+
+    node: NodeName
+    verdict: Verdict
+    in_flight: int = 0
+    limit: int | None = None
+    need_mib: int | None = None
+    available_mib: int | None = None
+    total_mib: int | None = None
+    detail: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{self.node}: {self.verdict.replace('_', ' ')}"]
+        match self.verdict:
+            case Verdict.NO_ROOM | Verdict.TOO_SMALL | Verdict.LESS_ROOM:
+                need = "unknown" if self.need_mib is None else f"{self.need_mib} MiB"
+                free = "unknown" if self.available_mib is None else f"{self.available_mib} MiB"
+                parts.append(f"needs {need}, free {free}, total {self.total_mib} MiB")
+            case Verdict.CHOSEN | Verdict.BUSIER | Verdict.FULL:
+                parts.append(f"{self.in_flight} in flight of {self.limit}")
+            case (
+                Verdict.NOT_UP
+                | Verdict.DRAINING
+                | Verdict.BREAKER_OPEN
+                | Verdict.ALREADY_TRIED
+                | Verdict.NOT_ALLOWED
+                | Verdict.LOADING
+                | Verdict.WEDGED
+                | Verdict.LIFECYCLE_OFF
+            ):
+                pass
+            case _:
+                assert_never(self.verdict)
+        if self.detail:
+            parts.append(self.detail)
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Want:
+    """What a request asks of the planner."""
+
+    model: ModelId
+    preferred: NodeName | None = None
+    """The node that served this conversation last; its KV cache is warm."""
+    only: NodeName | None = None
+    """The one node that may answer (it holds the state of a `resp_…`)."""
+    excluded: frozenset[NodeName] = frozenset()
+    """Nodes that failed this very request before its first byte."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serve:
+    """`node` holds the model and has a free slot."""
+
+    node: NodeName
+    model: ModelId
+    reason: str
+    considered: tuple[Considered, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """Load the model on `node`, after unloading `evict` (none until eviction is built)."""
+
+    node: NodeName
+    model: ModelId
+    reason: str
+    need_mib: int | None = None
+    evict: tuple[ModelId, ...] = ()
+    considered: tuple[Considered, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Nothing can be done now, but something under way will change that."""
+
+    model: ModelId
+    reason: str
+    load_eta_s: float | None = None
+    """Learned load time where a load is waited for; None = unknown, or not a load."""
+    loading: bool = False
+    considered: tuple[Considered, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """Waiting would not help, or could not be bounded. `code` is documented in operations.md."""
+
+    model: ModelId
+    code: str
+    reason: str
+    retry_after_s: float | None = None
+    considered: tuple[Considered, ...] = ()
+
+
+Decision = Serve | Load | Wait | Reject
