@@ -41,6 +41,8 @@ class Liveness:
         return self
 
 
+UNSEEN = Liveness()
+
 BREAKER_THRESHOLD = 3
 """Failures in a row that open a breaker."""
 BREAKER_BASE_S = 5.0

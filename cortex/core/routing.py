@@ -4,10 +4,14 @@ from collections.abc import Iterator
 
 from cortex.core.decisions import Considered, Serve, Verdict, Want
 from cortex.core.health import NodeHealth
+from cortex.core.ids import NodeName
 from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
 
 STICKY_MARGIN = 0.25
 """A warm node may be this share of its capacity busier than the idlest before it is left."""
+
+_Servable = tuple[float, int, str, NodeView, ModelView]
+"""Sort key (busy share, in-flight of the node, name), then what it stands for."""
 
 
 def candidates(snapshot: FleetSnapshot, want: Want) -> Iterator[tuple[NodeView, ModelView]]:
@@ -73,7 +77,7 @@ def route(
         resident is absent from the second: `placement.place` speaks for it.
     """
     passed: list[Considered] = []
-    servable: list[tuple[float, int, str, NodeView, ModelView]] = []
+    servable: list[_Servable] = []
     for node, model in candidates(snapshot, want):
         refusal = unfit(snapshot, node, want) or _cannot_lease(node, model, now_s=now_s)
         if refusal is not None:
@@ -83,27 +87,32 @@ def route(
     if not servable:
         return None, tuple(passed)
 
-    best = min(servable, key=lambda entry: entry[:3])
-    reason = "fewest in flight for its capacity" if len(servable) > 1 else "the only copy free"
-    if want.preferred is not None and best[3].name != want.preferred:
-        for entry in servable:
-            if entry[3].name == want.preferred and entry[0] <= best[0] + STICKY_MARGIN:
-                best, reason = entry, "served this conversation before"
-    for entry in servable:
-        verdict = Verdict.CHOSEN if entry is best else Verdict.BUSIER
-        passed.append(
-            Considered(
-                node=entry[3].name,
-                verdict=verdict,
-                in_flight=entry[4].in_flight,
-                limit=limit_of(entry[3], entry[4]),
-            )
+    best, reason = _choose(servable, want.preferred)
+    passed.extend(
+        Considered(
+            node=entry[3].name,
+            verdict=Verdict.CHOSEN if entry is best else Verdict.BUSIER,
+            in_flight=entry[4].in_flight,
+            limit=limit_of(entry[3], entry[4]),
         )
+        for entry in servable
+    )
     considered = tuple(passed)
     return (
         Serve(node=best[3].name, model=want.model, reason=reason, considered=considered),
         considered,
     )
+
+
+def _choose(servable: list[_Servable], preferred: NodeName | None) -> tuple[_Servable, str]:
+    best = min(servable, key=lambda entry: entry[:3])
+    if preferred is not None and best[3].name != preferred:
+        for entry in servable:
+            if entry[3].name == preferred and entry[0] <= best[0] + STICKY_MARGIN:
+                return entry, "served this conversation before"
+    return best, "fewest in flight for its capacity" if len(
+        servable
+    ) > 1 else "the only copy free"
 
 
 def _cannot_lease(node: NodeView, model: ModelView, *, now_s: float) -> Considered | None:

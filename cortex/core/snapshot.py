@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from cortex.core.health import CLOSED, Breaker, Liveness, NodeHealth
+from cortex.core.health import CLOSED, UNSEEN, Breaker, Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName
 
 DEFAULT_PRIORITY = 100
@@ -65,7 +65,7 @@ class NodeView:
     """One node: what it holds and whether it may be given work."""
 
     name: NodeName
-    liveness: Liveness = Liveness()
+    liveness: Liveness = UNSEEN
     draining: bool = False
     """Finishing what runs; takes no new lease and no load."""
     vram_total_mib: int | None = None

@@ -126,5 +126,6 @@ def _injected(node: "Node", path: str) -> web.Response | None:
         return None
     if times is not None:
         node.knobs.http_error = wanted | {"times": times - 1}
+    node.stats.injected += 1
     shape = errors.SHAPES[wanted.get("shape", "message")]
     return shape(wanted.get("status", 500), wanted.get("message", "scripted failure"))

@@ -20,6 +20,8 @@ class Stats:
     """Answers not streamed whose work went on after the client hung up."""
     cut: int = 0
     """Requests that lost their engine to an unload."""
+    injected: int = 0
+    """Requests answered by the knob `http_error`, which count as nothing else."""
     generated: int = 0
     """Pieces (about tokens) that reached a stream or a whole answer."""
     requests: Counter[str] = field(default_factory=Counter)

@@ -152,6 +152,7 @@ async def test_injected_error_ends_after_its_times(shape, status, kind):
             reply = await client.chat("a")
             assert (reply.status, reply.kind) == (status, kind)
             assert "no" in reply.text
+        assert (node.stats.injected, node.stats.started) == (2, 0)
         assert (await client.chat("a")).status == 200
 
 
@@ -172,7 +173,7 @@ async def test_texts_are_rusts_own_before_0_9_1():
 
 async def test_reloading_is_an_api_error_on_messages():
     async with (
-        ScriptedNode(["a"], unloaded=["a"], load_s=0.1) as node,
+        ScriptedNode(["a"], unloaded=["a"], load_s=0.3) as node,
         wire(node.url) as client,
     ):
         async with asyncio.TaskGroup() as tasks:

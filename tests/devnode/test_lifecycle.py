@@ -79,7 +79,7 @@ async def test_lifecycle_calls_refuse_what_is_no_request(verb):
 
 async def test_reload_blocks_and_a_second_call_says_reloading():
     async with (
-        ScriptedNode(["a"], unloaded=["a"], load_s=0.1) as node,
+        ScriptedNode(["a"], unloaded=["a"], load_s=0.3) as node,
         wire(node.url) as client,
     ):
         async with asyncio.TaskGroup() as tasks:
@@ -95,7 +95,7 @@ async def test_reload_blocks_and_a_second_call_says_reloading():
 
 async def test_unload_during_a_reload_changes_nothing():
     async with (
-        ScriptedNode(["a"], unloaded=["a"], load_s=0.1) as node,
+        ScriptedNode(["a"], unloaded=["a"], load_s=0.3) as node,
         wire(node.url) as client,
     ):
         async with asyncio.TaskGroup() as tasks:
@@ -108,14 +108,16 @@ async def test_unload_during_a_reload_changes_nothing():
 
 async def test_reload_goes_on_without_its_client():
     async with (
-        ScriptedNode(["a"], unloaded=["a"], load_s=0.15) as node,
+        ScriptedNode(["a"], unloaded=["a"], load_s=0.3) as node,
         wire(node.url) as client,
     ):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await client.lifecycle("reload", "a")
         assert await client.lifecycle("status", "a") == "reloading"
-        await asyncio.sleep(0.15)
+        async with asyncio.timeout(5):
+            while await client.lifecycle("status", "a") == "reloading":
+                await asyncio.sleep(0.02)
         assert await client.lifecycle("status", "a") == "loaded"
 
 
@@ -173,14 +175,16 @@ async def test_load_without_room_is_an_out_of_memory():
 async def test_memory_comes_back_late_and_not_in_full():
     async with (
         ScriptedNode(
-            {"a": 1000}, vram_total_mib=2000, release_delay_s=0.1, leak_pct=10, info_delay_s=0
+            {"a": 1000}, vram_total_mib=2000, release_delay_s=0.3, leak_pct=10, info_delay_s=0
         ) as node,
         wire(node.url) as client,
     ):
         assert await client.free_mib() == 1000
         await client.lifecycle("unload", "a")
         assert await client.free_mib() == 1000
-        await asyncio.sleep(0.15)
+        async with asyncio.timeout(5):
+            while await client.free_mib() == 1000:
+                await asyncio.sleep(0.02)
         assert await client.free_mib() == 1900
         await client.lifecycle("reload", "a")
         assert await client.free_mib() == 900
@@ -191,7 +195,7 @@ async def test_memory_comes_back_late_and_not_in_full():
 
 
 async def test_unload_has_a_gap_in_which_the_model_is_nowhere():
-    async with ScriptedNode(["a", "b"], unload_gap_s=0.1) as node, wire(node.url) as client:
+    async with ScriptedNode(["a", "b"], unload_gap_s=0.3) as node, wire(node.url) as client:
         async with asyncio.TaskGroup() as tasks:
             unloading = tasks.create_task(client.lifecycle("unload", "a"))
             await asyncio.sleep(0.03)
@@ -232,7 +236,7 @@ async def test_unload_fails_a_whole_answer():
 
 async def test_request_for_an_unloaded_model_loads_it():
     async with (
-        ScriptedNode(["a"], unloaded=["a"], load_s=0.1) as node,
+        ScriptedNode(["a"], unloaded=["a"], load_s=0.3) as node,
         wire(node.url) as client,
     ):
         async with asyncio.TaskGroup() as tasks:
@@ -291,7 +295,7 @@ async def test_old_node_with_one_model_unloads_it():
 
 async def test_loads_of_several_models_run_side_by_side():
     models = ["a", "b", "c"]
-    async with ScriptedNode(models, unloaded=models, load_s={"a": 0.1, "b": 0.1}) as node:
+    async with ScriptedNode(models, unloaded=models, load_s={"a": 0.3, "b": 0.3}) as node:
         async with wire(node.url) as client, asyncio.TaskGroup() as tasks:
             for model in models:
                 tasks.create_task(client.lifecycle("reload", model))

@@ -324,10 +324,21 @@ async def test_whole_answer_is_worked_out_without_its_client():
         assert node.stats.streams_stopped == 0
 
 
-async def test_requests_beyond_the_engines_seats_wait():
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_requests_beyond_the_engines_seats_wait(streamed):
     async with ScriptedNode(["a"], max_seqs=1, first_token_s=0.05) as node:
+        began_s = asyncio.get_running_loop().time()
         async with wire(node.url) as client, asyncio.TaskGroup() as tasks:
-            began_s = asyncio.get_running_loop().time()
             for _ in range(3):
-                tasks.create_task(client.chat("a"))
+                tasks.create_task(client.chat("a", stream=streamed))
         assert asyncio.get_running_loop().time() - began_s >= 0.15
+
+
+async def test_stream_that_failed_never_ends_in_0_7_0():
+    async with (
+        ScriptedNode(["a"], profile="v0.7.0", error_event_after=0) as node,
+        wire(node.url) as client,
+    ):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await stream(client)

@@ -1,0 +1,217 @@
+"""Finds, reads and checks `cortex.toml`; every mistake becomes one line: file, key, wanted, found."""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from cortex.config.schema import Config
+from cortex.core.errors import ConfigError
+
+ENV_PREFIX = "CORTEX_"
+SEARCH = (Path("cortex.toml"), Path("/etc/cortex/cortex.toml"))
+
+
+def find(path: Path | None, environ: Mapping[str, str]) -> Path:
+    """The file to read: `path`, $CORTEX_CONFIG, ./cortex.toml, /etc/cortex/cortex.toml."""
+    if path is not None:
+        return path
+    if named := environ.get("CORTEX_CONFIG"):
+        return Path(named)
+    for candidate in SEARCH:
+        if candidate.is_file():
+            return candidate
+    looked = ", ".join(str(candidate) for candidate in SEARCH)
+    raise ConfigError([f"no configuration: looked for --config, $CORTEX_CONFIG, {looked}"])
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read and check the configuration, environment overrides applied.
+
+    Raises:
+        ConfigError: With one line for every mistake; nothing was started.
+    """
+    source = find(path, environ)
+    try:
+        raw = tomllib.loads(source.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8 text"
+        raise ConfigError([f"{source}: cannot be read: {reason}"]) from exc
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError([f"{source}: not valid TOML: {exc}"]) from exc
+    origins = _override(raw, environ)
+    try:
+        config = Config.model_validate(raw)
+    except ValidationError as exc:
+        lines = [_line(str(source), origins, error) for error in exc.errors()]
+        raise ConfigError(list(dict.fromkeys(lines))) from exc
+    problems = [f"{source}: {problem}" for problem in _contradictions(config)]
+    if problems:
+        raise ConfigError(problems)
+    return config
+
+
+def state_path(config: Config, environ: Mapping[str, str]) -> Path:
+    """The SQLite file: configured, else under systemd's state directory, else under the user's."""
+    if config.state.path is not None:
+        return config.state.path.expanduser()
+    if directory := environ.get("STATE_DIRECTORY"):
+        return Path(directory.split(":")[0]) / "cortex.db"
+    state_home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state_home) / "cortex" / "cortex.db"
+
+
+def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:
+    """Apply `CORTEX_SECTION__KEY=value` to `raw`; returns which dotted keys came from where."""
+    origins: dict[str, str] = {}
+    for variable, text in sorted(environ.items()):
+        if not variable.startswith(ENV_PREFIX) or "__" not in variable:
+            continue
+        *parents, key = variable.removeprefix(ENV_PREFIX).lower().split("__")
+        table: Any = raw
+        for parent in parents:
+            table = table.setdefault(parent, {}) if isinstance(table, dict) else None
+        if not isinstance(table, dict):
+            raise ConfigError(
+                [f"environment {variable}: there is no such key in the configuration"]
+            )
+        table[key] = _scalar(text)
+        origins[".".join([*parents, key])] = f"environment {variable}"
+    return origins
+
+
+def _scalar(text: str) -> Any:
+    """A TOML value where `text` is one (numbers, booleans, arrays), else the string itself."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _line(source: str, origins: Mapping[str, str], error: ErrorDetails) -> str:
+    location = [part for part in error["loc"] if not _is_union_tag(part)]
+    path = _dotted(location)
+    origin = origins.get(path)
+    where = origin if origin is not None else f"{source}: {path}" if path else source
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(
+            str(location[-1]), _known_keys(location[:-1]), n=1, cutoff=0.5
+        )
+        return f"{where}: unknown key" + (f', did you mean "{near[0]}"?' if near else "")
+    if kind == "missing":
+        return f"{where}: expected, but not there"
+    return f"{where}: expected {_expected(error)}, found {_shown(error['input'])}"
+
+
+def _expected(error: ErrorDetails) -> str:
+    context = error.get("ctx") or {}
+    message = error["msg"]
+    if error["type"] == "literal_error":
+        return str(context["expected"])
+    for prefix in ("Value error, ", "Input should be a valid ", "Input should be "):
+        if message.startswith(prefix):
+            return message.removeprefix(prefix)
+    return message[:1].lower() + message[1:]
+
+
+def _shown(value: object) -> str:
+    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _is_union_tag(part: object) -> bool:
+    return isinstance(part, str) and (part.endswith("]") or part in {"float", "none"})
+
+
+def _dotted(location: list[int | str]) -> str:
+    dotted = ""
+    for part in location:
+        if isinstance(part, int):
+            dotted += f"[{part}]"
+        elif all(char.isalnum() or char in "_-" for char in part):
+            dotted += f".{part}" if dotted else part
+        else:
+            dotted += f'."{part}"'
+    return dotted
+
+
+def _known_keys(location: list[int | str]) -> list[str]:
+    """The valid keys of the table at `location`, read off the schema."""
+    model: type[BaseModel] = Config
+    for part in location:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        model = next(_models_in(field.annotation), model)
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _models_in(argument)
+
+
+def _contradictions(config: Config) -> Iterator[str]:
+    """What each key alone cannot tell."""
+    yield from _node_clashes(config)
+    yield from _unknown_nodes(config)
+    yield from _alias_clashes(config)
+    yield from _key_clashes(config)
+    if config.gateway.metrics_listen == config.gateway.listen:
+        yield f'gateway.metrics_listen: expected another address than listen, found "{config.gateway.listen}"'
+
+
+def _node_clashes(config: Config) -> Iterator[str]:
+    if not config.nodes:
+        yield "nodes: expected at least one [[nodes]] table, found none"
+    seen: dict[str, int] = {}
+    for index, node in enumerate(config.nodes):
+        if node.name in seen:
+            yield f'nodes[{index}].name: expected a name of its own, found "{node.name}" of nodes[{seen[node.name]}]'
+        seen.setdefault(node.name, index)
+        if node.dialect == "anthropic":
+            yield f'nodes[{index}].dialect: expected "openai", found "anthropic", which this version cannot translate yet'
+        yield from _unreadable(f"nodes[{index}].api_key_file", node.api_key_file)
+
+
+def _unknown_nodes(config: Config) -> Iterator[str]:
+    names = [node.name for node in config.nodes]
+    for model_id, model in config.models.items():
+        for wanted in model.nodes or ():
+            if wanted not in names:
+                near = difflib.get_close_matches(wanted, names, n=1)
+                hint = f', did you mean "{near[0]}"?' if near else ""
+                yield f'models."{model_id}".nodes: expected the name of a node, found "{wanted}"{hint}'
+
+
+def _key_clashes(config: Config) -> Iterator[str]:
+    names: set[str] = set()
+    for index, key in enumerate(config.auth.keys):
+        if key.name in names:
+            yield f'auth.keys[{index}].name: expected a name of its own, found "{key.name}" twice'
+        names.add(key.name)
+        yield from _unreadable(f"auth.keys[{index}].key_file", key.key_file)
+
+
+def _alias_clashes(config: Config) -> Iterator[str]:
+    owner: dict[str, str] = dict(config.aliases)
+    for model_id, model in config.models.items():
+        for alias in model.aliases:
+            if owner.setdefault(alias, model_id) != model_id:
+                yield f'models."{model_id}".aliases: expected a free alias, found "{alias}" of {owner[alias]}'
+    for alias, target in owner.items():
+        if target in owner:
+            yield f'aliases."{alias}": expected a model id, found the alias "{target}"'
+
+
+def _unreadable(key: str, path: Path | None) -> Iterator[str]:
+    if path is not None and not os.access(path, os.R_OK):
+        yield f'{key}: expected a readable file, found "{path}"'

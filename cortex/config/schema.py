@@ -1,0 +1,187 @@
+"""The shape of `cortex.toml`. Frozen: a reload makes a new `Config` and swaps one reference."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+
+def _address(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not colon or not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise ValueError('an address like "0.0.0.0:8000"')
+    return value
+
+
+def _url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", value):
+        raise ValueError('a URL like "http://gpu-1.internal:8080"')
+    return value.rstrip("/")
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("letters, digits, dots, dashes and underscores, at most 63")
+    return value
+
+
+def _seconds_or_off(value: object) -> object:
+    return None if value == "off" else value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Url = Annotated[str, AfterValidator(_url)]
+Name = Annotated[str, AfterValidator(_name)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+SecondsOrOff = Annotated[Seconds | None, BeforeValidator(_seconds_or_off)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Gateway(Section):
+    """Where cortex listens."""
+
+    listen: Address = Field("0.0.0.0:8000", description="Address of the public API.")
+    metrics_listen: Address | None = Field(
+        "127.0.0.1:9100", description="Address of /metrics, never on the public port."
+    )
+
+
+class State(Section):
+    """The SQLite file."""
+
+    path: Path | None = Field(
+        None,
+        description="Default: cortex.db in $STATE_DIRECTORY, else in the XDG state directory.",
+    )
+    request_retention_days: Annotated[float, Field(gt=0)] = Field(
+        30.0, description="Rows of the request log and events older than this are pruned."
+    )
+
+
+class Polling(Section):
+    """How often nodes are asked what they hold."""
+
+    interval_s: Seconds = Field(5.0, description="Between two polls of one node.")
+    timeout_s: Seconds = Field(4.0, description="Deadline of one poll.")
+    failures_before_down: Count = Field(3, description="Missed polls in a row that end a node.")
+
+
+class Limits(Section):
+    """Bounds on waiting and sizes; nothing waits for ever."""
+
+    max_body_mb: Annotated[float, Field(gt=0, le=1024)] = Field(
+        50.0, description="Largest request body, in MiB; nodes refuse more than 50."
+    )
+    max_in_flight_per_model: Count = Field(
+        32, description="Requests at once per (node, model); mistral.rs batches 32 by default."
+    )
+    max_in_flight_per_node: Count | None = Field(
+        None, description="Requests at once per node, over all its models."
+    )
+    max_queue: Annotated[int, Field(ge=0)] = Field(
+        1024, description="Requests waiting per model; one more is answered 429."
+    )
+    queue_timeout_s: Seconds = Field(300.0, description="Longest wait for a slot or a load.")
+    load_timeout_s: Seconds = Field(600.0, description="Longest load of a model.")
+    connect_timeout_s: Seconds = Field(5.0, description="Longest connection attempt to a node.")
+    idle_timeout_s: Seconds = Field(
+        300.0, description="Longest gap between real bytes; keep-alives do not count."
+    )
+    drain_timeout_s: Seconds = Field(30.0, description="Time running requests get at shutdown.")
+
+
+class Eviction(Section):
+    """What makes room for a model that is not resident."""
+
+    strategy: Literal["lru", "priority"] = "lru"
+    defrag_after_cycles: Annotated[int, Field(ge=0)] = Field(
+        50, description="Unload cycles after which a node is due for a restart; 0 = never."
+    )
+    idle_unload_s: SecondsOrOff = Field(None, description='Unload after this idle time; "off".')
+    min_residency_s: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="A model is not evicted sooner after its load."
+    )
+
+
+class Model(Section):
+    """One `[models."ID"]`."""
+
+    vram_mb: Count | None = Field(None, description="Memory it needs, in MiB; else learned.")
+    priority: int = Field(100, description="Higher is kept longer under `priority`.")
+    aliases: tuple[str, ...] = ()
+    max_in_flight: Count | None = None
+    idle_unload_s: SecondsOrOff = None
+    nodes: tuple[str, ...] | None = Field(
+        None, description="Where it may run; default anywhere."
+    )
+
+
+class Key(Section):
+    """One API key, in exactly one of three forms."""
+
+    name: Name
+    key: SecretStr | None = None
+    key_file: Path | None = None
+    key_sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
+    role: Literal["client", "admin"] = "client"
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        if sum(form is not None for form in (self.key, self.key_file, self.key_sha256)) != 1:
+            raise ValueError("exactly one of key, key_file and key_sha256")
+        return self
+
+
+class Auth(Section):
+    """API keys; with none, the API is open and admin changes are taken from loopback only."""
+
+    keys: tuple[Key, ...] = ()
+
+
+class Agent(Section):
+    token_file: Path | None = None
+
+
+class Node(Section):
+    """One `[[nodes]]`."""
+
+    name: Name
+    endpoint: Url
+    vram_mb: Count | None = Field(
+        None, description="Device memory, in MiB; else the node's own."
+    )
+    pinned: tuple[str, ...] = ()
+    dialect: Literal["openai", "anthropic"] = "openai"
+    lifecycle: Literal["auto", "on", "off"] = "auto"
+    api_key_file: Path | None = None
+    max_in_flight: Count | None = None
+
+
+class Config(Section):
+    """The whole file."""
+
+    gateway: Gateway = Gateway()
+    state: State = State()
+    polling: Polling = Polling()
+    limits: Limits = Limits()
+    eviction: Eviction = Eviction()
+    models: dict[str, Model] = {}
+    aliases: dict[str, str] = {}
+    auth: Auth = Auth()
+    agent: Agent = Agent()
+    nodes: tuple[Node, ...] = ()
