@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-Verbs = argparse._SubParsersAction  # noqa: SLF001 - argparse names the type nowhere else
+Verbs = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
 
 
 def _verb(verbs: "Verbs[Parser]", name: str, short: str, long: str) -> argparse.ArgumentParser:
@@ -82,5 +82,257 @@ def _verb(verbs: "Verbs[Parser]", name: str, short: str, long: str) -> argparse.
     )
 
 
-def _typed[T](read: Callable[[str], T]) -> Callable[[str], T]:
-    return read
+def _reads(read: Callable[[str], float]) -> Callable[[str], float]:
+    """`read` for argparse, which shows the text of an `ArgumentTypeError` but not of a `ValueError`."""
+
+    def convert(text: str) -> float:
+        try:
+            return read(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def _whole(least: int, most: int) -> Callable[[str], float]:
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+            raise ValueError(f"{text!r} is not a whole number from {least} to {most}")
+        return int(text)
+
+    return _reads(read)
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="configuration file (default: $CORTEX_CONFIG, ./cortex.toml, /etc/cortex/cortex.toml)",
+    )
+
+
+def _add_gateway(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that asks a running gateway."""
+    parser.add_argument(
+        "--endpoint",
+        metavar="URL",
+        help="gateway to ask (default: $CORTEX_ENDPOINT, else where the configuration listens,"
+        " else http://127.0.0.1:8000)",
+    )
+    _add_config(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print the gateway's answer as JSON, for scripts"
+    )
+
+
+def _add_span(parser: argparse.ArgumentParser) -> None:
+    """Filters on time and the number of rows."""
+    parser.add_argument(
+        "--since",
+        metavar="WHEN",
+        type=_reads(instant_ms),
+        help=f"nothing older: {INSTANT_HELP}",
+    )
+    parser.add_argument(
+        "--until", metavar="WHEN", type=_reads(instant_ms), help="nothing from then on"
+    )
+    parser.add_argument(
+        "--limit",
+        metavar="N",
+        type=_whole(1, MOST_ROWS),
+        help="at most so many rows, the newest ones (default: 50; with --follow 10 to begin with)",
+    )
+    parser.add_argument(
+        "--follow",
+        action="store_true",
+        help="go on printing rows as they come, over restarts of the gateway, until Ctrl-C",
+    )
+
+
+def _serve(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(
+        verbs,
+        "serve",
+        "run the gateway",
+        "Run the gateway in the foreground. SIGTERM drains: running answers finish, new requests\n"
+        "are refused. SIGHUP reads the configuration again; one with mistakes is refused and\n"
+        "logged, and the running one stays.",
+    )
+    _add_config(parser)
+
+
+def _status(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(
+        verbs,
+        "status",
+        "show nodes, models and health",
+        "Show the health of the gateway with its reasons, every node (health, device memory,\n"
+        "requests in flight, load cycles since its last restart, version) and every model (where,\n"
+        "status, last use, speed, size). Exit code 1 when the health is impaired.",
+    )
+    _add_gateway(parser)
+    parser.add_argument(
+        "--watch",
+        metavar="SECONDS",
+        nargs="?",
+        const=2.0,
+        type=_reads(interval_s),
+        help="redraw every SECONDS (default: 2) until Ctrl-C",
+    )
+
+
+def _history(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(
+        verbs,
+        "history",
+        "show finished requests",
+        "Show finished requests, newest last. All filters that are given must hold. With --db the\n"
+        "gateway's database file is read instead of the gateway, which need not run.",
+    )
+    _add_gateway(parser)
+    parser.add_argument("--model", metavar="ID", help="only this model")
+    parser.add_argument("--node", metavar="NAME", help="only this node")
+    parser.add_argument("--client", metavar="NAME", help="only the key of this name")
+    parser.add_argument(
+        "--outcome",
+        metavar="OUTCOME",
+        help="ok, client_gone, error, or one error code such as node_unreachable",
+    )
+    parser.add_argument(
+        "--slow",
+        metavar="DURATION",
+        type=_reads(duration_ms),
+        help="only requests that took at least this long (5s, 500ms)",
+    )
+    _add_span(parser)
+    parser.add_argument(
+        "--csv", action="store_true", help="print a header and one line of CSV per request"
+    )
+    parser.add_argument(
+        "--stats",
+        action="store_true",
+        help="print one row per model instead: requests, errors, tokens, median and 95th"
+        " percentile of time to first token, duration and tokens per second",
+    )
+    parser.add_argument(
+        "--db",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        help="read this database file, or the configured one, instead of asking the gateway",
+    )
+
+
+def _models(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(
+        verbs,
+        "models",
+        "list the models that clients can ask for",
+        "List the catalogue that clients see: every model and alias, its best status, and the\n"
+        "nodes that list it. A star marks a pinned copy.",
+    )
+    _add_gateway(parser)
+
+
+def _events(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(
+        verbs,
+        "events",
+        "show what happened to the fleet",
+        "Show changes of the fleet, newest last: loads, unloads, evictions, pins, nodes going up\n"
+        "and down, each with its reason.",
+    )
+    _add_gateway(parser)
+    parser.add_argument(
+        "--kind", metavar="KIND", help="only this kind, for example load_failed"
+    )
+    parser.add_argument("--node", metavar="NAME", help="only this node")
+    parser.add_argument("--model", metavar="ID", help="only this model")
+    _add_span(parser)
+
+
+def _pin(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(
+        verbs,
+        "pin",
+        "keep a model resident",
+        "Pin a model: it is never unloaded to make room, and is loaded again when it is absent.\n"
+        "The pin is kept over restarts of the gateway, until `cortex unpin`.",
+    )
+    _add_pin(parser)
+
+
+def _unpin(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(
+        verbs,
+        "unpin",
+        "let a model be unloaded again",
+        "Remove a pin made by `cortex pin`. Pins of the configuration file stay.",
+    )
+    _add_pin(parser)
+
+
+def _add_pin(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="id or alias of the model")
+    parser.add_argument(
+        "--node", metavar="NAME", help="the copy of this node (default: wherever it is)"
+    )
+    _add_gateway(parser)
+
+
+def _check_config(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(
+        verbs,
+        "check-config",
+        "check the configuration",
+        "Read the configuration as `cortex serve` would and print every mistake, one line each.\n"
+        "Nothing is started. Exit code 78 when there is a mistake.",
+    )
+    parser.add_argument("file", metavar="FILE", nargs="?", help="the same as --config FILE")
+    _add_config(parser)
+
+
+def _demo(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(
+        verbs,
+        "demo",
+        "try it on this machine",
+        "Start two nodes and a gateway on this machine with a temporary state, ask one question,\n"
+        "and print commands to try. The nodes run mistral.rs's engine on the CPU where the demo\n"
+        "extra and a model are installed, else scripted stand-ins. Ctrl-C ends and removes\n"
+        "everything.",
+    )
+    parser.add_argument(
+        "--scripted", action="store_true", help="scripted nodes even where the engine is there"
+    )
+    parser.add_argument(
+        "--listen",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="address that the gateway listens on (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--port",
+        metavar="N",
+        type=_whole(0, 65_535),
+        help="port of the gateway; 0 takes a free one (default: 8000, or a free one if it is taken)",
+    )
+    parser.add_argument(
+        "--once",
+        action="store_true",
+        help="ask one question, print the answer with its timing, clean up and exit",
+    )
+
+
+def _completion(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(
+        verbs,
+        "completion",
+        "print a shell completion script",
+        "Print a completion script. bash: `source <(cortex completion bash)`; zsh: write it to a\n"
+        "file _cortex in $fpath; fish: `cortex completion fish | source`.",
+    )
+    parser.add_argument(
+        "shell", metavar="SHELL", nargs="?", choices=SHELLS, help="bash, zsh or fish"
+    )
+    parser.add_argument("--values", choices=("models", "nodes"), help=argparse.SUPPRESS)

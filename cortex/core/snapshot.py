@@ -31,6 +31,8 @@ class ModelView:
 
     id: ModelId
     status: ModelStatus = ModelStatus.UNLOADED
+    reported_loading: bool = False
+    """LOADING because its node says so: a load that cortex did not begin, ended by a poll."""
     wedged: bool = False
     """The node's `reloading` flag leaked: it may still serve, but cannot be loaded again until a restart."""
     pinned: bool = False

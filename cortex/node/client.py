@@ -117,8 +117,10 @@ class NodeClient:
         return await self._lifecycle("status", model)
 
     async def reload(self, model: ModelId) -> LifecycleAnswer:
-        """Bring a model in; answers when it is loaded. Only for a model just read as `unloaded`:
-        a reload of a loaded one poisons it until the node restarts (contract §2.4).
+        """Bring a model in; answers when it is loaded.
+
+        Only for a model just read as `unloaded`: a reload of a loaded one poisons it until the
+        node restarts (contract §2.4).
         """
         return await self._lifecycle("reload", model)
 

@@ -1,0 +1,169 @@
+"""The admin API from the command's side: blocking HTTP on the standard library, for a fast start.
+
+Every failure is a `CliError` of one line that names the endpoint and what to try.
+"""
+
+import http.client
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from http import HTTPStatus
+from urllib.parse import urlencode
+
+from cortex import __version__
+from cortex.cli.endpoint import Endpoint
+from cortex.cli.failures import CliError, KeyRefusedError, UnreachableError
+from cortex.cli.sse import SseEvent, parse_sse
+from cortex.cli.text import safe
+
+TIMEOUT_S = 10.0
+"""For the connection and between two bytes of an answer."""
+STREAM_GAP_S = 90.0
+"""Silence after which a stream counts as lost."""
+LONGEST_LINE = 1 << 20
+
+Query = Mapping[str, object]
+
+
+class StreamEndedError(UnreachableError):
+    """A stream ended, broke or fell silent; the caller may ask again from the last id."""
+
+
+class Client:
+    """One gateway. Each call is a connection of its own."""
+
+    def __init__(
+        self, endpoint: Endpoint, *, key: str | None = None, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self.endpoint = endpoint
+        self._key = (os.environ.get("CORTEX_API_KEY", "") if key is None else key).strip()
+        self._timeout_s = timeout_s
+
+    def get(self, path: str, query: Query | None = None) -> object:
+        """The JSON answer of a GET.
+
+        Raises:
+            UnreachableError: No connection, or it broke.
+            KeyRefusedError: 401 or 403.
+            CliError: Any other failure, with the gateway's own words.
+        """
+        wanted = {key: value for key, value in (query or {}).items() if value is not None}
+        return self._call("GET", f"{path}?{urlencode(wanted)}" if wanted else path)
+
+    def post(self, path: str, body: Mapping[str, object]) -> object:
+        """The JSON answer of a POST; raises as `get` does."""
+        return self._call("POST", path, json.dumps(body).encode())
+
+    def stream(self, path: str, *, last_id: str | None = None) -> Iterator[SseEvent]:
+        """The server-sent events of `path` after `last_id`.
+
+        Raises:
+            StreamEndedError: When there are no more, for whatever reason.
+        """
+        headers = {"Accept": "text/event-stream"}
+        if last_id is not None:
+            headers["Last-Event-ID"] = last_id
+        with self._answer("GET", path, None, headers, gap_s=STREAM_GAP_S) as answer:
+            lines = iter(lambda: answer.readline(LONGEST_LINE), b"")
+            yield from parse_sse(lines)
+        raise StreamEndedError(f"the gateway at {self.endpoint} ended the stream")
+
+    def _call(self, method: str, path: str, body: bytes | None = None) -> object:
+        headers = {"Accept": "application/json"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        with self._answer(method, path, body, headers) as answer:
+            content = answer.read()
+        try:
+            parsed: object = json.loads(content)
+        except ValueError as error:
+            raise not_cortex(self.endpoint, f"no JSON from {path}") from error
+        return parsed
+
+    @contextmanager
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: dict[str, str],
+        *,
+        gap_s: float | None = None,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """A successful answer, open for reading; the one place that maps what can go wrong."""
+        headers["User-Agent"] = f"cortex/{__version__}"
+        if self._key:
+            if not (self._key.isascii() and self._key.isprintable()):
+                raise KeyRefusedError("CORTEX_API_KEY holds characters that no key has")
+            headers["Authorization"] = f"Bearer {self._key}"
+        try:
+            with closing(self._connection()) as connection:
+                connection.request(method, self.endpoint.prefix + path, body, headers)
+                # getresponse() lets go of the socket when the answer ends with the connection.
+                sock = connection.sock
+                answer = connection.getresponse()
+                if answer.status // 100 != 2:
+                    raise self._refusal(answer, path)
+                if gap_s is not None:
+                    sock.settimeout(gap_s)
+                with answer:
+                    yield answer
+        except (OSError, http.client.HTTPException) as error:
+            raise UnreachableError(
+                f"cannot reach cortex at {self.endpoint}: {_why(error)}; is `cortex serve`"
+                " running there? --endpoint or $CORTEX_ENDPOINT names another"
+            ) from error
+
+    def _connection(self) -> http.client.HTTPConnection:
+        kind = (
+            http.client.HTTPSConnection if self.endpoint.secure else http.client.HTTPConnection
+        )
+        return kind(self.endpoint.host, self.endpoint.port, timeout=self._timeout_s)
+
+    def _refusal(self, answer: http.client.HTTPResponse, path: str) -> CliError:
+        said = _envelope(answer.read())
+        if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            hint = "try another key" if self._key else "set CORTEX_API_KEY"
+            return KeyRefusedError(
+                f"the gateway at {self.endpoint} refused: {said or answer.status}; {hint}"
+            )
+        if said is None:
+            return not_cortex(self.endpoint, f"{answer.status} for {path}")
+        return CliError(f"{said} ({self.endpoint})")
+
+
+def not_cortex(endpoint: Endpoint, detail: str) -> CliError:
+    """What answers at the endpoint is something else, or a much older or newer cortex."""
+    return CliError(
+        f"{endpoint} does not answer as cortex {__version__} does: {safe(detail)};"
+        " check --endpoint or $CORTEX_ENDPOINT"
+    )
+
+
+def _envelope(content: bytes) -> str | None:
+    """Message and code of OpenAI's error envelope; None when it is something else."""
+    try:
+        body = json.loads(content)
+    except ValueError:
+        return None
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return None
+    code = error.get("code")
+    return safe(error["message"]) + (f" [{safe(code)}]" if isinstance(code, str) else "")
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    if isinstance(error, socket.gaierror):
+        return "no such host"
+    if isinstance(error, http.client.RemoteDisconnected):
+        return "the connection was closed without an answer"
+    if isinstance(error, http.client.HTTPException):
+        return f"what answers there is not HTTP, or broke off ({type(error).__name__})"
+    return safe(getattr(error, "strerror", None) or error)

@@ -1,0 +1,123 @@
+"""Tables and lines for a terminal, and the same as plain aligned columns for a pipe.
+
+Cells are `rich.text.Text` made from text that went through `text.safe`, never markup.
+"""
+
+import io
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from cortex.cli.text import ABSENT
+
+Cell = str | Text
+Row = Sequence[Cell]
+
+PIPE_WIDTH = 10_000
+"""Wide enough that nothing is ever cut or wrapped where a script reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How one column is laid out."""
+
+    title: str
+    right: bool = False
+    elastic: bool = False
+    """May wrap when the terminal is narrow; the others never do."""
+    from_width: int = 0
+    """Terminal width below which the column is left out. A pipe gets every column."""
+    fixed: int | None = None
+    """Width where rows are printed one by one, as they come."""
+
+
+class Screen:
+    """Where a command's output goes: a terminal, or a pipe that gets no colour and no box."""
+
+    def __init__(self, stream: TextIO | None = None, *, width: int | None = None) -> None:
+        self.stream = sys.stdout if stream is None else stream
+        self.is_terminal = self.stream.isatty()
+        self.console = Console(
+            file=self.stream,
+            force_terminal=self.is_terminal,
+            no_color=None if self.is_terminal else True,
+            width=width if self.is_terminal else PIPE_WIDTH,
+            markup=False,
+            emoji=False,
+            highlight=False,
+        )
+
+    @property
+    def width(self) -> int:
+        """Columns to lay out for; a pipe counts as endlessly wide."""
+        return self.console.width
+
+    def show(self, *parts: RenderableType) -> None:
+        """Print, with no blanks at the ends of lines in a pipe."""
+        if self.is_terminal:
+            self.console.print(Group(*parts))
+            return
+        with self.console.capture() as capture:
+            self.console.print(Group(*parts))
+        lines = (line.rstrip() for line in capture.get().splitlines())
+        self.stream.write("".join(f"{line}\n" for line in lines))
+        self.stream.flush()
+
+    def table(
+        self, columns: Sequence[Column], rows: Sequence[Row], *, streamed: bool = False
+    ) -> Table:
+        """The rows under their titles.
+
+        Args:
+            columns: Those that are too wide for this terminal are left out.
+            rows: A cell per column, left-out ones included.
+            streamed: Lay out with the fixed widths, so that later rows line up with these.
+        """
+        kept = [i for i, column in enumerate(columns) if self.width >= column.from_width]
+        table = Table(
+            box=box.SIMPLE_HEAD if self.is_terminal else None,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, 1, 0, 0),
+            header_style="bold" if self.is_terminal else "",
+        )
+        for i in kept:
+            column = columns[i]
+            table.add_column(
+                column.title if self.is_terminal else column.title.upper(),
+                justify="right" if column.right else "left",
+                no_wrap=streamed or not column.elastic,
+                overflow="ellipsis" if streamed else "fold",
+                width=column.fixed if streamed and self.is_terminal else None,
+                min_width=column.fixed if streamed and not self.is_terminal else None,
+            )
+        for row in rows:
+            table.add_row(*(_text(row[i]) for i in kept))
+        return table
+
+    def more(self, columns: Sequence[Column], rows: Sequence[Row]) -> None:
+        """Print rows that come after a streamed table, without its titles."""
+        if rows:
+            table = self.table(columns, rows, streamed=True)
+            table.show_header = False
+            self.show(table)
+
+
+def _text(cell: Cell) -> Text:
+    if isinstance(cell, Text):
+        return cell
+    return Text(cell or ABSENT, style="dim" if cell in ("", ABSENT) else "")
+
+
+def rendered(parts: Sequence[RenderableType], *, width: int) -> str:
+    """The parts as a terminal of this width shows them, without its escape sequences."""
+    console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)
+    with console.capture() as capture:
+        console.print(Group(*parts))
+    return capture.get()
