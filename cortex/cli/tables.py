@@ -3,7 +3,6 @@
 Cells are `rich.text.Text` made from text that went through `text.safe`, never markup.
 """
 
-import io
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +18,9 @@ from cortex.cli.text import ABSENT
 Cell = str | Text
 Row = Sequence[Cell]
 
+GAP = 2
+"""Blanks between two columns."""
+MOST_STRETCH = 30
 PIPE_WIDTH = 10_000
 """Wide enough that nothing is ever cut or wrapped where a script reads."""
 
@@ -87,6 +89,7 @@ class Screen:
             padding=(0, 1, 0, 0),
             header_style="bold" if self.is_terminal else "",
         )
+        widths = self._fixed([columns[i] for i in kept]) if streamed else {}
         for i in kept:
             column = columns[i]
             table.add_column(
@@ -94,12 +97,21 @@ class Screen:
                 justify="right" if column.right else "left",
                 no_wrap=streamed or not column.elastic,
                 overflow="ellipsis" if streamed else "fold",
-                width=column.fixed if streamed and self.is_terminal else None,
-                min_width=column.fixed if streamed and not self.is_terminal else None,
+                width=widths.get(column.title) if self.is_terminal else None,
+                min_width=widths.get(column.title) if not self.is_terminal else None,
             )
         for row in rows:
             table.add_row(*(_text(row[i]) for i in kept))
         return table
+
+    def _fixed(self, columns: Sequence[Column]) -> dict[str, int]:
+        """Widths by title. What the terminal has to spare goes to the first elastic column."""
+        widths = {column.title: column.fixed or len(column.title) for column in columns}
+        spare = self.width - sum(widths.values()) - GAP * (len(columns) - 1)
+        stretched = next((column.title for column in columns if column.elastic), None)
+        if stretched is not None and self.is_terminal:
+            widths[stretched] += max(0, min(spare, MOST_STRETCH))
+        return widths
 
     def more(self, columns: Sequence[Column], rows: Sequence[Row]) -> None:
         """Print rows that come after a streamed table, without its titles."""
@@ -113,11 +125,3 @@ def _text(cell: Cell) -> Text:
     if isinstance(cell, Text):
         return cell
     return Text(cell or ABSENT, style="dim" if cell in ("", ABSENT) else "")
-
-
-def rendered(parts: Sequence[RenderableType], *, width: int) -> str:
-    """The parts as a terminal of this width shows them, without its escape sequences."""
-    console = Console(file=io.StringIO(), width=width, markup=False, emoji=False)
-    with console.capture() as capture:
-        console.print(Group(*parts))
-    return capture.get()

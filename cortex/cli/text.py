@@ -100,8 +100,16 @@ def rate(tokens_per_s: float | None) -> str:
 
 def clock(at_ms: int) -> str:
     """Local date and time to the second, or the bare number when it is no instant of this calendar."""
+    return _format(at_ms, "%Y-%m-%d %H:%M:%S")
+
+
+def short_clock(at_ms: int) -> str:
+    """`clock` without the year."""
+    return _format(at_ms, "%m-%d %H:%M:%S")
+
+
+def _format(at_ms: int, form: str) -> str:
     try:
-        moment = datetime.fromtimestamp(at_ms / 1000).astimezone()
+        return datetime.fromtimestamp(at_ms / 1000).astimezone().strftime(form)
     except (OverflowError, ValueError, OSError):
         return str(at_ms)
-    return moment.strftime("%Y-%m-%d %H:%M:%S")

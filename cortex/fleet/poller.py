@@ -2,8 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from cortex.core.errors import NodeError, StoreError
 from cortex.core.health import NodeHealth
@@ -20,6 +21,12 @@ class PollPolicy:
     timeout_s: float
 
 
+class PollObserver(Protocol):
+    """Told of every poll; for metrics."""
+
+    def __call__(self, name: NodeName, *, ok: bool, duration_s: float) -> None: ...
+
+
 class Poller:
     """One polling loop a node; `kick` makes the next poll happen at once."""
 
@@ -30,7 +37,7 @@ class Poller:
         memory: FleetMemory,
         clock: Clock,
         policy: PollPolicy,
-        observed: Callable[[NodeName, bool, float], None] = lambda *_: None,
+        observed: PollObserver,
     ) -> None:
         self._state = state
         self._memory = memory
@@ -108,10 +115,10 @@ class Poller:
         else:
             now_s = self._clock.now_s()
             self._last_answer_s[name] = now_s
-            self._observed(name, True, now_s - began_s)
+            self._observed(name, ok=True, duration_s=now_s - began_s)
             self._state.observe(name, listing)
             return True
-        self._observed(name, False, self._clock.now_s() - began_s)
+        self._observed(name, ok=False, duration_s=self._clock.now_s() - began_s)
         return False
 
     async def _inform(self, name: NodeName, node: NodeControl) -> bool:

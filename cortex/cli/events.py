@@ -1,0 +1,137 @@
+"""`cortex events`: what happened to the fleet, and what happens now."""
+
+import argparse
+import difflib
+import json
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from cortex.adminapi import EventQuery, EventRow, EventsBody
+from cortex.cli.bodies import as_json, ask
+from cortex.cli.client import Client
+from cortex.cli.endpoint import resolve
+from cortex.cli.exit_codes import Exit
+from cortex.cli.failures import UnreachableError, UsageError
+from cortex.cli.tables import Cell, Column, Screen
+from cortex.cli.text import clock, name, short_clock
+from cortex.core.records import EventKind
+
+PATH = "/cortex/v1/events"
+STREAM_PATH = "/cortex/v1/events/stream"
+FIRST_ROWS = 10
+RETRY_S = 1.0
+
+COLUMNS = (
+    Column("time", fixed=14),
+    Column("kind", fixed=14),
+    Column("node", elastic=True, fixed=10),
+    Column("model", elastic=True, fixed=22),
+    Column("reason", elastic=True, fixed=12),
+)
+STYLES = {
+    "node_up": "green",
+    "loaded": "green",
+    "node_down": "bold red",
+    "load_failed": "bold red",
+    "wedged": "bold red",
+    "node_suspect": "yellow",
+    "breaker_open": "yellow",
+    "evict": "yellow",
+}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print events, newest last."""
+    if args.follow and args.until is not None:
+        raise UsageError("events: --follow and --until exclude each other")
+    _warn_of_kind(args.kind)
+    client = Client(resolve(args))
+    query = EventQuery(
+        kind=args.kind,
+        node=args.node,
+        model=args.model,
+        since_ms=args.since,
+        until_ms=args.until,
+        limit=args.limit or (FIRST_ROWS if args.follow else 50),
+    )
+    body = ask(client, EventsBody, PATH, query.model_dump(exclude_none=True))
+    if args.json and not args.follow:
+        print(as_json(body.model_dump()))
+        return Exit.OK
+    printer = EventPrinter(streamed=args.follow, as_lines=args.json)
+    printer.write(body.rows[::-1])
+    if args.follow:
+        _follow(client, query, printer, after_id=max((row.id for row in body.rows), default=None))
+    return Exit.OK
+
+
+def _warn_of_kind(kind: str | None) -> None:
+    """A kind that this version does not know may still be one of a newer gateway's."""
+    known = [str(each) for each in EventKind]
+    if kind is None or kind in known:
+        return
+    near = difflib.get_close_matches(kind, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"it knows {', '.join(known)}"
+    print(f"cortex: this version knows no event kind {kind!r}; {hint}", file=sys.stderr)
+
+
+class EventPrinter:
+    """Events as a table or as lines of JSON."""
+
+    def __init__(self, *, streamed: bool, as_lines: bool) -> None:
+        self._screen = Screen()
+        self._streamed = streamed
+        self._as_lines = as_lines
+        self._started = False
+
+    def write(self, rows: Sequence[EventRow]) -> None:
+        """Print events, oldest first."""
+        if self._as_lines:
+            for row in rows:
+                print(as_json(row.model_dump(), lines=True), flush=True)
+            return
+        screen = self._screen
+        cells = [_row(row, short=screen.is_terminal) for row in rows]
+        if self._started:
+            screen.more(COLUMNS, cells)
+        elif cells or self._streamed:
+            screen.show(screen.table(COLUMNS, cells, streamed=self._streamed))
+        elif screen.is_terminal:
+            screen.show(Text("no event matches", style="dim"))
+        self._started = True
+
+
+def _row(row: EventRow, *, short: bool) -> list[Cell]:
+    return [
+        short_clock(row.at_ms) if short else clock(row.at_ms),
+        Text(name(row.kind), style=STYLES.get(row.kind, "")),
+        name(row.node),
+        name(row.model),
+        name(row.reason),
+    ]
+
+
+def _follow(
+    client: Client, query: EventQuery, printer: EventPrinter, *, after_id: int | None
+) -> None:
+    """Print new events for ever; after a gap, ask on from the last one seen."""
+    last_id = "0" if after_id is None else str(after_id)
+    lost = False
+    while True:
+        try:
+            for event in client.stream(STREAM_PATH, last_id=last_id):
+                if lost:
+                    print("cortex: the gateway is back", file=sys.stderr)
+                    lost = False
+                last_id = event.id or last_id
+                row = _understood(event.data)
+                if row is not None and _matches(row, query):
+                    printer.write([row])
+        except UnreachableError as error:
+            if not lost:
+                print(f"cortex: {error}; trying again", file=sys.stderr)
+            lost = True
+        time.sleep(RETRY_S)

@@ -1,0 +1,185 @@
+"""`cortex history`: the request log, from the running gateway or from its database file."""
+
+import argparse
+import csv
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from rich.text import Text
+
+from cortex.adminapi import HistoryBody, HistoryQuery, HistoryRow, StatsBody
+from cortex.cli.bodies import as_json, understood
+from cortex.cli.client import Client
+from cortex.cli.endpoint import resolve
+from cortex.cli.exit_codes import Exit
+from cortex.cli.failures import KeyRefusedError, UnreachableError, UsageError
+from cortex.cli.history_view import STATS_COLUMNS, HistoryTable, stats_row
+from cortex.cli.tables import Screen
+from cortex.cli.text import safe
+
+PATH = "/cortex/v1/history"
+POLL_S = 1.0
+FIRST_ROWS = 10
+"""Rows shown before the first new one of `--follow`, unless --limit says otherwise."""
+PAGE_ROWS = 1000
+
+
+class Source(Protocol):
+    """Where rows come from. Both kinds answer the same query in the same shape."""
+
+    def history(self, query: HistoryQuery) -> HistoryBody: ...
+
+    def stats(self, query: HistoryQuery) -> StatsBody: ...
+
+
+class Gateway:
+    """The running gateway as a source."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def history(self, query: HistoryQuery) -> HistoryBody:
+        return understood(HistoryBody, self._get(PATH, query), self._client)
+
+    def stats(self, query: HistoryQuery) -> StatsBody:
+        return understood(StatsBody, self._get(f"{PATH}/stats", query), self._client)
+
+    def _get(self, path: str, query: HistoryQuery) -> object:
+        try:
+            return self._client.get(path, query.model_dump(exclude_none=True))
+        except UnreachableError as error:
+            raise UnreachableError(
+                f"{error}; `cortex history --db` reads the database file without it"
+            ) from error
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print rows or statistics, in the form that the options ask for."""
+    _check(args)
+    query = HistoryQuery(
+        model=args.model,
+        node=args.node,
+        client=args.client,
+        since_ms=args.since,
+        until_ms=args.until,
+        outcome=args.outcome,
+        slow_ms=args.slow,
+        limit=args.limit or (FIRST_ROWS if args.follow else 50),
+    )
+    source = Gateway(Client(resolve(args))) if args.db is None else _database(args)
+    if args.stats:
+        return _print_stats(source.stats(query), as_lines=args.json)
+    write = _writer(args)
+    newest_first = source.history(query).rows
+    write(newest_first[::-1])
+    if args.follow:
+        _follow(source, query, newest_first, write)
+    return Exit.OK
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that contradict each other.
+
+    Raises:
+        UsageError: Naming both.
+    """
+    chosen = {
+        f"--{option}": getattr(args, option) not in (None, False)
+        for option in ("json", "csv", "stats", "follow", "db", "until")
+    }
+    for first, second in (
+        ("--json", "--csv"),
+        ("--stats", "--csv"),
+        ("--stats", "--follow"),
+        ("--follow", "--db"),
+        ("--follow", "--until"),
+    ):
+        if chosen[first] and chosen[second]:
+            raise UsageError(f"history: {first} and {second} exclude each other")
+
+
+Write = Callable[[Sequence[HistoryRow]], None]
+
+
+def _writer(args: argparse.Namespace) -> Write:
+    """What prints rows, oldest first, any number of times."""
+    if args.csv:
+        return CsvWriter()
+    if args.json and args.follow:
+        return _print_lines
+    if args.json:
+        return _print_body
+    return HistoryTable(Screen(), streamed=args.follow).write
+
+
+def _print_body(rows: Sequence[HistoryRow]) -> None:
+    """Newest first, as the gateway answers."""
+    print(as_json(HistoryBody(rows=list(rows[::-1])).model_dump()))
+
+
+def _print_lines(rows: Sequence[HistoryRow]) -> None:
+    for row in rows:
+        print(as_json(row.model_dump(), lines=True), flush=True)
+
+
+class CsvWriter:
+    """A header and a line per row; unknown values are empty."""
+
+    FIELDS = tuple(HistoryRow.model_fields)
+
+    def __init__(self) -> None:
+        self._csv = csv.writer(sys.stdout, lineterminator="\n")
+        self._csv.writerow(self.FIELDS)
+
+    def __call__(self, rows: Sequence[HistoryRow]) -> None:
+        for row in rows:
+            values = row.model_dump().values()
+            self._csv.writerow([safe(v) if isinstance(v, str) else v for v in values])
+        sys.stdout.flush()
+
+
+def _follow(
+    source: Source, query: HistoryQuery, newest_first: Sequence[HistoryRow], write: Write
+) -> None:
+    """Print new rows for ever; a gateway that goes away is waited for."""
+    after_id = max((row.id for row in newest_first), default=0)
+    lost = False
+    while True:
+        time.sleep(0 if len(newest_first) == PAGE_ROWS else POLL_S)
+        page = query.model_copy(update={"after_id": after_id, "limit": PAGE_ROWS})
+        try:
+            rows = source.history(page).rows
+        except KeyRefusedError:
+            raise
+        except UnreachableError as error:
+            if not lost:
+                print(f"cortex: {error}; waiting for it", file=sys.stderr)
+            lost = True
+            continue
+        if lost:
+            print("cortex: the gateway is back", file=sys.stderr)
+            lost = False
+        newest_first = rows
+        after_id = max((row.id for row in rows), default=after_id)
+        write(sorted(rows, key=lambda row: row.id))
+
+
+def _print_stats(body: StatsBody, *, as_lines: bool) -> int:
+    if as_lines:
+        print(as_json(body.model_dump()))
+        return Exit.OK
+    screen = Screen()
+    if body.rows:
+        screen.show(screen.table(STATS_COLUMNS, [stats_row(row) for row in body.rows]))
+    elif screen.is_terminal:
+        screen.show(Text("no request matches", style="dim"))
+    return Exit.OK
+
+
+def _database(args: argparse.Namespace) -> Source:
+    """The file that --db names, or the configured one."""
+    raise UsageError(f"not yet {args.db or os.sep} {Path()}")

@@ -1,0 +1,244 @@
+"""What routing needs to know of a request body: `model`, `stream`, and a few ids. Nothing else is read.
+
+Small bodies are parsed whole, which also checks them. A large one is scanned: its brackets and
+strings are followed, its top-level scalars read, everything else passed over, one chunk at a time
+so that the event loop never waits for it; its finer grammar is the node's to judge.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from cortex.core.errors import RequestError
+
+WANTED = frozenset({"model", "stream", "previous_response_id", "prompt_cache_key"})
+MAX_DEPTH = 200
+MAX_SCALAR_BYTES = 4096
+"""A wanted value longer than this is not one."""
+
+JsonLoads = Callable[[bytes], object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Envelope:
+    """The routed fields of a body; `model_span` is where the model's JSON string stands in it."""
+
+    model: str
+    stream: bool = False
+    previous_response_id: str | None = None
+    prompt_cache_key: str | None = None
+    model_span: tuple[int, int] | None = None
+
+
+def read_envelope(
+    fields: Mapping[str, object], *, span: tuple[int, int] | None = None
+) -> Envelope:
+    """Check the routed fields.
+
+    Raises:
+        RequestError: `model` is missing, or a field has the wrong type; names the field.
+    """
+    model = fields.get("model")
+    if model is None:
+        raise RequestError("you must provide a model parameter", param="model")
+    if not isinstance(model, str) or not model:
+        raise RequestError("model must be a non-empty string", param="model")
+    stream = fields.get("stream")
+    if stream is not None and not isinstance(stream, bool):
+        raise RequestError("stream must be a boolean", param="stream")
+    return Envelope(
+        model=model,
+        stream=bool(stream),
+        previous_response_id=_optional_text(fields, "previous_response_id"),
+        prompt_cache_key=_optional_text(fields, "prompt_cache_key"),
+        model_span=span,
+    )
+
+
+def parse_whole(body: bytes, loads: JsonLoads = json.loads) -> Envelope:
+    """Parse a small body.
+
+    Raises:
+        RequestError: Not JSON, not an object, or a routed field of the wrong type.
+    """
+    try:
+        parsed = loads(body)
+    except RecursionError as exc:
+        raise RequestError("the body is nested too deeply", code="invalid_json") from exc
+    except ValueError as exc:
+        raise RequestError(f"the body is not valid JSON: {exc}", code="invalid_json") from exc
+    if not isinstance(parsed, dict):
+        raise RequestError("the body must be a JSON object", code="invalid_json")
+    return read_envelope(parsed)
+
+
+# A string whole or cut by the end of the chunk, or one structural character.
+_TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*+"|"|[{}\[\]:,]', re.DOTALL)
+_STRING_END = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_SCALAR = re.compile(rb"[^\s,}\]]+")
+_PAIRS = {0x7D: 0x7B, 0x5D: 0x5B}
+
+
+@dataclass(slots=True)
+class Scanner:
+    """Follows a JSON object chunk by chunk and keeps its wanted top-level scalars.
+
+    `feed` every chunk, then `finish`. Time per chunk is linear in its length.
+    """
+
+    fields: dict[str, object] = field(default_factory=dict)
+    model_span: tuple[int, int] | None = None
+    _offset: int = 0
+    _carry: bytes = b""
+    _depth: bytearray = field(default_factory=bytearray)
+    _key: str | None = None
+    _expect_key: bool = False
+    _in_string: bool = False
+    _keep: bool = False
+    _done: bool = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Read on.
+
+        Raises:
+            RequestError: The brackets do not match, or something follows the object.
+        """
+        data = self._carry + chunk if self._carry else chunk
+        base = self._offset - len(self._carry)
+        self._carry = b""
+        self._offset += len(chunk)
+        position = self._leave_string(data, 0) if self._in_string else 0
+        while position >= 0:
+            match = _TOKEN.search(data, position)
+            if match is None:
+                self._stray(data, position, len(data), final=False)
+                return
+            self._stray(data, position, match.start(), final=True)
+            position = self._token(data, match, base)
+
+    def _token(self, data: bytes, match: re.Match[bytes], base: int) -> int:
+        """Take one token; returns where to read on, or -1 when the chunk is used up."""
+        token = match.group()
+        if token == b'"':
+            return self._cut_string(data, match)
+        if token[0] == 0x22:
+            self._string(token, base + match.start(), base + match.end())
+        else:
+            self._structure(token[0])
+        return match.end()
+
+    def _cut_string(self, data: bytes, match: re.Match[bytes]) -> int:
+        """A string that the chunk cuts: kept for the next one if wanted, else passed over."""
+        if not self._wants_string():
+            self._in_string = True
+            return self._leave_string(data, match.end())
+        if len(data) - match.start() > MAX_SCALAR_BYTES:
+            raise RequestError(f"{self._key or 'a key'} is too long")
+        self._carry = data[match.start() :]
+        return -1
+
+    def finish(self) -> Envelope:
+        """The envelope, once the whole body was fed."""
+        if not self._done or self._carry or self._in_string:
+            raise _invalid("it ends in the middle")
+        return read_envelope(self.fields, span=self.model_span)
+
+    def _wants_string(self) -> bool:
+        return len(self._depth) == 1 and (self._expect_key or self._key in WANTED)
+
+    def _leave_string(self, data: bytes, position: int) -> int:
+        """Skip to behind the closing quote; -1 when it is not in this chunk."""
+        match = _STRING_END.match(data, position)
+        if match is not None:
+            self._in_string = False
+            return match.end()
+        # Keep an unpaired backslash at the very end: the next byte belongs to it.
+        trailing = len(data) - len(data.rstrip(b"\\"))
+        if trailing % 2:
+            self._carry = b"\\"
+        return -1
+
+    def _string(self, token: bytes, start: int, end: int) -> None:
+        if len(self._depth) != 1:
+            if not self._depth:
+                raise _invalid("it must be an object")
+            return
+        if self._expect_key:
+            self._key, self._expect_key = _decode(token), False
+        elif self._key in WANTED:
+            self._take(_decode(token))
+            if self._key == "model":
+                self.model_span = (start, end)
+
+    def _take(self, value: object) -> None:
+        assert self._key is not None
+        if self._key in self.fields:
+            raise RequestError(f"{self._key} is given twice", param=self._key)
+        self.fields[self._key] = value
+
+    def _structure(self, char: int) -> None:
+        depth = self._depth
+        if char in b"{[":
+            if self._done or (not depth and char != 0x7B):
+                raise _invalid("it must be one object")
+            if len(depth) >= MAX_DEPTH:
+                raise _invalid("it is nested too deeply")
+            if len(depth) == 1 and self._key in WANTED:
+                self._take([])
+            depth.append(char)
+            self._expect_key = len(depth) == 1
+        elif char in b"}]":
+            if not depth or depth.pop() != _PAIRS[char]:
+                raise _invalid("its brackets do not match")
+            self._done = not depth
+        elif char == 0x2C and len(depth) == 1:
+            self._expect_key, self._key = True, None
+
+    def _stray(self, data: bytes, start: int, end: int, *, final: bool) -> None:
+        """Bytes between tokens: a number, a literal, or white space."""
+        if start >= end or len(self._depth) > 1:
+            return
+        match = _SCALAR.search(data, start, end)
+        if match is None:
+            return
+        if not final and match.end() == end:
+            if end - match.start() > MAX_SCALAR_BYTES:
+                raise _invalid("it holds a bare word")
+            self._carry = data[match.start() : end]
+            return
+        if not self._depth or self._expect_key:
+            raise _invalid("a bare word stands where a key should")
+        if self._key in WANTED:
+            try:
+                self._take(json.loads(match.group()))
+            except ValueError as exc:
+                raise _invalid(f"{self._key} is neither string, number nor literal") from exc
+
+
+def find_model_span(body: bytes) -> tuple[int, int]:
+    """Where the top-level `model` string stands, quotes included; for a body already checked."""
+    scanner = Scanner()
+    scanner.feed(body)
+    assert scanner.model_span is not None
+    return scanner.model_span
+
+
+def _decode(token: bytes) -> str:
+    try:
+        text = json.loads(token)
+    except ValueError as exc:
+        raise _invalid("a string is malformed") from exc
+    assert isinstance(text, str)
+    return text
+
+
+def _optional_text(fields: Mapping[str, object], key: str) -> str | None:
+    value = fields.get(key)
+    if value is not None and not isinstance(value, str):
+        raise RequestError(f"{key} must be a string", param=key)
+    return value
+
+
+def _invalid(why: str) -> RequestError:
+    return RequestError(f"the body is not valid JSON: {why}", code="invalid_json")

@@ -1,0 +1,175 @@
+"""Watches a pass-through answer without parsing it: progress, faults, the end, and the usage.
+
+Per chunk it looks at a few bytes; it remembers the head and the tail and reads them once, at the end.
+"""
+
+import json
+import re
+from collections import deque
+from dataclasses import dataclass
+
+TAIL_BYTES = 32 * 1024
+"""Usage and finish_reason come last; a whole tool call before them does not push them out."""
+
+_BAD_LINE = re.compile(
+    rb'(?:\A|\n)data: ?(?:(\{\s*"error")|(?!\[DONE\])[^{\[\s:])|(?:\A|\n)(event: ?error)'
+)
+_USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+_FINISHED = re.compile(
+    rb'"finish_reason"\s*:\s*"|"type"\s*:\s*"response\.(?:completed|incomplete|failed)"'
+)
+_RESPONSE_ID = re.compile(rb'"id"\s*:\s*"(resp_[A-Za-z0-9_-]{1,128})"')
+_PREFIX = b"data: x"
+"""As long as the shortest head by which a data line can be judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts as the node reported them; None = not reported."""
+
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """The node gave up in the stream. `relayable` bytes before it are good."""
+
+    relayable: bytes
+    message: str
+
+
+class Watch:
+    """Sees every chunk of one answer on its way through."""
+
+    __slots__ = ("_carry", "_head", "_sse", "_tail", "_tail_bytes", "real")
+
+    def __init__(self, *, sse: bool) -> None:
+        self._sse = sse
+        self._head = b""
+        self._tail: deque[bytes] = deque()
+        self._tail_bytes = 0
+        self._carry = b""
+        #: Whether the last chunk carried more than keep-alive comments.
+        self.real = False
+
+    def see(self, chunk: bytes) -> bytes | Fault:
+        """Look at a chunk; returns what may be relayed of it now, nearly always the chunk itself.
+
+        A line that would be an error message but is cut before it can be told from data (at most
+        six bytes) is held back until the next chunk.
+        """
+        if not self._sse:
+            self.real = True
+            self._remember(chunk)
+            return chunk
+        # One whole event, as mistral.rs flushes them: nothing to search.
+        if (
+            not self._carry
+            and chunk.startswith(b'data: {"')
+            and not chunk.startswith(b"error", 8)
+            and chunk.endswith(b"\n\n")
+            and chunk.find(b"\n", 0, -2) < 0
+        ):
+            self.real = True
+            self._remember(chunk)
+            return chunk
+        return self._look_closely(chunk)
+
+    def _look_closely(self, chunk: bytes) -> bytes | Fault:
+        data = self._carry + chunk
+        self._carry = b""
+        # Continuing a line of the chunk before: its first bytes are no start of a line.
+        mid_line = bool(self._tail) and not self._tail[-1].endswith(b"\n")
+        for match in _BAD_LINE.finditer(data):
+            if mid_line and match.start() == 0 and not data.startswith(b"\n"):
+                continue
+            start = match.start() + data.startswith(b"\n", match.start())
+            return Fault(data[:start], _message(data[start:]))
+        line = data.rfind(b"\n") + 1
+        rest = data[line:]
+        starts_line = line > 0 or not mid_line
+        if rest and starts_line and len(rest) < len(_PREFIX) and _ambiguous(rest):
+            self._carry, data = rest, data[:line]
+        self.real = bool(data.strip()) if mid_line else b"data:" in data
+        if data:
+            self._remember(data)
+        return data
+
+    def _remember(self, data: bytes) -> None:
+        if not self._head:
+            self._head = data[:4096]
+        tail = self._tail
+        tail.append(data)
+        self._tail_bytes += len(data)
+        while self._tail_bytes - len(tail[0]) >= TAIL_BYTES:
+            self._tail_bytes -= len(tail.popleft())
+
+    def finished(self) -> bool:
+        """True when a stream ended as one should; an answer sent whole is bounded by HTTP itself."""
+        if not self._sse:
+            return True
+        tail = self._last_bytes()
+        return (
+            tail.rstrip().endswith(b"data: [DONE]")
+            or tail.rstrip().endswith(b"data:[DONE]")
+            or _FINISHED.search(tail) is not None
+        )
+
+    def usage(self) -> Usage:
+        """The last usage object of the answer."""
+        found = _USAGE.findall(self._last_bytes())
+        if not found:
+            return Usage()
+        try:
+            counts = json.loads(found[-1])
+        except ValueError:
+            return Usage()
+        details = (
+            counts.get("prompt_tokens_details") or counts.get("input_tokens_details") or {}
+        )
+        return Usage(
+            prompt_tokens=_count(counts, "prompt_tokens", "input_tokens"),
+            cached_tokens=_count(details, "cached_tokens")
+            if isinstance(details, dict)
+            else None,
+            completion_tokens=_count(counts, "completion_tokens", "output_tokens"),
+        )
+
+    def response_id(self) -> str | None:
+        """The `resp_…` id of a Responses answer, read from its head."""
+        found = _RESPONSE_ID.search(self._head)
+        return found.group(1).decode("ascii") if found else None
+
+    def _last_bytes(self) -> bytes:
+        return b"".join(self._tail)[-TAIL_BYTES:]
+
+
+def _ambiguous(rest: bytes) -> bool:
+    """Could `rest`, the start of a line, still become a line that is an error?"""
+    return b"data: ".startswith(rest[:6]) or b"event: e".startswith(rest)
+
+
+def _message(event: bytes) -> str:
+    """The node's words in an error event: JSON's `error.message`, else the bare text."""
+    for line in event.splitlines():
+        if line.startswith(b"data:"):
+            text = line[5:].strip()
+            try:
+                parsed = json.loads(text)
+            except ValueError:
+                return text.decode("utf-8", "replace")[:1000]
+            error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
+            if isinstance(error, dict):
+                error = error.get("message", "the node reported an error")
+            return str(error)[:1000]
+    return "the node reported an error"
+
+
+def _count(counts: dict[str, object], *names: str) -> int | None:
+    for name in names:
+        value = counts.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+    return None
