@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from cortex.cli.exit_codes import Exit
 from cortex.cli.failures import CliError
 from cortex.cli.parser import build_parser
+from cortex.cli.text import safe
 
 MODULES = {"unpin": "pin", "check-config": "check_config"}
 """Verbs whose module has another name."""
@@ -40,7 +41,8 @@ def guarded(run: Callable[[], int]) -> int:
         sys.stdout.flush()
         return code
     except CliError as error:
-        sys.stderr.write(f"cortex: {error}\n")
+        for line in str(error).splitlines():
+            sys.stderr.write(f"cortex: {safe(line)}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return Exit.INTERRUPTED

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 from cortex import __version__
 from cortex.cli.endpoint import Endpoint
-from cortex.cli.failures import CliError, KeyRefusedError, UnreachableError
+from cortex.cli.failures import CliError, KeyRefusedError, TemporaryError, UnreachableError
 from cortex.cli.sse import SseEvent, parse_sse
 from cortex.cli.text import safe
 
@@ -23,12 +23,18 @@ TIMEOUT_S = 10.0
 STREAM_GAP_S = 90.0
 """Silence after which a stream counts as lost."""
 LONGEST_LINE = 1 << 20
+TEMPORARY = (
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
 
 Query = Mapping[str, object]
 
 
 class StreamEndedError(UnreachableError):
-    """A stream ended, broke or fell silent; the caller may ask again from the last id."""
+    """An open stream broke or fell silent; the caller may ask again from the last id."""
 
 
 class Client:
@@ -56,60 +62,64 @@ class Client:
         """The JSON answer of a POST; raises as `get` does."""
         return self._call("POST", path, json.dumps(body).encode())
 
-    def stream(self, path: str, *, last_id: str | None = None) -> Iterator[SseEvent]:
-        """The server-sent events of `path` after `last_id`.
+    @contextmanager
+    def stream(self, path: str, *, last_id: str | None = None) -> Iterator[Iterator[SseEvent]]:
+        """The server-sent events of `path` after `last_id`; raises as `get` does on entering.
 
-        Raises:
-            StreamEndedError: When there are no more, for whatever reason.
+        The iterator ends when the gateway ends the stream, and raises `StreamEndedError` when
+        it breaks or falls silent.
         """
         headers = {"Accept": "text/event-stream"}
         if last_id is not None:
             headers["Last-Event-ID"] = last_id
-        with self._answer("GET", path, None, headers, gap_s=STREAM_GAP_S) as answer:
-            lines = iter(lambda: answer.readline(LONGEST_LINE), b"")
-            yield from parse_sse(lines)
-        raise StreamEndedError(f"the gateway at {self.endpoint} ended the stream")
+        with closing(self._connection()) as connection:
+            answer = self._answer(connection, "GET", path, headers, gap_s=STREAM_GAP_S)
+            with answer:
+                yield parse_sse(_lines(answer))
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> object:
         headers = {"Accept": "application/json"}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        with self._answer(method, path, body, headers) as answer:
-            content = answer.read()
+        with closing(self._connection()) as connection, self._mapped():
+            content = self._answer(connection, method, path, headers, body).read()
         try:
             parsed: object = json.loads(content)
         except ValueError as error:
             raise not_cortex(self.endpoint, f"no JSON from {path}") from error
         return parsed
 
-    @contextmanager
     def _answer(
         self,
+        connection: http.client.HTTPConnection,
         method: str,
         path: str,
-        body: bytes | None,
         headers: dict[str, str],
+        body: bytes | None = None,
         *,
-        gap_s: float | None = None,
-    ) -> Iterator[http.client.HTTPResponse]:
-        """A successful answer, open for reading; the one place that maps what can go wrong."""
+        gap_s: float = TIMEOUT_S,
+    ) -> http.client.HTTPResponse:
+        """A successful answer whose body has not been read."""
         headers["User-Agent"] = f"cortex/{__version__}"
         if self._key:
             if not (self._key.isascii() and self._key.isprintable()):
                 raise KeyRefusedError("CORTEX_API_KEY holds characters that no key has")
             headers["Authorization"] = f"Bearer {self._key}"
+        with self._mapped():
+            connection.request(method, self.endpoint.prefix + path, body, headers)
+            # getresponse() lets go of the socket when the answer ends with the connection.
+            sock = connection.sock
+            answer = connection.getresponse()
+            if answer.status // 100 != 2:
+                raise self._refusal(answer, path)
+            sock.settimeout(gap_s)
+            return answer
+
+    @contextmanager
+    def _mapped(self) -> Iterator[None]:
+        """The one place that knows how a connection can fail."""
         try:
-            with closing(self._connection()) as connection:
-                connection.request(method, self.endpoint.prefix + path, body, headers)
-                # getresponse() lets go of the socket when the answer ends with the connection.
-                sock = connection.sock
-                answer = connection.getresponse()
-                if answer.status // 100 != 2:
-                    raise self._refusal(answer, path)
-                if gap_s is not None:
-                    sock.settimeout(gap_s)
-                with answer:
-                    yield answer
+            yield
         except (OSError, http.client.HTTPException) as error:
             raise UnreachableError(
                 f"cannot reach cortex at {self.endpoint}: {_why(error)}; is `cortex serve`"
@@ -129,9 +139,21 @@ class Client:
             return KeyRefusedError(
                 f"the gateway at {self.endpoint} refused: {said or answer.status}; {hint}"
             )
-        if said is None:
+        if said is None and answer.status not in TEMPORARY:
             return not_cortex(self.endpoint, f"{answer.status} for {path}")
-        return CliError(f"{said} ({self.endpoint})")
+        kind = TemporaryError if answer.status in TEMPORARY else CliError
+        return kind(f"{said or f'{answer.status} for {path}'} ({self.endpoint})")
+
+
+def _lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+    while True:
+        try:
+            line = answer.readline(LONGEST_LINE)
+        except (OSError, http.client.HTTPException) as error:
+            raise StreamEndedError(f"the stream broke off: {_why(error)}") from error
+        if not line:
+            return
+        yield line
 
 
 def not_cortex(endpoint: Endpoint, detail: str) -> CliError:

@@ -2,19 +2,19 @@
 
 import argparse
 import difflib
-import json
 import sys
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 from rich.text import Text
 
 from cortex.adminapi import EventQuery, EventRow, EventsBody
 from cortex.cli.bodies import as_json, ask
-from cortex.cli.client import Client
+from cortex.cli.client import Client, StreamEndedError
 from cortex.cli.endpoint import resolve
 from cortex.cli.exit_codes import Exit
-from cortex.cli.failures import UnreachableError, UsageError
+from cortex.cli.failures import TemporaryError, UnreachableError, UsageError
 from cortex.cli.tables import Cell, Column, Screen
 from cortex.cli.text import clock, name, short_clock
 from cortex.core.records import EventKind
@@ -57,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
         until_ms=args.until,
         limit=args.limit or (FIRST_ROWS if args.follow else 50),
     )
+    # Before the filtered list, so that nothing falls between the two.
+    newest = ask(client, EventsBody, PATH, {"limit": 1}).rows if args.follow else []
     body = ask(client, EventsBody, PATH, query.model_dump(exclude_none=True))
     if args.json and not args.follow:
         print(as_json(body.model_dump()))
@@ -64,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
     printer = EventPrinter(streamed=args.follow, as_lines=args.json)
     printer.write(body.rows[::-1])
     if args.follow:
-        _follow(client, query, printer, after_id=max((row.id for row in body.rows), default=None))
+        seen = (row.id for row in (*newest, *body.rows))
+        _follow(client, query, printer, after_id=max(seen, default=0))
     return Exit.OK
 
 
@@ -115,23 +118,35 @@ def _row(row: EventRow, *, short: bool) -> list[Cell]:
 
 
 def _follow(
-    client: Client, query: EventQuery, printer: EventPrinter, *, after_id: int | None
-) -> None:
+    client: Client, query: EventQuery, printer: EventPrinter, *, after_id: int
+) -> NoReturn:
     """Print new events for ever; after a gap, ask on from the last one seen."""
-    last_id = "0" if after_id is None else str(after_id)
+    last_id = str(after_id)
     lost = False
     while True:
         try:
-            for event in client.stream(STREAM_PATH, last_id=last_id):
+            with client.stream(STREAM_PATH, last_id=last_id) as events:
                 if lost:
                     print("cortex: the gateway is back", file=sys.stderr)
-                    lost = False
-                last_id = event.id or last_id
-                row = _understood(event.data)
-                if row is not None and _matches(row, query):
-                    printer.write([row])
-        except UnreachableError as error:
+                lost = False
+                for event in events:
+                    last_id = event.id or last_id
+                    printer.write(_wanted(event.data, query))
+        except StreamEndedError:
+            pass
+        except (UnreachableError, TemporaryError) as error:
             if not lost:
                 print(f"cortex: {error}; trying again", file=sys.stderr)
             lost = True
         time.sleep(RETRY_S)
+
+
+def _wanted(data: str, query: EventQuery) -> list[EventRow]:
+    """The event of one message if it passes the filters; the stream has none of its own."""
+    try:
+        row = EventRow.model_validate_json(data)
+    except ValueError:
+        return []
+    pairs = ((query.kind, row.kind), (query.node, row.node), (query.model, row.model))
+    passes = all(wanted is None or wanted == found for wanted, found in pairs)
+    return [row] if passes and row.at_ms >= (query.since_ms or 0) else []

@@ -1,10 +1,10 @@
-"""Failures that end a command with one clear line on stderr and an exit code."""
+"""Failures that end a command with a clear line on stderr, or one per mistake, and an exit code."""
 
 from cortex.cli.exit_codes import Exit
 
 
 class CliError(Exception):
-    """Shown as `cortex: MESSAGE`; `exit_code` becomes the command's."""
+    """Each line is shown as `cortex: LINE`; `exit_code` becomes the command's."""
 
     exit_code = Exit.FAILURE
 
@@ -13,6 +13,10 @@ class UsageError(CliError):
     """Options that are fine one by one but not together."""
 
     exit_code = Exit.USAGE
+
+
+class TemporaryError(CliError):
+    """The gateway answers, but cannot serve this now: it starts, drains or is overloaded."""
 
 
 class UnreachableError(CliError):

@@ -16,7 +16,7 @@ from cortex.cli.bodies import as_json, understood
 from cortex.cli.client import Client
 from cortex.cli.endpoint import resolve
 from cortex.cli.exit_codes import Exit
-from cortex.cli.failures import KeyRefusedError, UnreachableError, UsageError
+from cortex.cli.failures import TemporaryError, UnreachableError, UsageError
 from cortex.cli.history_view import STATS_COLUMNS, HistoryTable, stats_row
 from cortex.cli.tables import Screen
 from cortex.cli.text import safe
@@ -153,9 +153,7 @@ def _follow(
         page = query.model_copy(update={"after_id": after_id, "limit": PAGE_ROWS})
         try:
             rows = source.history(page).rows
-        except KeyRefusedError:
-            raise
-        except UnreachableError as error:
+        except (UnreachableError, TemporaryError) as error:
             if not lost:
                 print(f"cortex: {error}; waiting for it", file=sys.stderr)
             lost = True

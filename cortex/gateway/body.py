@@ -1,0 +1,106 @@
+"""Reads a request body without ever holding up the loop, keeping the original bytes."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+from aiohttp import ClientPayloadError, web
+
+from cortex.core.envelope import Envelope, JsonLoads, Scanner, find_model_span, parse_whole
+from cortex.core.errors import RequestError
+
+try:
+    import orjson
+
+    LOADS: JsonLoads = orjson.loads
+except ImportError:  # the extra `speed` is optional
+    LOADS = json.loads
+
+WHOLE_BYTES = 256 * 1024
+"""Up to here a body is parsed in one go (about a millisecond); beyond, scanned as it arrives."""
+
+
+class Body:
+    """A request body as it came, in as many pieces as it came in."""
+
+    __slots__ = ("chunks", "envelope", "size")
+
+    def __init__(self, chunks: list[bytes], envelope: Envelope) -> None:
+        self.chunks = chunks
+        self.envelope = envelope
+        self.size = sum(map(len, chunks))
+
+    def payload(self) -> bytes | AsyncIterator[bytes]:
+        return self.chunks[0] if len(self.chunks) == 1 else self._iterate()
+
+    async def _iterate(self) -> AsyncIterator[bytes]:
+        for chunk in self.chunks:
+            yield chunk
+
+    def head(self, size: int) -> bytes:
+        return self.chunks[0][:size] if self.chunks else b""
+
+    def with_model(self, model: str) -> "Body":
+        """The same bytes with another `model` value."""
+        span = self.envelope.model_span
+        if span is None:
+            span = find_model_span(self.chunks[0])
+        return Body(_splice(self.chunks, span, json.dumps(model).encode()), self.envelope)
+
+
+async def read_body(request: web.Request, *, limit_bytes: int, timeout_s: float) -> Body:
+    """Read the body and its envelope.
+
+    Raises:
+        RequestError: Too large, too slow, broken off, or not the JSON it should be.
+    """
+    declared = request.content_length
+    if declared is not None and declared > limit_bytes:
+        raise _too_large(limit_bytes)
+    chunks: list[bytes] = []
+    scanner: Scanner | None = None
+    size = 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            while chunk := await request.content.readany():
+                size += len(chunk)
+                if size > limit_bytes:
+                    raise _too_large(limit_bytes)
+                chunks.append(chunk)
+                if scanner is not None:
+                    scanner.feed(chunk)
+                elif size > WHOLE_BYTES:
+                    scanner = Scanner()
+                    for early in chunks:
+                        scanner.feed(early)
+    except TimeoutError as exc:
+        raise RequestError("the body did not arrive in time", code="request_timeout") from exc
+    except (ClientPayloadError, web.RequestPayloadError, ValueError) as exc:
+        raise RequestError("the body is broken off or badly encoded") from exc
+    if scanner is not None:
+        return Body(chunks, scanner.finish())
+    whole = b"".join(chunks) if len(chunks) != 1 else chunks[0]
+    return Body([whole], parse_whole(whole, LOADS))
+
+
+def _splice(chunks: list[bytes], span: tuple[int, int], new: bytes) -> list[bytes]:
+    """Replace the bytes of `span`, touching no chunk outside it."""
+    start, end = span
+    spliced: list[bytes] = []
+    offset = 0
+    for chunk in chunks:
+        after = offset + len(chunk)
+        if after <= start or offset >= end:
+            spliced.append(chunk)
+        else:
+            before = chunk[: start - offset] if start >= offset else b""
+            middle = new if start >= offset else b""
+            rest = chunk[end - offset :] if end <= after else b""
+            spliced.append(before + middle + rest)
+        offset = after
+    return [chunk for chunk in spliced if chunk]
+
+
+def _too_large(limit_bytes: int) -> RequestError:
+    limit_mib = limit_bytes / 1024 / 1024
+    return RequestError(f"the body is larger than {limit_mib:g} MiB", code="request_too_large")

@@ -1,0 +1,108 @@
+"""`/v1/models`: every model of every node, once, in OpenAI's shape or Anthropic's."""
+
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from cortex.core.errors import RequestError
+from cortex.core.ids import ModelId
+from cortex.core.snapshot import FleetSnapshot, ModelStatus
+from cortex.gateway.errors import is_anthropic
+from cortex.gateway.fleetview import status_word
+from cortex.gateway.services import SERVICES, Services
+
+_BEST = (
+    ModelStatus.LOADED,
+    ModelStatus.LOADING,
+    ModelStatus.DRAINING,
+    ModelStatus.UNLOADING,
+    ModelStatus.UNLOADED,
+)
+
+
+async def list_models(request: web.Request) -> web.Response:
+    """GET /v1/models."""
+    svc = request.app[SERVICES]
+    if is_anthropic(request):
+        return web.json_response(_anthropic_page(request, svc))
+    return web.json_response({"object": "list", "data": _entries(svc)})
+
+
+async def get_model(request: web.Request) -> web.Response:
+    """GET /v1/models/{id}; ids may hold slashes."""
+    svc = request.app[SERVICES]
+    wanted = request.match_info["id"]
+    for entry in _entries(svc):
+        if entry["id"] == wanted:
+            return web.json_response(_anthropic(entry) if is_anthropic(request) else entry)
+    raise RequestError(f"model {wanted[:200]!r} does not exist", code="model_not_found")
+
+
+def _entries(svc: Services) -> list[dict[str, object]]:
+    snapshot = svc.state.snapshot()
+    created = svc.started_at_ms // 1000
+    entries = [_entry(snapshot, model, created) for model in sorted(snapshot.locations)]
+    for alias, model in sorted(snapshot.aliases.items()):
+        if model in snapshot.locations and alias not in snapshot.locations:
+            entries.append(_entry(snapshot, model, created) | {"id": alias, "parent": model})
+    return entries
+
+
+def _entry(snapshot: FleetSnapshot, model: ModelId, created: int) -> dict[str, object]:
+    nodes = [snapshot.nodes[name] for name in snapshot.locations[model]]
+    boots = [node.boot_at_s for node in nodes if node.boot_at_s is not None]
+    views = [(node, node.models[model]) for node in nodes]
+    best = min(
+        (view.status for node, view in views if node.routable), key=_BEST.index, default=None
+    )
+    return {
+        "id": model,
+        "object": "model",
+        "created": min(boots, default=created),
+        "owned_by": "local",
+        "status": best.value if best is not None else "unavailable",
+        "locations": [
+            {
+                "node": node.name,
+                "status": status_word(view),
+                "pinned": view.pinned,
+                "in_flight": view.in_flight,
+            }
+            for node, view in views
+        ],
+    }
+
+
+def _anthropic_page(request: web.Request, svc: Services) -> dict[str, object]:
+    """One page, by `limit`, `after_id` and `before_id`."""
+    entries = [_anthropic(entry) for entry in _entries(svc)]
+    ids = [entry["id"] for entry in entries]
+    try:
+        limit = int(request.query.get("limit", "20"))
+    except ValueError as exc:
+        raise RequestError("limit must be a number", param="limit") from exc
+    if not 1 <= limit <= 1000:
+        raise RequestError("limit must be between 1 and 1000", param="limit")
+    start, end = 0, len(entries)
+    if (after := request.query.get("after_id")) in ids:
+        start = ids.index(after) + 1
+    if (before := request.query.get("before_id")) in ids:
+        end = ids.index(before)
+    page = entries[start:end][:limit]
+    return {
+        "data": page,
+        "has_more": start + len(page) < end,
+        "first_id": page[0]["id"] if page else None,
+        "last_id": page[-1]["id"] if page else None,
+    }
+
+
+def _anthropic(entry: dict[str, object]) -> dict[str, object]:
+    created = entry["created"]
+    assert isinstance(created, int)
+    return {
+        "type": "model",
+        "id": entry["id"],
+        "display_name": entry["id"],
+        "created_at": datetime.fromtimestamp(created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }

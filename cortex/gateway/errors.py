@@ -1,0 +1,163 @@
+"""From a failure to what the client reads: one status per code, and the two envelopes."""
+
+import json
+import math
+
+from aiohttp import web
+
+from cortex.core.errors import CapacityError, CortexError, NodeError, RequestError, StoreError
+from cortex.core.nodefaults import Blame, NodeFault
+
+STATUS = {
+    # The caller must change something.
+    "invalid_request": 400,
+    "invalid_json": 400,
+    "context_length_exceeded": 400,
+    "previous_response_not_found": 400,
+    "invalid_api_key": 401,
+    "permission_denied": 403,
+    "model_not_found": 404,
+    "response_not_found": 404,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "request_too_large": 413,
+    # The caller may retry.
+    "queue_full": 429,
+    "node_busy": 429,
+    "no_capacity": 503,
+    "no_healthy_node": 503,
+    "no_room": 503,
+    "model_never_fits": 503,
+    "model_failing": 503,
+    "not_loadable": 503,
+    "model_reloading": 503,
+    "model_not_held": 503,
+    "queue_timeout": 503,
+    "starting": 503,
+    "draining": 503,
+    "store_failing": 503,
+    # A node misbehaved.
+    "node_error": 502,
+    "node_unreachable": 502,
+    "node_protocol": 502,
+    "node_truncated": 502,
+    "node_interrupted": 502,
+    "load_failed": 502,
+    "node_timeout": 504,
+    # The client stopped reading.
+    "client_stalled": 408,
+    # A bug, or a configuration error that never reaches a client.
+    "internal_error": 500,
+    "config_error": 500,
+}
+"""HTTP status by code; a code without one is a bug, and a test says so."""
+
+_OPENAI_TYPE = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "invalid_request_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+}
+_ANTHROPIC_TYPE = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+
+
+class NodeFaultError(NodeError):
+    """A node's classified error answer."""
+
+    def __init__(self, node: str, fault: NodeFault) -> None:
+        # A node's words about the request help the caller; its words about itself help nobody
+        # outside, so they stay in the log.
+        caller = fault.blame is Blame.CALLER
+        message = fault.message if caller else f"node {node} failed to answer"
+        super().__init__(message, code=fault.code)
+        self.fault = fault
+
+
+class ClientStalledError(CortexError):
+    """The client stopped reading its answer."""
+
+    code = "client_stalled"
+
+
+def status_of(error: CortexError) -> int:
+    if isinstance(error, NodeFaultError):
+        return error.fault.status
+    return STATUS[error.code]
+
+
+def openai_error(error: CortexError) -> dict[str, object]:
+    """`{"error": {"message", "type", "param", "code"}}`."""
+    kind = _OPENAI_TYPE.get(status_of(error), "server_error")
+    param = error.param if isinstance(error, RequestError) else None
+    return {
+        "error": {"message": error.message, "type": kind, "param": param, "code": error.code}
+    }
+
+
+def anthropic_error(error: CortexError, request_id: str) -> dict[str, object]:
+    """`{"type": "error", "error": {"type", "message"}, "request_id"}`."""
+    kind = _ANTHROPIC_TYPE.get(status_of(error), "api_error")
+    return {
+        "type": "error",
+        "error": {"type": kind, "message": error.message},
+        "request_id": request_id,
+    }
+
+
+def is_anthropic(request: web.BaseRequest) -> bool:
+    """Anthropic's own routes, and the shared ones when its version header is sent."""
+    return request.path.startswith("/v1/messages") or (
+        "anthropic-version" in request.headers and request.path.startswith("/v1/models")
+    )
+
+
+def error_response(
+    request: web.BaseRequest, error: CortexError, request_id: str
+) -> web.Response:
+    """The whole answer to a request that failed before anything was sent."""
+    status = status_of(error)
+    if is_anthropic(request):
+        body = anthropic_error(error, request_id)
+    else:
+        body = openai_error(error)
+    response = web.Response(
+        status=status, body=json.dumps(body).encode(), content_type="application/json"
+    )
+    if error.retry_after_s is not None:
+        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if status < 500 and status not in {408, 429}:
+        # SDKs retry by status; this one settles it for a caller's mistake.
+        response.headers["x-should-retry"] = "false"
+    return response
+
+
+def error_event(error: CortexError) -> bytes:
+    """The last event of a stream that failed, in OpenAI's dialect; no `[DONE]` follows it."""
+    return b"data: " + json.dumps(openai_error(error)).encode() + b"\n\n"
+
+
+__all__ = [
+    "STATUS",
+    "CapacityError",
+    "ClientStalledError",
+    "NodeFaultError",
+    "StoreError",
+    "error_event",
+    "error_response",
+    "status_of",
+]

@@ -1,0 +1,121 @@
+"""The fleet as the admin API shows it."""
+
+import time
+
+from cortex import __version__
+from cortex.adminapi import HealthBody, ModelOnNode, NodeStatus, StatusBody
+from cortex.core.health import NodeHealth
+from cortex.core.snapshot import FleetSnapshot, ModelView, NodeView
+from cortex.gateway.services import Services
+
+
+def status_word(view: ModelView) -> str:
+    """The status for people: `wedged` where the node can no longer load the model."""
+    return "wedged" if view.wedged else view.status.value
+
+
+def health_of(svc: Services) -> HealthBody:
+    """What is wrong, in sentences. `impaired` when some model cannot be served at all."""
+    snapshot = svc.state.snapshot()
+    missing: list[str] = []
+    unserved: list[str] = []
+    for node in snapshot.nodes.values():
+        if node.liveness.health is not NodeHealth.UP:
+            why = f" ({node.liveness.reason})" if node.liveness.reason else ""
+            missing.append(f"node {node.name} is {node.liveness.health}{why}")
+        missing.extend(
+            f"pinned model {model.id} is not loaded on {node.name}"
+            for model in node.models.values()
+            if model.pinned and not model.resident
+        )
+        missing.extend(
+            f"model {model.id} is wedged on {node.name}: restart the node to load it again"
+            for model in node.models.values()
+            if model.wedged
+        )
+    for model_id, names in snapshot.locations.items():
+        if not any(_may_serve(snapshot.nodes[name], model_id, snapshot) for name in names):
+            unserved.append(f"model {model_id} cannot be served by any node")
+    store = svc.ledger.status()
+    if not store.ok:
+        missing.append(f"store: {store.reason}")
+    if svc.draining:
+        missing.append("draining")
+    status = "impaired" if unserved else "degraded" if missing else "ok"
+    return HealthBody(status=status, reasons=unserved + missing, version=__version__)
+
+
+def _may_serve(node: NodeView, model_id: str, snapshot: FleetSnapshot) -> bool:
+    view = next(view for view in node.models.values() if view.id == model_id)
+    allowed = snapshot.allowed_nodes.get(view.id)
+    if allowed is not None and node.name not in allowed:
+        return False
+    loadable = node.may_load and not view.wedged
+    return node.liveness.health is NodeHealth.UP and (view.resident or loadable)
+
+
+def status_of_fleet(svc: Services) -> StatusBody:
+    """GET /cortex/v1/status."""
+    snapshot = svc.state.snapshot()
+    return StatusBody(
+        version=__version__,
+        health=health_of(svc),
+        started_at_ms=svc.started_at_ms,
+        uptime_s=time.monotonic() - svc.started_s,
+        draining=svc.draining,
+        in_flight=svc.recent.in_flight,
+        queued=svc.admission.depth(),
+        requests_total=svc.recent.requests_total,
+        nodes=[_node(svc, node, snapshot) for node in snapshot.nodes.values()],
+        store=svc.ledger.status(),
+    )
+
+
+def _node(svc: Services, node: NodeView, snapshot: FleetSnapshot) -> NodeStatus:
+    used = None
+    if node.vram_total_mib is not None and node.free_mib is not None:
+        used = max(0, node.vram_total_mib - node.free_mib)
+    threshold = svc.config.eviction.defrag_after_cycles
+    client = svc.nodes.get(node.name)
+    return NodeStatus(
+        name=node.name,
+        endpoint=client.endpoint if client is not None else "",
+        health=node.liveness.health.value,
+        reason=node.liveness.reason,
+        draining=node.draining,
+        version=node.version,
+        vram_total_mib=node.vram_total_mib,
+        vram_used_mib=used,
+        vram_reserved_mib=node.reserved_mib,
+        in_flight=node.in_flight,
+        max_in_flight=node.max_in_flight,
+        cycles=node.cycles,
+        defrag_after_cycles=threshold,
+        defrag_due=0 < threshold <= node.cycles,
+        may_load=node.may_load,
+        no_load_reason=node.no_load_reason,
+        last_poll_age_s=svc.poller.last_answer_age_s(node.name),
+        models=[model_on_node(svc, node, view, snapshot) for view in node.models.values()],
+    )
+
+
+def model_on_node(
+    svc: Services, node: NodeView, view: ModelView, snapshot: FleetSnapshot
+) -> ModelOnNode:
+    open_s = view.breaker.open_until_s - time.monotonic()
+    return ModelOnNode(
+        node=node.name,
+        model=view.id,
+        status=status_word(view),
+        pinned=view.pinned,
+        in_flight=view.in_flight,
+        max_in_flight=view.max_in_flight,
+        last_used_at_ms=view.last_used_at_ms or None,
+        size_mib=view.size_mib,
+        load_s=view.load_s,
+        loads=view.loads,
+        breaker_open=open_s > 0,
+        breaker_reason=view.breaker.reason if open_s > 0 else "",
+        tokens_per_s=svc.recent.tokens_per_s(node.name, view.id),
+        aliases=sorted(alias for alias, model in snapshot.aliases.items() if model == view.id),
+    )

@@ -1,0 +1,93 @@
+"""The account of one request, kept as it proceeds and closed once: metrics, request log, log line."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from aiohttp import web
+
+from cortex.core.errors import CortexError
+from cortex.core.ids import RequestId
+from cortex.core.records import Outcome, RequestRecord
+from cortex.core.stream import Usage
+from cortex.gateway.errors import status_of
+
+log = logging.getLogger("cortex.request")
+
+
+class Line:
+    """Fills a `RequestRecord`; `close` is synchronous, so a second cancellation cannot skip it."""
+
+    __slots__ = ("_done", "_first_s", "_last_s", "_started_s", "record")
+
+    def __init__(
+        self, request_id: RequestId, route: str, done: Callable[[RequestRecord], None]
+    ) -> None:
+        self._started_s = time.perf_counter()
+        self._first_s: float | None = None
+        self._last_s = 0.0
+        self._done = done
+        self.record = RequestRecord(
+            request_id=request_id, started_at_ms=time.time_ns() // 1_000_000, route=route
+        )
+
+    def real_bytes(self) -> None:
+        """Real bytes have come from the node."""
+        self._last_s = time.perf_counter()
+        if self._first_s is None:
+            self._first_s = self._last_s
+            self.record.ttft_ms = (self._last_s - self._started_s) * 1000
+
+    def sending(self, status: int) -> None:
+        self.record.status = status
+
+    def failed(self, error: CortexError) -> None:
+        record = self.record
+        record.outcome = Outcome.ERROR
+        record.error_code = error.code
+        if not record.status:
+            record.status = status_of(error)
+
+    def client_gone(self) -> None:
+        self.record.outcome = Outcome.CLIENT_GONE
+
+    def observed(self, usage: Usage, response_id: str | None) -> None:
+        """What the answer told of itself, read once at its end."""
+        record = self.record
+        record.prompt_tokens = usage.prompt_tokens
+        record.cached_tokens = usage.cached_tokens
+        record.completion_tokens = usage.completion_tokens
+        record.response_id = response_id
+        if record.stream and usage.completion_tokens and self._first_s is not None:
+            streamed_s = self._last_s - self._first_s
+            # The first token's time is its TTFT, so the rate is that of the others.
+            if streamed_s > 0 and usage.completion_tokens > 1:
+                record.tokens_per_s = (usage.completion_tokens - 1) / streamed_s
+
+    def close(self) -> None:
+        record = self.record
+        record.duration_ms = (time.perf_counter() - self._started_s) * 1000
+        self._done(record)
+        # The request log holds every request; the journal is for those that went wrong.
+        level = logging.WARNING if record.outcome is Outcome.ERROR else logging.DEBUG
+        if log.isEnabledFor(level):
+            log.log(level, "request", extra={"fields": _fields(record)})
+
+
+def _fields(record: RequestRecord) -> dict[str, object]:
+    return {
+        "request_id": record.request_id,
+        "route": record.route,
+        "model": record.model,
+        "node": record.node,
+        "client": record.client,
+        "outcome": record.outcome.value,
+        "error_code": record.error_code,
+        "status": record.status,
+        "queue_ms": round(record.queue_ms, 1),
+        "load_wait_ms": round(record.load_wait_ms, 1),
+        "ttft_ms": record.ttft_ms and round(record.ttft_ms, 1),
+        "duration_ms": round(record.duration_ms, 1),
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+    }

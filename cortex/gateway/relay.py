@@ -1,0 +1,186 @@
+"""Copies a node's answer to the client as it comes: same bytes, no queue, one timer a stream."""
+
+import asyncio
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from cortex.core.errors import CortexError, NodeTimeoutError, NodeTruncatedError
+from cortex.core.nodefaults import classify, classify_event
+from cortex.core.stream import Fault, Watch
+from cortex.gateway.errors import ClientStalledError, NodeFaultError, error_event
+from cortex.gateway.line import Line
+from cortex.gateway.ports import Answer
+
+ERROR_BODY_BYTES = 256 * 1024
+"""As much of a node's error answer as is read."""
+ABORT_FLUSH_S = 1.0
+"""Longest wait for a last error event to leave before the connection is cut."""
+
+_NOT_RELAYED = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        # Made here, or nobody's business.
+        "date",
+        "server",
+        "set-cookie",
+        "x-request-id",
+        "access-control-allow-origin",
+        "access-control-allow-credentials",
+    }
+)
+
+
+class GapTimer:
+    """Bounds the gap between real bytes, not the length of a stream.
+
+    One `asyncio.timeout` and one lazily re-armed timer a stream: `touch` is a clock read.
+    """
+
+    __slots__ = ("_gap_s", "_handle", "_last_s", "_loop", "_timeout", "writing")
+
+    def __init__(self, gap_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._gap_s = gap_s
+        self._timeout = asyncio.timeout(None)
+        self._last_s = self._loop.time()
+        self._handle = self._loop.call_later(gap_s, self._check)
+        #: True while the client is being written to: then a stall is the client's.
+        self.writing = False
+
+    def touch(self) -> None:
+        self._last_s = self._loop.time()
+
+    def _check(self) -> None:
+        left_s = self._last_s + self._gap_s - self._loop.time()
+        if left_s > 0:
+            self._handle = self._loop.call_later(left_s, self._check)
+        else:
+            self._timeout.reschedule(self._loop.time())
+
+    async def __aenter__(self) -> Self:
+        await self._timeout.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._handle.cancel()
+        try:
+            await self._timeout.__aexit__(kind, error, trace)
+        except TimeoutError as exc:
+            if self.writing:
+                raise ClientStalledError(
+                    f"the client read nothing for {self._gap_s:g} s"
+                ) from exc
+            raise NodeTimeoutError(f"the node sent nothing for {self._gap_s:g} s") from exc
+
+
+async def relay(
+    request: web.Request,
+    answer: Answer,
+    line: Line,
+    *,
+    gap_s: float,
+    headers: Mapping[str, str],
+) -> web.StreamResponse:
+    """Copy `answer` to the client.
+
+    Until its first byte the node may still be given up for another: everything that goes wrong
+    by then is raised. Afterwards a failure is an error event in the stream, then an abort.
+
+    Raises:
+        NodeError: Before the first byte was sent.
+    """
+    if answer.status >= 400:
+        async with GapTimer(gap_s):
+            body = await answer.read_at_most(ERROR_BODY_BYTES)
+        raise NodeFaultError(answer.node, classify(answer.status, body))
+    content_type = answer.headers.get("Content-Type", "")
+    sse = content_type.startswith("text/event-stream")
+    watch = Watch(sse=sse)
+    async with GapTimer(gap_s) as timer:
+        first = watch.see(await answer.read_some())
+        if isinstance(first, Fault) and not first.relayable:
+            raise NodeFaultError(answer.node, classify_event(first.message))
+    response = web.StreamResponse(status=answer.status, headers=_relayed(answer.headers))
+    response.headers.update(headers)
+    if sse:
+        response.headers["X-Accel-Buffering"] = "no"
+    await response.prepare(request)
+    line.sending(response.status)
+    try:
+        async with GapTimer(gap_s) as timer:
+            await _copy(answer, response, line, watch, timer, first)
+    except CortexError as exc:
+        line.failed(exc)
+        await _abort(request, response, exc if sse else None)
+    finally:
+        line.observed(watch.usage(), watch.response_id())
+    return response
+
+
+async def _copy(
+    answer: Answer,
+    response: web.StreamResponse,
+    line: Line,
+    watch: Watch,
+    timer: GapTimer,
+    chunk: bytes | Fault,
+) -> None:
+    """The hot loop: read, look, write."""
+    while True:
+        if isinstance(chunk, Fault):
+            if chunk.relayable:
+                await response.write(chunk.relayable)
+            raise NodeFaultError(answer.node, classify_event(chunk.message))
+        if chunk:
+            if watch.real:
+                line.real_bytes()
+                timer.touch()
+            timer.writing = True
+            await response.write(chunk)
+            timer.writing = False
+            line.record.response_bytes += len(chunk)
+        data = await answer.read_some()
+        if not data:
+            break
+        chunk = watch.see(data)
+    if not watch.finished():
+        raise NodeTruncatedError("the node ended the stream in the middle")
+    await response.write_eof()
+
+
+async def _abort(
+    request: web.Request, response: web.StreamResponse, error: CortexError | None
+) -> None:
+    """End a response so that it cannot pass for a complete one."""
+    transport = request.transport
+    if transport is None:
+        return
+    if error is not None and not isinstance(error, ClientStalledError):
+        try:
+            async with asyncio.timeout(ABORT_FLUSH_S):
+                await response.write(error_event(error))
+                # The write may sit in the transport's buffer, which an abort throws away.
+                while transport.get_write_buffer_size() and not transport.is_closing():
+                    await asyncio.sleep(0.01)
+        except (TimeoutError, ConnectionError):
+            pass  # the client is gone or stuck; there is nothing left to tell it
+    transport.abort()
+
+
+def _relayed(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in _NOT_RELAYED}

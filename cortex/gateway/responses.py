@@ -1,0 +1,57 @@
+"""Stored responses (`/v1/responses/{id}`): each lives in the memory of the one node that made it."""
+
+from aiohttp import web
+
+from cortex.core.errors import CapacityError, NodeError, RequestError
+from cortex.core.health import NodeHealth
+from cortex.core.plan import RETRY_AFTER_S
+from cortex.gateway.errors import NodeFaultError
+from cortex.gateway.line import Line
+from cortex.gateway.openai import node_of_response
+from cortex.gateway.relay import relay
+from cortex.gateway.services import REQUEST_ID, SERVICES, caller_of
+
+
+async def stored_response(request: web.Request) -> web.StreamResponse:
+    """GET and DELETE `/v1/responses/{id}`, POST `…/cancel`: sent to the node that made it."""
+    svc = request.app[SERVICES]
+    response_id = request.match_info["id"]
+    name = await node_of_response(svc, response_id)
+    if name is None or name not in svc.nodes:
+        raise RequestError(
+            f"response {response_id[:80]!r} is not known here", code="response_not_found"
+        )
+    view = svc.state.node(name)
+    if view is None or view.liveness.health is not NodeHealth.UP:
+        raise CapacityError(
+            f"node {name}, which holds this response, is not up",
+            code="no_healthy_node",
+            retry_after_s=RETRY_AFTER_S,
+        )
+    line = Line(request[REQUEST_ID], "responses", svc.account)
+    line.record.client = caller_of(request).name
+    line.record.node = name
+    try:
+        headers = {"Accept-Encoding": "identity", "x-request-id": request[REQUEST_ID]}
+        async with svc.nodes[name].send(request.method, request.path, headers, None) as answer:
+            return await relay(
+                request,
+                answer,
+                line,
+                gap_s=svc.config.limits.idle_timeout_s,
+                headers={"x-request-id": request[REQUEST_ID], "x-cortex-node": name},
+            )
+    except NodeError as exc:
+        if isinstance(exc, NodeFaultError) and exc.fault.status == 404:
+            gone = RequestError(
+                "the node no longer holds this response", code="response_not_found"
+            )
+            line.failed(gone)
+            raise gone from exc
+        line.failed(exc)
+        raise
+    except BaseException:
+        line.client_gone()
+        raise
+    finally:
+        line.close()

@@ -1,0 +1,52 @@
+"""What the handlers share. The daemon fills it; a reload swaps `config` and `keyring`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from cortex.config.schema import Config
+from cortex.core.ids import NodeName
+from cortex.core.records import RequestRecord
+from cortex.fleet.admission import Admission
+from cortex.fleet.affinity import Affinity
+from cortex.fleet.poller import Poller
+from cortex.fleet.state import FleetState
+from cortex.gateway.auth import Caller, Keyring
+from cortex.gateway.ports import Inference, Ledger
+from cortex.gateway.recent import Recent
+from cortex.telemetry.metrics import Metrics
+
+
+@dataclass(slots=True, kw_only=True)
+class Services:
+    config: Config
+    keyring: Keyring
+    state: FleetState
+    admission: Admission
+    affinity: Affinity
+    poller: Poller
+    nodes: Mapping[NodeName, Inference]
+    ledger: Ledger
+    metrics: Metrics
+    recent: Recent
+    started_at_ms: int
+    started_s: float
+    draining: bool = False
+
+    def account(self, record: RequestRecord) -> None:
+        """Take a finished request into metrics, recent figures and the request log."""
+        self.metrics.request_done(record)
+        self.recent.request_done(record)
+        self.ledger.request_done(record)
+
+
+SERVICES = web.AppKey("services", Services)
+CALLER = "cortex.caller"
+REQUEST_ID = "cortex.request_id"
+
+
+def caller_of(request: web.Request) -> Caller:
+    caller = request[CALLER]
+    assert isinstance(caller, Caller)
+    return caller
