@@ -1,0 +1,405 @@
+"""Composition root: builds everything, owns the TaskGroup, signals and the drain."""
+
+import asyncio
+import contextlib
+import logging
+import resource
+import signal
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from aiohttp import web
+
+from cortex import __version__
+from cortex.config.load import find, load, state_path
+from cortex.config.schema import Config
+from cortex.core.decisions import Load
+from cortex.core.errors import ConfigError, StoreError
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.records import EventKind, FleetEvent
+from cortex.fleet.admission import Admission, QueuePolicy
+from cortex.fleet.affinity import Affinity
+from cortex.fleet.lifecycle import Lifecycle
+from cortex.fleet.poller import Poller, PollPolicy
+from cortex.fleet.state import FleetPolicy, FleetState, ModelPolicy, NodePolicy
+from cortex.gateway.app import make_app, make_metrics_app
+from cortex.gateway.auth import Keyring
+from cortex.gateway.recent import Recent
+from cortex.gateway.services import Services
+from cortex.node.client import NodeClient
+from cortex.store.store import Store
+from cortex.telemetry import logs, sdnotify
+from cortex.telemetry.clock import SystemClock
+from cortex.telemetry.metrics import FleetCollector, Metrics
+
+log = logging.getLogger("cortex.daemon")
+
+EX_CONFIG = 78
+EX_OSERR = 71
+SHUTDOWN_TIMEOUT_S = 0.25
+"""What aiohttp adds of its own after our drain; connections still open then are cut."""
+BACKLOG = 1024
+
+
+def run(path: Path | None, environ: Mapping[str, str]) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit code."""
+    logs.configure(environ.get("CORTEX_LOG_LEVEL", "INFO"))
+    try:
+        source = find(path, environ)
+        config = load(source, environ)
+    except ConfigError as exc:
+        return _refuse(exc)
+    _raise_file_limit()
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(Daemon(source, config, environ).serve())
+    except* ConfigError as group:
+        return _refuse(*(exc for exc in _leaves(group) if isinstance(exc, ConfigError)))
+    except* OSError as group:
+        for exc in _leaves(group):
+            log.error("cannot serve", extra={"fields": {"reason": str(exc)}})
+        return EX_OSERR
+    return 0
+
+
+class Journal:
+    """Events go to the log, the metrics and the store at the moment they are committed."""
+
+    def __init__(self, metrics: Metrics, store: Store) -> None:
+        self._metrics = metrics
+        self._store = store
+
+    def record(self, event: FleetEvent) -> None:
+        self._metrics.event(event)
+        self._store.record(event)
+        fields = {
+            "node": event.node,
+            "model": event.model,
+            "reason": event.reason,
+            **event.detail,
+        }
+        quiet = {EventKind.NODE_DOWN, EventKind.LOAD_FAILED, EventKind.WEDGED}
+        level = logging.WARNING if event.kind in quiet else logging.INFO
+        log.log(level, event.kind.value, extra={"fields": fields})
+
+
+class Daemon:
+    """One running gateway."""
+
+    def __init__(self, source: Path, config: Config, environ: Mapping[str, str]) -> None:
+        self._source = source
+        self._environ = environ
+        self._config = config
+        self._clock = SystemClock()
+        self._metrics = Metrics()
+        self._clients: dict[NodeName, NodeClient] = {}
+        self._closing: set[NodeName] = set()
+        self._stop = asyncio.Event()
+        self._group: asyncio.TaskGroup
+        self._loops: list[asyncio.Task[None]] = []
+
+    async def serve(self) -> None:
+        """Start, serve until told to stop, drain, and put everything away."""
+        store = await Store.open(
+            state_path(self._config, self._environ),
+            retention_days=self._config.state.request_retention_days,
+            clock=self._clock,
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(store.close)
+            stack.push_async_callback(self._close_clients)
+            await self._build(store)
+            async with asyncio.TaskGroup() as self._group:
+                self._loops.append(self._group.create_task(store.run(), name="store"))
+                self._follow_nodes()
+                runners = await self._listen(stack)
+                self._hear_signals()
+                self._journal.record(self._event(EventKind.START, f"cortex {__version__}"))
+                self._loops.append(
+                    self._group.create_task(self._feed_watchdog(), name="watchdog")
+                )
+                sdnotify.notify("READY=1", f"STATUS=Serving {len(self._clients)} nodes")
+                await self._stop.wait()
+                await self._drain(runners)
+
+    async def _build(self, store: Store) -> None:
+        self._store = store
+        self._journal = Journal(self._metrics, store)
+        state = FleetState(
+            _policy(self._config),
+            clock=self._clock,
+            journal=self._journal,
+            memory=await store.recall(),
+        )
+        self._lifecycle = Lifecycle(
+            state,
+            memory=store,
+            clock=self._clock,
+            load_timeout_s=self._config.limits.load_timeout_s,
+            client_of=lambda name: self._clients[name],
+            loaded=self._metrics.loaded,
+        )
+        admission = Admission(
+            state,
+            clock=self._clock,
+            policy=_queue_policy(self._config),
+            begin_load=self._begin_load,
+        )
+        poller = Poller(
+            state,
+            memory=store,
+            clock=self._clock,
+            policy=_poll_policy(self._config),
+            observed=self._metrics.polled,
+        )
+        self._services = Services(
+            config=self._config,
+            keyring=Keyring(self._config.auth.keys),
+            state=state,
+            admission=admission,
+            affinity=Affinity(),
+            poller=poller,
+            nodes=self._clients,
+            ledger=store,
+            metrics=self._metrics,
+            recent=Recent(),
+            started_at_ms=self._clock.now_ms(),
+            started_s=self._clock.now_s(),
+        )
+        self._metrics.registry.register(
+            FleetCollector(
+                state.snapshot,
+                queue_depths=admission.depths,
+                defrag_after_cycles=lambda: self._config.eviction.defrag_after_cycles,
+                store_ok=self._store_figures,
+            )
+        )
+
+    def _begin_load(self, decision: Load) -> None:
+        self._lifecycle.begin(self._group, decision)
+
+    def _store_figures(self) -> tuple[bool, int, int]:
+        status = self._store.status()
+        return status.ok, status.queued_rows, status.dropped_rows
+
+    def _follow_nodes(self) -> None:
+        """Have a client and a polling loop for exactly the configured nodes."""
+        configured = {NodeName(node.name): node for node in self._config.nodes}
+        for name, node in configured.items():
+            client = self._clients.get(name)
+            if client is not None and client.endpoint == node.endpoint:
+                continue
+            if client is not None:
+                self._retire(name, client)
+            key = node.api_key_file.read_text().strip() if node.api_key_file else None
+            self._clients[name] = NodeClient(
+                name,
+                node.endpoint,
+                connect_timeout_s=self._config.limits.connect_timeout_s,
+                api_key=key,
+            )
+        followed = {name: self._clients[name] for name in configured}
+        self._services.poller.follow(self._group, followed)
+
+    def _retire(self, name: NodeName, client: NodeClient) -> None:
+        """Close a client once nothing can be using it any more."""
+
+        async def close_later() -> None:
+            await asyncio.sleep(self._config.limits.drain_timeout_s)
+            await client.close()
+
+        self._loops.append(self._group.create_task(close_later(), name=f"retire {name}"))
+        del self._clients[name]
+
+    async def _listen(self, stack: contextlib.AsyncExitStack) -> list[web.AppRunner]:
+        apps = [(make_app(self._services), self._config.gateway.listen)]
+        if self._config.gateway.metrics_listen is not None:
+            apps.append((make_metrics_app(self._metrics), self._config.gateway.metrics_listen))
+        runners = []
+        for app, address in apps:
+            # handler_cancellation: a client that hangs up cancels its handler, which closes the
+            # upstream, which stops the engine.
+            runner = web.AppRunner(
+                app,
+                handler_cancellation=True,
+                access_log=None,
+                shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+                read_bufsize=256 * 1024,
+                keepalive_timeout=75.0,
+            )
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            host, _, port = address.rpartition(":")
+            site = web.TCPSite(
+                runner, host.strip("[]"), int(port), backlog=BACKLOG, reuse_address=True
+            )
+            await site.start()
+            runners.append(runner)
+            log.info("listening", extra={"fields": {"address": address}})
+        if self._services.keyring.open and not _loopback(self._config.gateway.listen):
+            log.warning(
+                "no API keys are configured and the listen address is public",
+                extra={"fields": {"address": self._config.gateway.listen}},
+            )
+        return runners
+
+    def _hear_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        """Apply the file as a diff; a bad one changes nothing."""
+        sdnotify.reloading()
+        try:
+            fresh = load(self._source, self._environ)
+        except ConfigError as exc:
+            log.error("reload refused", extra={"fields": {"mistakes": exc.lines}})
+            self._journal.record(
+                self._event(EventKind.CONFIG, "reload refused: " + exc.lines[0])
+            )
+            sdnotify.notify("READY=1")
+            return
+        fixed = _needs_restart(self._config, fresh)
+        self._config = fresh
+        services = self._services
+        services.config = fresh
+        services.keyring = Keyring(fresh.auth.keys)
+        services.admission.policy = _queue_policy(fresh)
+        services.poller.policy = _poll_policy(fresh)
+        self._lifecycle.load_timeout_s = fresh.limits.load_timeout_s
+        services.state.apply(_policy(fresh))
+        self._follow_nodes()
+        self._journal.record(self._event(EventKind.CONFIG, "reloaded", needs_restart=fixed))
+        sdnotify.notify("READY=1", f"STATUS=Serving {len(fresh.nodes)} nodes")
+
+    async def _drain(self, runners: list[web.AppRunner]) -> None:
+        """Finish what runs, refuse the rest, then end every loop."""
+        sdnotify.notify("STOPPING=1")
+        services, limits = self._services, self._config.limits
+        services.draining = True
+        services.admission.close("this gateway is shutting down")
+        self._journal.record(
+            self._event(EventKind.STOP, "told to stop", in_flight=services.recent.in_flight)
+        )
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limits.drain_timeout_s):
+                while services.recent.in_flight:
+                    await asyncio.sleep(0.02)
+        if services.recent.in_flight:
+            log.warning("cut", extra={"fields": {"in_flight": services.recent.in_flight}})
+        for runner in runners:
+            for site in list(runner.sites):
+                await site.stop()
+            await runner.cleanup()
+        self._lifecycle.stop()
+        services.poller.stop()
+        for task in self._loops:
+            task.cancel()
+
+    async def _feed_watchdog(self) -> None:
+        """Tell systemd that the loop turns; a stuck loop cannot."""
+        interval_s = sdnotify.watchdog_interval_s()
+        if interval_s is None:
+            return
+        while True:
+            sdnotify.notify("WATCHDOG=1")
+            await asyncio.sleep(interval_s)
+
+    async def _close_clients(self) -> None:
+        for client in self._clients.values():
+            await client.close()
+
+    def _event(self, kind: EventKind, reason: str, **detail: object) -> FleetEvent:
+        return FleetEvent(at_ms=self._clock.now_ms(), kind=kind, reason=reason, detail=detail)
+
+
+def _policy(config: Config) -> FleetPolicy:
+    aliases = {alias: ModelId(model) for alias, model in config.aliases.items()}
+    aliases |= {
+        alias: ModelId(model_id)
+        for model_id, model in config.models.items()
+        for alias in model.aliases
+    }
+    return FleetPolicy(
+        nodes=tuple(
+            NodePolicy(
+                name=NodeName(node.name),
+                vram_total_mib=node.vram_mb,
+                pinned=frozenset(ModelId(model) for model in node.pinned),
+                max_in_flight=node.max_in_flight or config.limits.max_in_flight_per_node,
+                lifecycle=node.lifecycle,
+            )
+            for node in config.nodes
+        ),
+        models={
+            ModelId(model_id): ModelPolicy(
+                size_mib=model.vram_mb,
+                priority=model.priority,
+                max_in_flight=model.max_in_flight,
+                nodes=None if model.nodes is None else frozenset(map(NodeName, model.nodes)),
+            )
+            for model_id, model in config.models.items()
+        },
+        aliases=aliases,
+        max_in_flight_per_model=config.limits.max_in_flight_per_model,
+        failures_before_down=config.polling.failures_before_down,
+    )
+
+
+def _queue_policy(config: Config) -> QueuePolicy:
+    return QueuePolicy(
+        max_queue=config.limits.max_queue, timeout_s=config.limits.queue_timeout_s
+    )
+
+
+def _poll_policy(config: Config) -> PollPolicy:
+    return PollPolicy(interval_s=config.polling.interval_s, timeout_s=config.polling.timeout_s)
+
+
+def _needs_restart(old: Config, new: Config) -> list[str]:
+    """Keys that a reload cannot change; they are named in the event and stay as they were."""
+    changed = []
+    if old.gateway != new.gateway:
+        changed.append("gateway")
+    if old.state != new.state:
+        changed.append("state")
+    return changed
+
+
+def _loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def _loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
+    """uvloop where the extra `speed` is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: type[asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+def _raise_file_limit() -> None:
+    """Every stream is two sockets; take what the hard limit gives."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _refuse(*errors: ConfigError) -> int:
+    for error in errors:
+        for line in error.lines:
+            print(f"cortex: {line}", file=sys.stderr)  # noqa: T201
+    return EX_CONFIG
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for exc in group.exceptions:
+        found.extend(_leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc])
+    return found

@@ -1,0 +1,32 @@
+"""sd_notify(3) in the standard library; silent where systemd did not start us."""
+
+import os
+import socket
+import time
+
+
+def notify(*lines: str) -> None:
+    """Tell the service manager, if there is one."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path:
+        return
+    address = "\0" + path[1:] if path[0] == "@" else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+        try:
+            channel.connect(address)
+            channel.sendall("\n".join(lines).encode())
+        except OSError:
+            return  # a manager that went away is no reason to stop serving
+
+
+def reloading() -> None:
+    usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    notify("RELOADING=1", f"MONOTONIC_USEC={usec}")
+
+
+def watchdog_interval_s() -> float | None:
+    """Half of what systemd allows; None when this process is not watched."""
+    usec, pid = os.environ.get("WATCHDOG_USEC"), os.environ.get("WATCHDOG_PID")
+    if not usec or (pid and int(pid) != os.getpid()):
+        return None
+    return int(usec) / 2_000_000
