@@ -6,7 +6,7 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from aiohttp import web
@@ -15,7 +15,7 @@ from cortex import __version__
 from cortex.config.load import find, load, state_path
 from cortex.config.schema import Config
 from cortex.core.decisions import Load
-from cortex.core.errors import ConfigError, StoreError
+from cortex.core.errors import ConfigError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import EventKind, FleetEvent
 from cortex.fleet.admission import Admission, QueuePolicy
@@ -54,11 +54,11 @@ def run(path: Path | None, environ: Mapping[str, str]) -> int:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(Daemon(source, config, environ).serve())
-    except* ConfigError as group:
-        return _refuse(*(exc for exc in _leaves(group) if isinstance(exc, ConfigError)))
-    except* OSError as group:
-        for exc in _leaves(group):
-            log.error("cannot serve", extra={"fields": {"reason": str(exc)}})
+    except ConfigError as exc:
+        return _refuse(exc)
+    except OSError as exc:
+        # An address in use, or one that is not ours.
+        print(f"cortex: cannot serve: {exc}", file=sys.stderr)  # noqa: T201
         return EX_OSERR
     return 0
 
@@ -256,7 +256,7 @@ class Daemon:
         try:
             fresh = load(self._source, self._environ)
         except ConfigError as exc:
-            log.error("reload refused", extra={"fields": {"mistakes": exc.lines}})
+            log.warning("reload refused", extra={"fields": {"mistakes": exc.lines}})
             self._journal.record(
                 self._event(EventKind.CONFIG, "reload refused: " + exc.lines[0])
             )
@@ -286,8 +286,7 @@ class Daemon:
         )
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limits.drain_timeout_s):
-                while services.recent.in_flight:
-                    await asyncio.sleep(0.02)
+                await services.recent.idle()
         if services.recent.in_flight:
             log.warning("cut", extra={"fields": {"in_flight": services.recent.in_flight}})
         for runner in runners:
@@ -374,13 +373,13 @@ def _loopback(address: str) -> bool:
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 
-def _loop_factory() -> "type[asyncio.AbstractEventLoop] | None":
-    """uvloop where the extra `speed` is installed."""
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop of uvloop, where the extra `speed` is installed."""
     try:
         import uvloop
     except ImportError:
         return None
-    factory: type[asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return factory
 
 
@@ -396,10 +395,3 @@ def _refuse(*errors: ConfigError) -> int:
         for line in error.lines:
             print(f"cortex: {line}", file=sys.stderr)  # noqa: T201
     return EX_CONFIG
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for exc in group.exceptions:
-        found.extend(_leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc])
-    return found

@@ -196,7 +196,7 @@ def _history(verbs: "Verbs[Parser]") -> None:
     parser.add_argument(
         "--outcome",
         metavar="OUTCOME",
-        help="ok, client_gone, error, or one error code such as node_unreachable",
+        help="only these (ok, client_gone, error, or one error code such as node_unreachable)",
     )
     parser.add_argument(
         "--slow",

@@ -1,10 +1,11 @@
 """The account of one request, kept as it proceeds and closed once: metrics, request log, log line."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Callable
-
-from aiohttp import web
+from types import TracebackType
+from typing import Self
 
 from cortex.core.errors import CortexError
 from cortex.core.ids import RequestId
@@ -16,7 +17,7 @@ log = logging.getLogger("cortex.request")
 
 
 class Line:
-    """Fills a `RequestRecord`; `close` is synchronous, so a second cancellation cannot skip it."""
+    """Fills a `RequestRecord`; a context manager around the whole handler."""
 
     __slots__ = ("_done", "_first_s", "_last_s", "_started_s", "record")
 
@@ -48,9 +49,6 @@ class Line:
         if not record.status:
             record.status = status_of(error)
 
-    def client_gone(self) -> None:
-        self.record.outcome = Outcome.CLIENT_GONE
-
     def observed(self, usage: Usage, response_id: str | None) -> None:
         """What the answer told of itself, read once at its end."""
         record = self.record
@@ -64,7 +62,25 @@ class Line:
             if streamed_s > 0 and usage.completion_tokens > 1:
                 record.tokens_per_s = (usage.completion_tokens - 1) / streamed_s
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the account: synchronous, so that a second cancellation cannot skip it."""
+        if isinstance(error, CortexError):
+            self.failed(error)
+        elif isinstance(error, asyncio.CancelledError | ConnectionError):
+            self.record.outcome = Outcome.CLIENT_GONE
+        elif error is not None:
+            self.failed(CortexError("a bug"))
+        self._close()
+
+    def _close(self) -> None:
         record = self.record
         record.duration_ms = (time.perf_counter() - self._started_s) * 1000
         self._done(record)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from aiohttp import web
 
 from cortex.core.decisions import Want
-from cortex.core.errors import CapacityError, CortexError, NodeError, RequestError
+from cortex.core.errors import CapacityError, NodeError, RequestError
 from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.nodefaults import Blame
@@ -53,8 +53,7 @@ async def infer(request: web.Request) -> web.StreamResponse:
     caller = caller_of(request)
     line = Line(request[REQUEST_ID], ROUTES[request.path], svc.account)
     line.record.client = caller.name
-    svc.recent.in_flight += 1
-    try:
+    with svc.recent.running(), line:
         limits = svc.config.limits
         body = await read_body(
             request,
@@ -68,16 +67,6 @@ async def infer(request: web.Request) -> web.StreamResponse:
         if want.model != body.envelope.model:
             body = body.with_model(want.model)
         return await _serve(request, svc, line, want, sticky, body)
-    except CortexError as exc:
-        line.failed(exc)
-        raise
-    except BaseException:
-        # Cancelled: the client hung up, or the drain deadline cut it.
-        line.client_gone()
-        raise
-    finally:
-        svc.recent.in_flight -= 1
-        line.close()
 
 
 async def _want(

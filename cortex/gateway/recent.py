@@ -1,6 +1,9 @@
-"""Recent speed per (node, model), for `status`; the request log has the long view."""
+"""What runs now, and recent speed per (node, model); the request log has the long view."""
 
+import asyncio
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from statistics import median
 
 from cortex.core.ids import ModelId, NodeName
@@ -12,10 +15,28 @@ SAMPLES = 50
 class Recent:
     def __init__(self) -> None:
         self.requests_total = 0
+        #: Requests inside a handler now, queued ones included.
         self.in_flight = 0
-        """Requests inside a handler now, queued ones included."""
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._rates: dict[tuple[NodeName, ModelId], deque[float]] = {}
         self._where: dict[str, NodeName] = {}
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count a request while it runs."""
+        self.in_flight += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+            if not self.in_flight:
+                self._idle.set()
+
+    async def idle(self) -> None:
+        """Return once nothing runs; the deadline is the caller's."""
+        await self._idle.wait()
 
     def request_done(self, record: RequestRecord) -> None:
         self.requests_total += 1

@@ -2,7 +2,7 @@
 
 from aiohttp import web
 
-from cortex.core.errors import CapacityError, NodeError, RequestError
+from cortex.core.errors import CapacityError, RequestError
 from cortex.core.health import NodeHealth
 from cortex.core.plan import RETRY_AFTER_S
 from cortex.gateway.errors import NodeFaultError
@@ -31,27 +31,22 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
     line = Line(request[REQUEST_ID], "responses", svc.account)
     line.record.client = caller_of(request).name
     line.record.node = name
-    try:
-        headers = {"Accept-Encoding": "identity", "x-request-id": request[REQUEST_ID]}
-        async with svc.nodes[name].send(request.method, request.path, headers, None) as answer:
-            return await relay(
-                request,
-                answer,
-                line,
-                gap_s=svc.config.limits.idle_timeout_s,
-                headers={"x-request-id": request[REQUEST_ID], "x-cortex-node": name},
-            )
-    except NodeError as exc:
-        if isinstance(exc, NodeFaultError) and exc.fault.status == 404:
-            gone = RequestError(
+    headers = {"Accept-Encoding": "identity", "x-request-id": request[REQUEST_ID]}
+    with svc.recent.running(), line:
+        try:
+            async with svc.nodes[name].send(
+                request.method, request.path, headers, None
+            ) as answer:
+                return await relay(
+                    request,
+                    answer,
+                    line,
+                    gap_s=svc.config.limits.idle_timeout_s,
+                    headers={"x-request-id": request[REQUEST_ID], "x-cortex-node": name},
+                )
+        except NodeFaultError as exc:
+            if exc.fault.status != 404:
+                raise
+            raise RequestError(
                 "the node no longer holds this response", code="response_not_found"
-            )
-            line.failed(gone)
-            raise gone from exc
-        line.failed(exc)
-        raise
-    except BaseException:
-        line.client_gone()
-        raise
-    finally:
-        line.close()
+            ) from exc

