@@ -28,8 +28,7 @@ def _option(condition: str, option: Taking) -> str:
         f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}" for flag in option.flags
     ]
     if option.values is not Source.NOTHING:
-        words.append("-r")
-        words.append(_values(option.values))
+        words += ["-r" if option.values is Source.FILES else "-x", _values(option.values)]
     words.append(f"-d {_quoted(option.summary)}")
     return " ".join(word for word in words if word)
 

@@ -9,8 +9,12 @@ SCRIPT = """\
 _cortex_asked() {
     local -a found
     found=(${(f)"$($cortex_command completion --values $1 2>/dev/null)"})
-    compadd -a found
+    compadd "${@:2}" -a found
 }
+
+# _arguments puts options for compadd after the first word of an action.
+_cortex_models() { _cortex_asked models "$@" }
+_cortex_nodes() { _cortex_asked nodes "$@" }
 
 _cortex() {
     local cortex_command=$words[1] curcontext=$curcontext state line
@@ -80,7 +84,7 @@ def _values(values: Values) -> str:
         case Source.FILES:
             return "_files"
         case Source.MODELS | Source.NODES:
-            return f"_cortex_asked {values.value}"
+            return f"_cortex_{values.value}"
         case Source.NOTHING | Source.ANYTHING:
             return ""
         case words:

@@ -57,7 +57,7 @@ MODEL_COLUMNS = (
     Column("status"),
     Column("pin"),
     Column("in flight", right=True),
-    Column("last used", right=True),
+    Column("used", right=True),
     Column("tok/s", right=True),
     Column("size", right=True),
     Column("load", right=True, from_width=90),
@@ -67,12 +67,11 @@ MODEL_COLUMNS = (
 
 def fleet_parts(body: StatusBody, screen: Screen, *, now_ms: int) -> list[RenderableType]:
     """Everything that `cortex status` shows, from top to bottom."""
-    parts: list[RenderableType] = [*_header(body), Text()]
+    parts: list[RenderableType] = [*_header(body, screen), Text()]
     nodes = sorted(body.nodes, key=lambda node: node.name)
     if not nodes:
         return [*parts, Text("no nodes are configured", style="yellow")]
-    bar = _bar_width(screen)
-    parts.append(screen.table(NODE_COLUMNS, [_node_row(node, bar=bar) for node in nodes]))
+    parts.append(screen.table(NODE_COLUMNS, [_node_row(node, screen) for node in nodes]))
     models = sorted(
         (model for node in nodes for model in node.models), key=lambda m: (m.model, m.node)
     )
@@ -85,28 +84,31 @@ def fleet_parts(body: StatusBody, screen: Screen, *, now_ms: int) -> list[Render
     rows = [_model_row(model, screen, now_ms=now_ms) for model in models]
     parts.append(screen.table(MODEL_COLUMNS, rows))
     if narrow:
-        parts += _notes((f"{model.model} on {model.node}", _breaker(model)) for model in models)
+        parts += _notes(
+            (f"breaker of {model.model} on {model.node}", _breaker(model)) for model in models
+        )
     return parts
 
 
-def health_text(word: str, *, draining: bool = False) -> Text:
-    """A health as symbol and word in its colour; the word alone must say it all."""
+def health_text(word: str, screen: Screen, *, draining: bool = False) -> Text:
+    """A health as word and, on a terminal, symbol and colour."""
     symbol, style = HEALTH.get(word, ("?", "dim"))
-    return Text(f"{symbol} {safe(word)}{', draining' if draining else ''}", style=style)
+    text = f"{safe(word)}{',draining' if draining else ''}"
+    return Text(f"{symbol} {text}" if screen.is_terminal else text, style=style)
 
 
-def _header(body: StatusBody) -> Iterator[Text]:
+def _header(body: StatusBody, screen: Screen) -> Iterator[Text]:
     store = body.store
     facts = [
-        f"up {span(body.uptime_s)}",
         f"{body.in_flight} in flight",
         f"{body.queued} queued",
         f"{body.requests_total} requests",
         f"store {file_size(store.size_bytes) if store.ok else 'failing'}",
     ]
     line = Text("cortex ", style="bold").append(safe(body.version)).append("  ")
-    line.append_text(health_text(body.health.status, draining=body.draining))
-    yield line.append("  " + "  ".join(facts), style="not bold")
+    line.append_text(health_text(body.health.status, screen, draining=body.draining))
+    yield line.append(f"  up {span(body.uptime_s)}", style="not bold")
+    yield Text(", ".join(facts))
     for reason in body.health.reasons:
         yield Text(f"  {safe(reason)}", style=HEALTH.get(body.health.status, ("", "dim"))[1])
     if not store.ok:
@@ -121,14 +123,14 @@ def _bar_width(screen: Screen) -> int:
     return 8 if screen.width < 100 else 16
 
 
-def _node_row(node: NodeStatus, *, bar: int) -> list[Cell]:
+def _node_row(node: NodeStatus, screen: Screen) -> list[Cell]:
     in_flight = count(node.in_flight)
     if node.max_in_flight is not None:
         in_flight += f"/{node.max_in_flight}"
     return [
         name(node.name),
-        health_text(node.health, draining=node.draining),
-        _vram(node, bar=bar),
+        health_text(node.health, screen, draining=node.draining),
+        _vram(node, bar=_bar_width(screen)),
         in_flight,
         _cycles(node),
         name(node.version),
@@ -177,7 +179,7 @@ def _node_reason(node: NodeStatus) -> str:
 def _breaker(model: ModelOnNode) -> str:
     if not model.breaker_open:
         return ""
-    return f"breaker open: {safe(model.breaker_reason or 'failed repeatedly')}"
+    return f"open: {safe(model.breaker_reason or 'failed repeatedly')}"
 
 
 def _notes(pairs: Iterator[tuple[str, str]]) -> list[Text]:

@@ -17,7 +17,7 @@ COLUMNS = (
     Column("tokens", right=True, fixed=14, from_width=100),
     Column("ttft", right=True, fixed=6),
     Column("tok/s", right=True, fixed=5, from_width=90),
-    Column("queue", right=True, fixed=6, from_width=125),
+    Column("wait", right=True, fixed=6, from_width=125),
     Column("took", right=True, fixed=6),
 )
 STATS_COLUMNS = (
@@ -27,12 +27,9 @@ STATS_COLUMNS = (
     Column("cold", right=True, from_width=120),
     Column("prompt", right=True, from_width=110),
     Column("completion", right=True, from_width=110),
-    Column("ttft p50", right=True),
-    Column("p95", right=True),
-    Column("took p50", right=True),
-    Column("p95", right=True),
-    Column("tok/s p50", right=True),
-    Column("p95", right=True, from_width=90),
+    Column("ttft p50/p95", right=True),
+    Column("took p50/p95", right=True),
+    Column("tok/s p50/p95", right=True),
 )
 OUTCOME_STYLES = {"ok": "green", "client_gone": "yellow"}
 
@@ -92,10 +89,7 @@ def stats_row(row: StatsRow) -> list[Cell]:
         count(row.cold_starts),
         count(row.prompt_tokens),
         count(row.completion_tokens),
-        span_ms(row.ttft_p50_ms),
-        span_ms(row.ttft_p95_ms),
-        span_ms(row.duration_p50_ms),
-        span_ms(row.duration_p95_ms),
-        rate(row.tokens_per_s_p50),
-        rate(row.tokens_per_s_p95),
+        f"{span_ms(row.ttft_p50_ms)}/{span_ms(row.ttft_p95_ms)}",
+        f"{span_ms(row.duration_p50_ms)}/{span_ms(row.duration_p95_ms)}",
+        f"{rate(row.tokens_per_s_p50)}/{rate(row.tokens_per_s_p95)}",
     ]

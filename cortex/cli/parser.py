@@ -186,8 +186,9 @@ def _history(verbs: "Verbs[Parser]") -> None:
         verbs,
         "history",
         "show finished requests",
-        "Show finished requests, newest last. All filters that are given must hold. With --db the\n"
-        "gateway's database file is read instead of the gateway, which need not run.",
+        "Show finished requests, newest last. All filters that are given must hold. Tokens\n"
+        "are prompt/cached/completion; wait is the time in the queue and for a load. With --db\n"
+        "the database file is read instead of asking the gateway, which need not run.",
     )
     _add_gateway(parser)
     parser.add_argument("--model", metavar="ID", help="only this model")

@@ -86,14 +86,15 @@ class Screen:
             box=box.SIMPLE_HEAD if self.is_terminal else None,
             show_edge=False,
             pad_edge=False,
-            padding=(0, 1, 0, 0),
+            # A box puts a blank of its own between two columns.
+            padding=(0, GAP - 1 if self.is_terminal else GAP, 0, 0),
             header_style="bold" if self.is_terminal else "",
         )
         widths = self._fixed([columns[i] for i in kept]) if streamed else {}
         for i in kept:
             column = columns[i]
             table.add_column(
-                column.title if self.is_terminal else column.title.upper(),
+                column.title if self.is_terminal else column.title.upper().replace(" ", "-"),
                 justify="right" if column.right else "left",
                 no_wrap=streamed or not column.elastic,
                 overflow="ellipsis" if streamed else "fold",

@@ -62,8 +62,15 @@ class Breaker:
     open_until_s: float = 0.0
     reason: str = ""
 
-    def failed(self, *, now_s: float, reason: str) -> "Breaker":
-        failures = self.failures + 1
+    def failed(self, *, now_s: float, reason: str, at_once: bool = False) -> "Breaker":
+        """One more failure.
+
+        Args:
+            now_s: Monotonic.
+            reason: What happened, for people.
+            at_once: Open whatever came before: a failed load is not tried again at once.
+        """
+        failures = max(self.failures + 1, BREAKER_THRESHOLD if at_once else 0)
         if failures < BREAKER_THRESHOLD:
             return Breaker(failures, 0.0, reason)
         doubled = BREAKER_BASE_S * 2.0 ** min(failures - BREAKER_THRESHOLD, 16)

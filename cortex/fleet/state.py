@@ -367,7 +367,7 @@ class FleetState:
         self._event(EventKind.LOAD_FAILED, reason, name, model)
         if wedged and not view.wedged:
             self._event(EventKind.WEDGED, reason, name, model)
-        failed = self._failed(name, view, reason)
+        failed = self._failed(name, view, reason, at_once=True)
         self._put_model(
             name, replace(failed, status=ModelStatus.UNLOADED, wedged=view.wedged or wedged)
         )
@@ -456,9 +456,11 @@ class FleetState:
             or view.status is ModelStatus.LOADING
         ) and not view.reported_loading
 
-    def _failed(self, name: NodeName, view: ModelView, reason: str) -> ModelView:
+    def _failed(
+        self, name: NodeName, view: ModelView, reason: str, *, at_once: bool = False
+    ) -> ModelView:
         now_s = self._clock.now_s()
-        breaker = view.breaker.failed(now_s=now_s, reason=reason)
+        breaker = view.breaker.failed(now_s=now_s, reason=reason, at_once=at_once)
         if breaker.open_until_s > now_s:
             self._event(
                 EventKind.BREAKER_OPEN,

@@ -37,7 +37,9 @@ class Line:
         self._last_s = time.perf_counter()
         if self._first_s is None:
             self._first_s = self._last_s
-            self.record.ttft_ms = (self._last_s - self._started_s) * 1000
+            # An answer sent whole has no first token that anyone could see.
+            if self.record.stream:
+                self.record.ttft_ms = (self._last_s - self._started_s) * 1000
 
     def sending(self, status: int) -> None:
         self.record.status = status
@@ -85,7 +87,7 @@ class Line:
         record.duration_ms = (time.perf_counter() - self._started_s) * 1000
         self._done(record)
         # The request log holds every request; the journal is for those that went wrong.
-        level = logging.WARNING if record.outcome is Outcome.ERROR else logging.DEBUG
+        level = logging.WARNING if record.status >= 500 else logging.DEBUG
         if log.isEnabledFor(level):
             log.log(level, "request", extra={"fields": _fields(record)})
 

@@ -43,7 +43,7 @@ _AFFINITY_HEADERS = (
     "session-id",
     "x-claude-code-session-id",
 )
-_FORWARDED = ("Content-Type", "Accept", "OpenAI-Beta")
+_FORWARDED = ("Accept", "OpenAI-Beta")
 """Request headers a node may see; never the client's credentials."""
 
 
@@ -240,7 +240,8 @@ def _affinity_key(request: web.Request, body: Body, caller: Caller) -> str | int
 
 def _request_headers(request: web.Request) -> dict[str, str]:
     headers = {name: request.headers[name] for name in _FORWARDED if name in request.headers}
-    headers.setdefault("Content-Type", "application/json")
+    # It was read as JSON, whatever curl called it.
+    headers["Content-Type"] = "application/json"
     # Compressed answers could not be watched, and no node compresses.
     headers["Accept-Encoding"] = "identity"
     headers["x-request-id"] = request[REQUEST_ID]

@@ -5,6 +5,7 @@ calls are the caller's; inference is bounded by the gap between bytes, which the
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -167,8 +168,8 @@ class NodeClient:
             async with self._session.request(
                 method,
                 self.endpoint + path,
-                json=body,
-                headers=self._auth,
+                data=None if body is None else json.dumps(body).encode(),
+                headers={"Content-Type": "application/json", **self._auth},
                 allow_redirects=False,
             ) as response:
                 text = await response.content.read(CONTROL_LIMIT_BYTES)

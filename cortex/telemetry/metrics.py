@@ -9,6 +9,7 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
 )
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -26,6 +27,10 @@ _TTFT_S = (0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60, 1
 _TOKENS_PER_S = (1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 400, 800)
 _LOAD_S = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 _POLL_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+
+
+# `_created` series double the scrape for nothing.
+disable_created_metrics()
 
 
 class _PerRequest:
