@@ -1,0 +1,71 @@
+"""Brings a database to the newest schema: numbered files, forward only, each all or nothing."""
+
+import importlib.resources
+import re
+import sqlite3
+from pathlib import Path
+
+from cortex.core.errors import ConfigError
+
+_NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Every (number, SQL), in order; numbered from 1 without a gap."""
+    found = sorted(
+        (int(match.group(1)), file.read_text(encoding="utf-8"))
+        for file in _folder_entries()
+        if (match := _NUMBERED.fullmatch(file.name))
+    )
+    assert [number for number, _ in found] == list(range(1, len(found) + 1))
+    return found
+
+
+def newest() -> int:
+    return len(migrations())
+
+
+def migrate(connection: sqlite3.Connection, path: Path) -> int:
+    """Apply what is missing; returns how many were.
+
+    The runner wraps each file itself, because `executescript` commits an open transaction first,
+    so that a BEGIN outside of it would not roll back DDL.
+
+    Raises:
+        ConfigError: The file has a newer schema than this version knows.
+        sqlite3.Error: A migration failed; the file is as it was before that one.
+    """
+    have = version_of(connection)
+    steps = migrations()
+    if have > len(steps):
+        raise ConfigError([newer_schema(path, have)])
+    for number, sql in steps[have:]:
+        try:
+            connection.executescript(
+                f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;"
+            )
+        except sqlite3.Error:
+            if connection.in_transaction:
+                connection.rollback()
+            raise
+    return len(steps) - have
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def newer_schema(path: Path, have: int) -> str:
+    return (
+        f"{path}: its schema is version {have}, this cortex knows {newest()}: "
+        "it was written by a newer cortex; install that one, or move the file away"
+    )
+
+
+def _folder_entries() -> list[Path]:
+    try:
+        folder = Path(str(importlib.resources.files("cortex.migrations")))
+    except ModuleNotFoundError:
+        # A bare checkout: the folder stands beside the package.
+        folder = Path(__file__).parents[2] / "migrations"
+    return list(folder.iterdir())
