@@ -10,6 +10,7 @@ class Exit(IntEnum):
     FAILURE = 1
     USAGE = 2
     UNREACHABLE = 69
+    OS_ERROR = 71
     KEY_REFUSED = 77
     CONFIG = 78
     INTERRUPTED = 130
@@ -21,6 +22,7 @@ MEANINGS = {
     Exit.FAILURE: "the gateway reported a failure, or its health is impaired",
     Exit.USAGE: "the command line is wrong",
     Exit.UNREACHABLE: "no gateway answers at the endpoint",
+    Exit.OS_ERROR: "the address to listen on is taken or not of this machine",
     Exit.KEY_REFUSED: "the gateway refused the key in $CORTEX_API_KEY, or wants one",
     Exit.CONFIG: "the configuration is wrong or missing",
     Exit.INTERRUPTED: "interrupted by Ctrl-C",

@@ -4,15 +4,9 @@ import argparse
 import os
 from pathlib import Path
 
-from cortex.cli.failures import ConfigFileError
-from cortex.core.errors import ConfigError
-
 
 def run(args: argparse.Namespace) -> int:
-    """Run until a signal ends it."""
+    """Run until a signal ends it; the daemon itself prints the mistakes of a configuration."""
     from cortex import daemon
 
-    try:
-        return daemon.run(Path(args.config) if args.config else None, os.environ)
-    except ConfigError as error:
-        raise ConfigFileError("\n".join(error.lines)) from error
+    return daemon.run(Path(args.config) if args.config else None, os.environ)

@@ -73,13 +73,7 @@ async def _frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     svc = request.app[SERVICES]
     try:
         if request.path not in OPEN_PATHS:
-            if svc.draining:
-                raise CapacityError(
-                    "this gateway is shutting down",
-                    code="draining",
-                    retry_after_s=RETRY_AFTER_S,
-                )
-            request[CALLER] = svc.keyring.caller(request)
+            _admit(request, svc)
         return await handler(request)
     except CortexError as exc:
         return error_response(request, exc, request_id)
@@ -99,6 +93,15 @@ async def _frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     except Exception:
         log.exception("bug", extra={"fields": {"request_id": request_id, "path": request.path}})
         return error_response(request, CortexError("an internal error"), request_id)
+
+
+def _admit(request: web.Request, svc: Services) -> None:
+    """Know the caller; while draining, know nobody."""
+    if svc.draining:
+        raise CapacityError(
+            "this gateway is shutting down", code="draining", retry_after_s=RETRY_AFTER_S
+        )
+    request[CALLER] = svc.keyring.caller(request)
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:

@@ -57,30 +57,44 @@ async def read_body(request: web.Request, *, limit_bytes: int, timeout_s: float)
     declared = request.content_length
     if declared is not None and declared > limit_bytes:
         raise _too_large(limit_bytes)
-    chunks: list[bytes] = []
-    scanner: Scanner | None = None
-    size = 0
+    intake = _Intake(limit_bytes)
     try:
         async with asyncio.timeout(timeout_s):
             while chunk := await request.content.readany():
-                size += len(chunk)
-                if size > limit_bytes:
-                    raise _too_large(limit_bytes)
-                chunks.append(chunk)
-                if scanner is not None:
-                    scanner.feed(chunk)
-                elif size > WHOLE_BYTES:
-                    scanner = Scanner()
-                    for early in chunks:
-                        scanner.feed(early)
+                intake.take(chunk)
     except TimeoutError as exc:
         raise RequestError("the body did not arrive in time", code="request_timeout") from exc
     except (ClientPayloadError, web.RequestPayloadError, ValueError) as exc:
         raise RequestError("the body is broken off or badly encoded") from exc
-    if scanner is not None:
-        return Body(chunks, scanner.finish())
-    whole = b"".join(chunks) if len(chunks) != 1 else chunks[0]
-    return Body([whole], parse_whole(whole, LOADS))
+    return intake.finish()
+
+
+class _Intake:
+    """A body on its way in: scanned from the moment it is too large to be parsed whole."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._scanner: Scanner | None = None
+
+    def take(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size > self._limit_bytes:
+            raise _too_large(self._limit_bytes)
+        self._chunks.append(chunk)
+        if self._scanner is not None:
+            self._scanner.feed(chunk)
+        elif self._size > WHOLE_BYTES:
+            self._scanner = Scanner()
+            for early in self._chunks:
+                self._scanner.feed(early)
+
+    def finish(self) -> Body:
+        if self._scanner is not None:
+            return Body(self._chunks, self._scanner.finish())
+        whole = b"".join(self._chunks)
+        return Body([whole], parse_whole(whole, LOADS))
 
 
 def _splice(chunks: list[bytes], span: tuple[int, int], new: bytes) -> list[bytes]:

@@ -5,7 +5,7 @@ import math
 
 from aiohttp import web
 
-from cortex.core.errors import CapacityError, CortexError, NodeError, RequestError, StoreError
+from cortex.core.errors import CortexError, NodeError, RequestError
 from cortex.core.nodefaults import Blame, NodeFault
 
 STATUS = {
@@ -131,10 +131,8 @@ def error_response(
 ) -> web.Response:
     """The whole answer to a request that failed before anything was sent."""
     status = status_of(error)
-    if is_anthropic(request):
-        body = anthropic_error(error, request_id)
-    else:
-        body = openai_error(error)
+    anthropic = is_anthropic(request)
+    body = anthropic_error(error, request_id) if anthropic else openai_error(error)
     response = web.Response(
         status=status, body=json.dumps(body).encode(), content_type="application/json"
     )
@@ -149,15 +147,3 @@ def error_response(
 def error_event(error: CortexError) -> bytes:
     """The last event of a stream that failed, in OpenAI's dialect; no `[DONE]` follows it."""
     return b"data: " + json.dumps(openai_error(error)).encode() + b"\n\n"
-
-
-__all__ = [
-    "STATUS",
-    "CapacityError",
-    "ClientStalledError",
-    "NodeFaultError",
-    "StoreError",
-    "error_event",
-    "error_response",
-    "status_of",
-]

@@ -174,9 +174,10 @@ async def _abort(
         try:
             async with asyncio.timeout(ABORT_FLUSH_S):
                 await response.write(error_event(error))
-                # The write may sit in the transport's buffer, which an abort throws away.
-                while transport.get_write_buffer_size() and not transport.is_closing():
-                    await asyncio.sleep(0.01)
+                # What sits in the transport's buffer would be thrown away by an abort, so the
+                # buffer is drained to the last byte.
+                transport.set_write_buffer_limits(high=0)
+                await response.write(b"\n")
         except (TimeoutError, ConnectionError):
             pass  # the client is gone or stuck; there is nothing left to tell it
     transport.abort()

@@ -51,7 +51,9 @@ def gateway() -> Iterator[FakeGateway]:
 
 
 @pytest.fixture
-def run(gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(
+    gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
     """Run the command in this process against `gateway`; its output is a pipe."""
     monkeypatch.setenv("CORTEX_ENDPOINT", gateway.url)
 
