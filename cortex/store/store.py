@@ -23,7 +23,7 @@ from cortex.adminapi import (
 from cortex.core.errors import StoreError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import FleetEvent, Memory, NodeRecord, RequestRecord, ResidencyRecord
-from cortex.store import queries
+from cortex.store import queries, rows
 from cortex.store.db import connect, connect_read_only, log, prepare
 
 FLUSH_S = 0.25
@@ -39,35 +39,6 @@ SAVE_TIMEOUT_S = 5.0
 PRUNE_EVERY_S = 60.0
 SUBSCRIBER_ROWS = 1000
 """Events kept for a slow subscriber; it loses the oldest beyond that."""
-
-_REQUEST_COLUMNS = (
-    "request_id", "started_at_ms", "route", "dialect", "model", "node", "client", "stream",
-    "status", "outcome", "error_code", "prompt_tokens", "cached_tokens", "completion_tokens",
-    "ttft_ms", "duration_ms", "tokens_per_s", "queue_ms", "load_wait_ms", "cold_start",
-    "attempts", "response_id",
-)  # fmt: skip
-_INSERT_REQUEST = (
-    f"INSERT INTO requests ({', '.join(_REQUEST_COLUMNS)})"  # noqa: S608
-    f" VALUES ({', '.join('?' * len(_REQUEST_COLUMNS))})"
-)
-_INSERT_EVENT = (
-    "INSERT INTO events (at_ms, kind, reason, node, model, detail) VALUES (?,?,?,?,?,?)"
-)
-_TOUCH = (
-    "INSERT INTO residency (node, model, status, last_used_at_ms) VALUES (?, ?, 'loaded', ?)"
-    " ON CONFLICT (node, model) DO UPDATE"
-    " SET last_used_at_ms = max(last_used_at_ms, excluded.last_used_at_ms)"
-)
-_SAVE_RESIDENCY = (
-    "INSERT INTO residency (node, model, status, last_used_at_ms, loads, load_s, size_mib)"
-    " VALUES (?,?,?,?,?,?,?) ON CONFLICT (node, model) DO UPDATE SET status = excluded.status,"
-    " last_used_at_ms = max(last_used_at_ms, excluded.last_used_at_ms), loads = excluded.loads,"
-    " load_s = excluded.load_s, size_mib = excluded.size_mib"
-)
-_SAVE_NODE = (
-    "INSERT OR REPLACE INTO nodes (name, cycles, boot_at_s, last_restart_at_ms, health, version)"
-    " VALUES (?,?,?,?,?,?)"
-)
 
 _T = TypeVar("_T")
 Statement = tuple[str, list[tuple[object, ...]]]
@@ -133,12 +104,12 @@ class Store:
             (r.node, r.model, r.status, r.last_used_at_ms, r.loads, r.load_s, r.size_mib)
             for r in records
         ]
-        await self._save([(_SAVE_RESIDENCY, list(values))])
+        await self._save([(rows.SAVE_RESIDENCY, list(values))])
 
     async def save_node(self, record: NodeRecord) -> None:
         r = record
         row = (r.name, r.cycles, r.boot_at_s, r.last_restart_at_ms, r.health, r.version)
-        await self._save([(_SAVE_NODE, [row])])
+        await self._save([(rows.SAVE_NODE, [row])])
 
     async def save_pin(self, model: ModelId, node: NodeName | None) -> None:
         await self._save([("INSERT OR REPLACE INTO pins VALUES (?, ?)", [(node or "", model)])])
@@ -192,17 +163,17 @@ class Store:
         loses none.
         """
         saves = list(self._saves)
-        rows = list(itertools.islice(self._rows, FLUSH_ROWS))
+        batch = list(itertools.islice(self._rows, FLUSH_ROWS))
         dropped_before = self._dropped
         try:
-            published = await self._write(saves, rows)
+            published = await self._write(saves, batch)
         except sqlite3.Error as exc:
             self._degrade(str(exc))
             self._settle(saves, StoreError(f"not written: {exc}"))
             return
         self._settle(saves, None)
         # Rows that were dropped meanwhile are those at the head, which have just been written.
-        for _ in range(max(0, len(rows) - (self._dropped - dropped_before))):
+        for _ in range(max(0, len(batch) - (self._dropped - dropped_before))):
             self._rows.popleft()
         self._recover()
         for row in published:
@@ -227,10 +198,10 @@ class Store:
     async def _write(
         self,
         saves: list[tuple[list[Statement], asyncio.Future[None]]],
-        rows: list[RequestRecord | FleetEvent],
+        batch: list[RequestRecord | FleetEvent],
     ) -> list[EventRow]:
-        requests = [row for row in rows if isinstance(row, RequestRecord)]
-        events = [row for row in rows if isinstance(row, FleetEvent)]
+        requests = [row for row in batch if isinstance(row, RequestRecord)]
+        events = [row for row in batch if isinstance(row, FleetEvent)]
         touched = {
             (r.node, r.model): r.started_at_ms + int(r.duration_ms)
             for r in requests
@@ -241,10 +212,12 @@ class Store:
                 for sql, values in statements:
                     await self._writer.executemany(sql, values)
             if requests:
-                await self._writer.executemany(_INSERT_REQUEST, map(_request_row, requests))
+                await self._writer.executemany(
+                    rows.INSERT_REQUEST, map(rows.request_row, requests)
+                )
             if touched:
                 await self._writer.executemany(
-                    _TOUCH, [(node, model, at) for (node, model), at in touched.items()]
+                    rows.TOUCH, [(node, model, at) for (node, model), at in touched.items()]
                 )
             published = [await self._insert_event(event) for event in events]
             await self._writer.commit()
@@ -256,7 +229,7 @@ class Store:
     async def _insert_event(self, event: FleetEvent) -> EventRow:
         detail = json.dumps(dict(event.detail), default=str)
         values = (event.at_ms, event.kind.value, event.reason, event.node, event.model, detail)
-        async with self._writer.execute(_INSERT_EVENT, values) as cursor:
+        async with self._writer.execute(rows.INSERT_EVENT, values) as cursor:
             row_id = cursor.lastrowid
         assert row_id is not None
         return EventRow(
@@ -298,7 +271,7 @@ class Store:
 
     async def recall(self) -> Memory:
         """What the fleet knew when the last process ended."""
-        return await self._read(_recall)
+        return await self._read(rows.recall)
 
     async def history(self, query: HistoryQuery) -> list[HistoryRow]:
         return await self._read(lambda connection: queries.history(connection, query))
@@ -384,43 +357,3 @@ class _Subscription:
             self._some.clear()
             await self._some.wait()
         return self._rows.popleft()
-
-
-def _request_row(record: RequestRecord) -> tuple[object, ...]:
-    return tuple(getattr(record, column) for column in _REQUEST_COLUMNS)
-
-
-def _recall(connection: sqlite3.Connection) -> Memory:
-    nodes = connection.execute(
-        "SELECT name, cycles, boot_at_s, last_restart_at_ms, health, version FROM nodes"
-    )
-    residency = connection.execute(
-        "SELECT node, model, status, last_used_at_ms, loads, load_s, size_mib FROM residency"
-    )
-    pins = connection.execute("SELECT node, model FROM pins")
-    return Memory(
-        nodes=tuple(
-            NodeRecord(
-                name=NodeName(row[0]),
-                cycles=row[1],
-                boot_at_s=row[2],
-                last_restart_at_ms=row[3],
-                health=row[4],
-                version=row[5],
-            )
-            for row in nodes
-        ),
-        residency=tuple(
-            ResidencyRecord(
-                node=NodeName(row[0]),
-                model=ModelId(row[1]),
-                status=row[2],
-                last_used_at_ms=row[3],
-                loads=row[4],
-                load_s=row[5],
-                size_mib=row[6],
-            )
-            for row in residency
-        ),
-        pins=frozenset((NodeName(row[0]) or None, ModelId(row[1])) for row in pins),
-    )
