@@ -10,7 +10,8 @@ ROOT = Path(__file__).parents[1] / "cortex"
 
 # From the outside in; those on one line are independent of each other.
 LAYERS = (
-    {"cli", "__main__"},
+    {"__main__"},
+    {"cli"},
     {"daemon"},
     {"gateway"},
     {"fleet", "node", "store"},

@@ -84,14 +84,14 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return terminal
 
 
-def start(*argv: str, **kwargs: object) -> "subprocess.Popen[str]":
-    """The command as a process of its own, its output in pipes."""
-    environ = os.environ | {"PYTHONPATH": str(ROOT)}
+def start(
+    *argv: str, stdout: int = subprocess.PIPE, environ: dict[str, str] | None = None
+) -> "subprocess.Popen[str]":
+    """The command as a process of its own, its output in a pipe."""
     return subprocess.Popen(
         [sys.executable, "-m", "cortex", *argv],
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
-        env=environ,
-        **kwargs,  # type: ignore[call-overload]
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | (environ or {}),
     )
