@@ -21,8 +21,9 @@ from cortex.core.records import EventKind, FleetEvent
 from cortex.fleet.admission import Admission, QueuePolicy
 from cortex.fleet.affinity import Affinity
 from cortex.fleet.lifecycle import Lifecycle
+from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 from cortex.fleet.poller import Poller, PollPolicy
-from cortex.fleet.state import FleetPolicy, FleetState, ModelPolicy, NodePolicy
+from cortex.fleet.state import FleetState
 from cortex.gateway.app import make_app, make_metrics_app
 from cortex.gateway.auth import Keyring
 from cortex.gateway.recent import Recent

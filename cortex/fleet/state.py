@@ -5,7 +5,7 @@ snapshot and commit with no `await` in between; after an `await`, choose again.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cortex.core.health import CLOSED, NodeHealth
@@ -19,48 +19,19 @@ from cortex.core.records import (
     ResidencyRecord,
 )
 from cortex.core.snapshot import (
-    DEFAULT_PRIORITY,
     FleetSnapshot,
     ModelStatus,
     ModelView,
     NodeView,
 )
+from cortex.fleet.policy import FleetPolicy, Recollection, govern, govern_model
 from cortex.fleet.ports import Clock, Journal
+
+FORGOTTEN = Memory()
+"""A first start."""
 
 LOAD_TIME_WEIGHT = 0.3
 """Share of the newest sample in the moving average of load times."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodePolicy:
-    """What the configuration says of one node."""
-
-    name: NodeName
-    vram_total_mib: int | None = None
-    pinned: frozenset[ModelId] = frozenset()
-    max_in_flight: int | None = None
-    lifecycle: str = "auto"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelPolicy:
-    """What the configuration says of one model."""
-
-    size_mib: int | None = None
-    priority: int = DEFAULT_PRIORITY
-    max_in_flight: int | None = None
-    nodes: frozenset[NodeName] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetPolicy:
-    """The configuration as the fleet needs it."""
-
-    nodes: tuple[NodePolicy, ...]
-    models: Mapping[ModelId, ModelPolicy] = field(default_factory=dict)
-    aliases: Mapping[str, ModelId] = field(default_factory=dict)
-    max_in_flight_per_model: int = 32
-    failures_before_down: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +51,24 @@ class FleetState:
         *,
         clock: Clock,
         journal: Journal,
-        memory: Memory | None = None,
+        memory: Memory = FORGOTTEN,
     ) -> None:
         self._clock = clock
         self._journal = journal
         self._nodes: dict[NodeName, NodeView] = {}
         #: Runtime pins, kept over restarts; node None = wherever the model is.
-        self._pins: set[tuple[NodeName | None, ModelId]] = set()
-        #: What was remembered of a (node, model) that its node has not listed yet.
-        self._remembered: dict[tuple[NodeName, ModelId], ResidencyRecord] = {}
-        self._remembered_nodes: dict[NodeName, NodeRecord] = {}
-        self._restarted_at_ms: dict[NodeName, int] = {}
+        self._pins = set(memory.pins)
+        self._recollection = Recollection(memory)
+        self._restarted_at_ms = {
+            record.name: record.last_restart_at_ms
+            for record in memory.nodes
+            if record.last_restart_at_ms is not None
+        }
         self._revision = 0
         self._snapshot: FleetSnapshot | None = None
         self._locations: Mapping[ModelId, tuple[NodeName, ...]] | None = None
         #: Called after every change that may let a waiting request go on.
         self.on_change: Callable[[], None] = lambda: None
-        if memory is not None:
-            self._remember(memory)
         self.policy = policy
         self.apply(policy)
 
@@ -167,10 +138,10 @@ class FleetState:
         for node in policy.nodes:
             old = self._nodes.get(node.name)
             if old is None:
-                old = self._recalled(node)
+                old = self._recollection.node(node)
                 if not first:
                     self._event(EventKind.NODE_ADDED, "added to the configuration", node.name)
-            self._put(self._governed(replace(old, draining=False), node))
+            self._put(govern(replace(old, draining=False), policy, self._pins))
         self._changed()
 
     def pin(self, model: ModelId, node: NodeName | None) -> None:
@@ -227,7 +198,7 @@ class FleetState:
         node = self._nodes.get(name)
         if node is None:
             return
-        policy = self._policy_of(name)
+        policy = self.policy.node(name)
         configured = policy.vram_total_mib if policy is not None else None
         self._put(
             replace(
@@ -381,46 +352,6 @@ class FleetState:
 
     # Inside
 
-    def _remember(self, memory: Memory) -> None:
-        self._pins = set(memory.pins)
-        self._remembered = {(r.node, r.model): r for r in memory.residency}
-        self._remembered_nodes = {r.name: r for r in memory.nodes}
-        self._restarted_at_ms = {
-            r.name: r.last_restart_at_ms
-            for r in memory.nodes
-            if r.last_restart_at_ms is not None
-        }
-
-    def _recalled(self, policy: NodePolicy) -> NodeView:
-        """A node as it was remembered: its models are known, none of them counts as resident."""
-        record = self._remembered_nodes.get(policy.name)
-        models = {
-            model: self._fresh(policy.name, model)
-            for node, model in self._remembered
-            if node == policy.name
-        }
-        for model in policy.pinned:
-            models.setdefault(model, self._fresh(policy.name, model))
-        return NodeView(
-            name=policy.name,
-            models=models,
-            cycles=record.cycles if record else 0,
-            boot_at_s=record.boot_at_s if record else None,
-            version=record.version if record else None,
-        )
-
-    def _fresh(self, node: NodeName, model: ModelId) -> ModelView:
-        record = self._remembered.get((node, model))
-        if record is None:
-            return ModelView(id=model)
-        return ModelView(
-            id=model,
-            last_used_at_ms=record.last_used_at_ms,
-            loads=record.loads,
-            load_s=record.load_s,
-            size_mib=record.size_mib,
-        )
-
     def _listed(
         self,
         node: NodeView,
@@ -430,9 +361,7 @@ class FleetState:
         *,
         restarted: bool,
     ) -> ModelView:
-        view = node.models.get(model) or self._governed_model(
-            node.name, self._fresh(node.name, model)
-        )
+        view = node.models.get(model) or self._first_seen(node.name, model)
         wedged = model in listing.duplicated or (view.wedged and not restarted)
         if wedged and not view.wedged:
             self._event(EventKind.WEDGED, "listed twice by its node", node.name, model)
@@ -447,6 +376,10 @@ class FleetState:
         return replace(
             view, status=now, wedged=wedged, reported_loading=now is ModelStatus.LOADING
         )
+
+    def _first_seen(self, node: NodeName, model: ModelId) -> ModelView:
+        view = self._recollection.model(node, model)
+        return govern_model(node, view, self.policy, self._pins)
 
     @staticmethod
     def _moving(view: ModelView) -> bool:
@@ -504,48 +437,12 @@ class FleetState:
 
     def _regovern(self) -> None:
         for policy in self.policy.nodes:
-            self._put(self._governed(self._nodes[policy.name], policy))
+            self._put(govern(self._nodes[policy.name], self.policy, self._pins))
         self._changed()
-
-    def _governed(self, node: NodeView, policy: NodePolicy) -> NodeView:
-        """The node with the configuration's limits, pins and sizes applied."""
-        node = replace(
-            node,
-            vram_total_mib=policy.vram_total_mib or node.vram_total_mib,
-            max_in_flight=policy.max_in_flight,
-            may_load=policy.lifecycle != "off",
-            no_load_reason='lifecycle = "off"' if policy.lifecycle == "off" else "",
-        )
-        return replace(
-            node,
-            models={
-                model: self._governed_model(policy.name, view)
-                for model, view in node.models.items()
-            },
-        )
-
-    def _governed_model(self, node: NodeName, view: ModelView) -> ModelView:
-        rule = self.policy.models.get(view.id, ModelPolicy())
-        policy = self._policy_of(node)
-        pinned = (
-            (policy is not None and view.id in policy.pinned)
-            or (node, view.id) in self._pins
-            or (None, view.id) in self._pins
-        )
-        return replace(
-            view,
-            pinned=pinned,
-            priority=rule.priority,
-            max_in_flight=rule.max_in_flight or self.policy.max_in_flight_per_model,
-            size_mib=rule.size_mib or view.size_mib,
-        )
-
-    def _policy_of(self, name: NodeName) -> NodePolicy | None:
-        return next((node for node in self.policy.nodes if node.name == name), None)
 
     def _drop_if_idle(self, name: NodeName) -> None:
         """A node that left the configuration goes with its last lease."""
-        if self._policy_of(name) is None and not self._nodes[name].in_flight:
+        if self.policy.node(name) is None and not self._nodes[name].in_flight:
             del self._nodes[name]
             self._event(EventKind.NODE_REMOVED, "removed from the configuration", name)
             self._changed()

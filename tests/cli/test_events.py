@@ -21,7 +21,21 @@ def test_events_come_newest_last(run: Run, gateway: FakeGateway):
 
 
 def test_filters_travel_as_the_query(run: Run, gateway: FakeGateway):
-    run(*"events --kind load --node n --model m --since 0d --limit 3".split())
+    run(
+        *[
+            "events",
+            "--kind",
+            "load",
+            "--node",
+            "n",
+            "--model",
+            "m",
+            "--since",
+            "0d",
+            "--limit",
+            "3",
+        ]
+    )
     asked = EventQuery.model_validate(gateway.requests[-1][2])
     assert (asked.kind, asked.node, asked.model, asked.limit) == ("load", "n", "m", 3)
     assert asked.since_ms is not None

@@ -15,11 +15,22 @@ from tests.cli.test_status import NASTY, assert_harmless, plain, until
 def test_rows_come_newest_last(run: Run):
     lines = run("history").lines
     assert lines[0].split() == (
-        "TIME MODEL NODE CLIENT OUTCOME TOKENS TTFT TOK/S WAIT TOOK".split()
+        [
+            "TIME",
+            "MODEL",
+            "NODE",
+            "CLIENT",
+            "OUTCOME",
+            "TOKENS",
+            "TTFT",
+            "TOK/S",
+            "WAIT",
+            "TOOK",
+        ]
     )
     assert [line[17:19] for line in lines[1:]] == sorted(line[17:19] for line in lines[1:])
     assert lines[1].split()[2:] == (
-        "acme/small gpu-b zed ok 812/640/120 183ms 48.6 0ms 2.6s".split()
+        ["acme/small", "gpu-b", "zed", "ok", "812/640/120", "183ms", "48.6", "0ms", "2.6s"]
     )
 
 
@@ -29,14 +40,28 @@ def test_unknown_values_and_errors(run: Run, gateway: FakeGateway):
     row |= {"queue_ms": 1000, "load_wait_ms": 30_500, "tokens_per_s": None}
     gateway.answers["/cortex/v1/history"] = {"rows": [row]}
     assert run("history").lines[1].split()[2:] == (
-        "acme/small - - node_timeout - - - 31.5s 2.6s".split()
+        ["acme/small", "-", "-", "node_timeout", "-", "-", "-", "31.5s", "2.6s"]
     )
 
 
 def test_filters_travel_as_the_query(run: Run, gateway: FakeGateway):
     run(
-        *"history --model a/b --node n --client c --outcome ok --slow 1m --limit 7".split(),
-        *"--since 2026-07-01T00:00Z --until 2026-07-02T00:00Z".split(),
+        *[
+            "history",
+            "--model",
+            "a/b",
+            "--node",
+            "n",
+            "--client",
+            "c",
+            "--outcome",
+            "ok",
+            "--slow",
+            "1m",
+            "--limit",
+            "7",
+        ],
+        *["--since", "2026-07-01T00:00Z", "--until", "2026-07-02T00:00Z"],
     )
     _, path, query, _ = gateway.requests[-1]
     assert path == "/cortex/v1/history"
@@ -82,7 +107,9 @@ def test_stats(run: Run, gateway: FakeGateway):
     row |= {"ttft_p50_ms": 120.0, "ttft_p95_ms": 900.0, "duration_p50_ms": 2000.0}
     gateway.answers["/cortex/v1/history/stats"] = {"rows": [row]}
     ran = run("history", "--stats", "--model", "acme/small")
-    assert ran.lines[1].split() == ("acme/small 10 1 2 - - 120ms/900ms 2.0s/- -/-".split())
+    assert ran.lines[1].split() == (
+        ["acme/small", "10", "1", "2", "-", "-", "120ms/900ms", "2.0s/-", "-/-"]
+    )
     assert gateway.requests[-1][2]["model"] == "acme/small"
     assert json.loads(run("history", "--stats", "--json").out)["rows"][0]["requests"] == 10
 

@@ -112,7 +112,6 @@ def hostile() -> dict[str, object]:
 def assert_harmless(text: str) -> None:
     assert not any(char in text for char in "\x07\r\u202e\u200b\x9b")
     assert ESC not in plain(text)
-    assert "]0;owned" not in text or "\\x1b]0;owned" in text
 
 
 def test_names_from_elsewhere_cannot_reach_the_terminal(
