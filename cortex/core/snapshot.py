@@ -82,6 +82,8 @@ class NodeView:
     version: str | None = None
     boot_at_s: int | None = None
     """The node's `created`: unix seconds of its process start; a change means it restarted."""
+    restarted_at_ms: int | None = None
+    """When cortex last saw it restart, wall clock."""
     cycles: int = 0
     """Load/unload cycles since the node's last restart (drives defragmentation)."""
 

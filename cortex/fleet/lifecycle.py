@@ -9,6 +9,7 @@ from cortex.core.errors import NodeError, NodeTimeoutError, StoreError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, ReportedStatus
 from cortex.fleet.ports import Clock, FleetMemory, NodeControl
+from cortex.fleet.recollection import residency_record
 from cortex.fleet.state import FleetState
 
 log = logging.getLogger("cortex.lifecycle")
@@ -168,7 +169,7 @@ class Lifecycle:
         if view is None or model not in view.models:
             return
         try:
-            await self._memory.save_residency(self._state.residency_record(name, model))
+            await self._memory.save_residency(residency_record(name, view.models[model]))
         except StoreError as exc:
             log.warning(
                 "load not saved", extra={"fields": {"model": model, "reason": exc.message}}

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.records import Memory, NodeRecord, ResidencyRecord
 from cortex.core.snapshot import DEFAULT_PRIORITY, ModelView, NodeView
 
 Pins = Set[tuple[NodeName | None, ModelId]]
@@ -80,44 +79,3 @@ def govern_model(node: NodeName, view: ModelView, policy: FleetPolicy, pins: Pin
         max_in_flight=rule.max_in_flight or policy.max_in_flight_per_model,
         size_mib=rule.size_mib or view.size_mib,
     )
-
-
-class Recollection:
-    """What the store remembers of nodes and models, until they answer for themselves."""
-
-    def __init__(self, memory: Memory) -> None:
-        self._models: dict[tuple[NodeName, ModelId], ResidencyRecord] = {
-            (record.node, record.model): record for record in memory.residency
-        }
-        self._nodes: dict[NodeName, NodeRecord] = {
-            record.name: record for record in memory.nodes
-        }
-
-    def node(self, rule: NodePolicy) -> NodeView:
-        """A node as it was remembered: its models are known, none of them counts as resident.
-
-        Pinned models of the configuration are known too, so that a request for one that is
-        merely down is answered 503 and not 404.
-        """
-        known = {model for node, model in self._models if node == rule.name} | rule.pinned
-        record = self._nodes.get(rule.name, NodeRecord(name=rule.name))
-        return NodeView(
-            name=rule.name,
-            models={model: self.model(rule.name, model) for model in sorted(known)},
-            cycles=record.cycles,
-            boot_at_s=record.boot_at_s,
-            version=record.version,
-        )
-
-    def model(self, node: NodeName, model: ModelId) -> ModelView:
-        """A model with what was learned of it on this node."""
-        record = self._models.get((node, model))
-        if record is None:
-            return ModelView(id=model)
-        return ModelView(
-            id=model,
-            last_used_at_ms=record.last_used_at_ms,
-            loads=record.loads,
-            load_s=record.load_s,
-            size_mib=record.size_mib,
-        )

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from cortex.core.errors import NodeError, StoreError
 from cortex.core.health import NodeHealth
 from cortex.core.ids import NodeName
 from cortex.fleet.ports import Clock, FleetMemory, NodeControl
+from cortex.fleet.recollection import node_record, residency_record
 from cortex.fleet.state import FleetState
 
 log = logging.getLogger("cortex.poller")
@@ -137,16 +138,14 @@ class Poller:
         view = self._state.node(name)
         if view is None:
             return
-        records = tuple(self._state.residency_record(name, model) for model in view.models)
+        node = node_record(view)
+        records = [residency_record(name, model) for model in view.models.values()]
         # Last-used times travel with the request log; a change of theirs alone is not written here.
-        fingerprint = (
-            self._state.node_record(name),
-            tuple((r.model, r.status, r.loads, r.load_s, r.size_mib) for r in records),
-        )
+        fingerprint = (node, tuple(replace(record, last_used_at_ms=0) for record in records))
         if self._saved.get(name) == fingerprint:
             return
         try:
-            await self._memory.save_node(self._state.node_record(name))
+            await self._memory.save_node(node)
             await self._memory.save_residency(*records)
         except StoreError as exc:
             log.warning("not saved", extra={"fields": {"node": name, "reason": exc.message}})

@@ -11,12 +11,11 @@ from typing import Any
 from cortex.core.health import CLOSED, NodeHealth
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import Listing, NodeInfo, ReportedStatus
+from cortex.core.reconcile import averaged, reconcile
 from cortex.core.records import (
     EventKind,
     FleetEvent,
     Memory,
-    NodeRecord,
-    ResidencyRecord,
 )
 from cortex.core.snapshot import (
     FleetSnapshot,
@@ -24,14 +23,12 @@ from cortex.core.snapshot import (
     ModelView,
     NodeView,
 )
-from cortex.fleet.policy import FleetPolicy, Recollection, govern, govern_model
+from cortex.fleet.policy import FleetPolicy, govern, govern_model
 from cortex.fleet.ports import Clock, Journal
+from cortex.fleet.recollection import Recollection
 
 FORGOTTEN = Memory()
 """A first start."""
-
-LOAD_TIME_WEIGHT = 0.3
-"""Share of the newest sample in the moving average of load times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +56,6 @@ class FleetState:
         #: Runtime pins, kept over restarts; node None = wherever the model is.
         self._pins = set(memory.pins)
         self._recollection = Recollection(memory)
-        self._restarted_at_ms = {
-            record.name: record.last_restart_at_ms
-            for record in memory.nodes
-            if record.last_restart_at_ms is not None
-        }
         self._revision = 0
         self._snapshot: FleetSnapshot | None = None
         self._locations: Mapping[ModelId, tuple[NodeName, ...]] | None = None
@@ -94,32 +86,6 @@ class FleetState:
 
     def node(self, name: NodeName) -> NodeView | None:
         return self._nodes.get(name)
-
-    def in_flight(self) -> int:
-        return sum(node.in_flight for node in self._nodes.values())
-
-    def residency_record(self, node: NodeName, model: ModelId) -> ResidencyRecord:
-        view = self._nodes[node].models[model]
-        return ResidencyRecord(
-            node=node,
-            model=model,
-            status=view.status.value,
-            last_used_at_ms=view.last_used_at_ms,
-            loads=view.loads,
-            load_s=view.load_s,
-            size_mib=view.size_mib,
-        )
-
-    def node_record(self, name: NodeName) -> NodeRecord:
-        view = self._nodes[name]
-        return NodeRecord(
-            name=name,
-            cycles=view.cycles,
-            boot_at_s=view.boot_at_s,
-            last_restart_at_ms=self._restarted_at_ms.get(name),
-            health=view.liveness.health.value,
-            version=view.version,
-        )
 
     # Configuration
 
@@ -173,8 +139,7 @@ class FleetState:
         )
         if restarted:
             self._event(EventKind.NODE_RESTARTED, "its process start changed", name)
-            self._restarted_at_ms[name] = self._clock.now_ms()
-            node = replace(node, cycles=0)
+            node = replace(node, cycles=0, restarted_at_ms=self._clock.now_ms())
         models = {
             model: self._listed(node, model, status, listing, restarted=restarted)
             for model, status in listing.models.items()
@@ -300,19 +265,12 @@ class FleetState:
         view = self._current(name, model, generation)
         if view is None:
             return
-        learned = view.load_s
-        if load_s is not None:
-            learned = (
-                load_s
-                if view.load_s is None
-                else LOAD_TIME_WEIGHT * load_s + (1 - LOAD_TIME_WEIGHT) * view.load_s
-            )
         self._put_model(
             name,
             replace(
                 view,
                 status=ModelStatus.LOADED,
-                load_s=learned,
+                load_s=averaged(view.load_s, load_s),
                 loads=view.loads + (load_s is not None),
                 last_used_at_ms=self._clock.now_ms(),
                 breaker=CLOSED,
@@ -362,32 +320,16 @@ class FleetState:
         restarted: bool,
     ) -> ModelView:
         view = node.models.get(model) or self._first_seen(node.name, model)
-        wedged = model in listing.duplicated or (view.wedged and not restarted)
-        if wedged and not view.wedged:
-            self._event(EventKind.WEDGED, "listed twice by its node", node.name, model)
-        if self._moving(view) and not restarted:
-            return replace(view, wedged=wedged)
-        now = {
-            ReportedStatus.LOADED: ModelStatus.LOADED,
-            ReportedStatus.RELOADING: ModelStatus.LOADING,
-        }.get(status, ModelStatus.UNLOADED)
-        if restarted:
-            view = replace(view, generation=view.generation + 1, breaker=CLOSED)
-        return replace(
-            view, status=now, wedged=wedged, reported_loading=now is ModelStatus.LOADING
+        seen = reconcile(
+            view, status, duplicated=model in listing.duplicated, restarted=restarted
         )
+        if seen.wedged and not view.wedged:
+            self._event(EventKind.WEDGED, "listed twice by its node", node.name, model)
+        return seen
 
     def _first_seen(self, node: NodeName, model: ModelId) -> ModelView:
         view = self._recollection.model(node, model)
         return govern_model(node, view, self.policy, self._pins)
-
-    @staticmethod
-    def _moving(view: ModelView) -> bool:
-        """Cortex itself is loading or unloading it, so the poll does not decide its status."""
-        return (
-            view.status in {ModelStatus.DRAINING, ModelStatus.UNLOADING}
-            or view.status is ModelStatus.LOADING
-        ) and not view.reported_loading
 
     def _failed(
         self, name: NodeName, view: ModelView, reason: str, *, at_once: bool = False
@@ -411,8 +353,7 @@ class FleetState:
         return view if view is not None and view.generation == generation else None
 
     def _model(self, name: NodeName, model: ModelId) -> ModelView | None:
-        node = self._nodes.get(name)
-        return node.models.get(model) if node is not None else None
+        return self._nodes[name].models.get(model) if name in self._nodes else None
 
     def _put(self, node: NodeView) -> None:
         self._nodes[node.name] = node

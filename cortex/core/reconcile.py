@@ -1,0 +1,52 @@
+"""How a node's own word on a model meets what cortex believed: pure."""
+
+from dataclasses import replace
+
+from cortex.core.health import CLOSED
+from cortex.core.listing import ReportedStatus
+from cortex.core.snapshot import ModelStatus, ModelView
+
+LOAD_TIME_WEIGHT = 0.3
+"""Share of the newest sample in the moving average of load times."""
+
+_MEANING = {
+    ReportedStatus.LOADED: ModelStatus.LOADED,
+    ReportedStatus.RELOADING: ModelStatus.LOADING,
+}
+"""Anything else a node may say of a model it lists: not in memory."""
+
+
+def reconcile(
+    view: ModelView, reported: ReportedStatus, *, duplicated: bool, restarted: bool
+) -> ModelView:
+    """The view after one listing.
+
+    1. Listed twice: wedged, until the node restarts. 2. While cortex itself moves the model, its
+    own verified answer decides, not the poll. 3. A restart ends whatever was under way: a new
+    generation, so that a late answer finds nothing, and a closed breaker. 4. Otherwise the
+    node is right.
+    """
+    wedged = duplicated or (view.wedged and not restarted)
+    if _moved_by_us(view) and not restarted:
+        return replace(view, wedged=wedged)
+    status = _MEANING.get(reported, ModelStatus.UNLOADED)
+    if restarted:
+        view = replace(view, generation=view.generation + 1, breaker=CLOSED)
+    return replace(
+        view,
+        status=status,
+        wedged=wedged,
+        reported_loading=status is ModelStatus.LOADING,
+    )
+
+
+def averaged(known_s: float | None, sample_s: float | None) -> float | None:
+    """The moving average of load times after one more sample; None = no sample."""
+    if sample_s is None or known_s is None:
+        return known_s if sample_s is None else sample_s
+    return LOAD_TIME_WEIGHT * sample_s + (1 - LOAD_TIME_WEIGHT) * known_s
+
+
+def _moved_by_us(view: ModelView) -> bool:
+    moving = {ModelStatus.LOADING, ModelStatus.DRAINING, ModelStatus.UNLOADING}
+    return view.status in moving and not view.reported_loading
