@@ -64,8 +64,6 @@ class FleetState:
         self.policy = policy
         self.apply(policy)
 
-    # Reading
-
     def snapshot(self) -> FleetSnapshot:
         """The fleet now; the same object until something changes."""
         if self._snapshot is None:
@@ -86,8 +84,6 @@ class FleetState:
 
     def node(self, name: NodeName) -> NodeView | None:
         return self._nodes.get(name)
-
-    # Configuration
 
     def apply(self, policy: FleetPolicy) -> None:
         """Take over a configuration: adds nodes, drains removed ones, changes limits and pins.
@@ -119,8 +115,6 @@ class FleetState:
         self._pins.discard((node, model))
         self._event(EventKind.UNPIN, "unpinned by request", node, model)
         self._regovern()
-
-    # What polls and requests tell
 
     def observe(self, name: NodeName, listing: Listing) -> None:
         """Take in a listing: the node is up, and its models are what it says.
@@ -196,23 +190,16 @@ class FleetState:
         self._put(replace(node, liveness=node.liveness.refused(reason=reason)))
         self._changed()
 
-    def not_held(self, name: NodeName, model: ModelId) -> None:
-        """The node refused a request for want of the model: believe it over the last poll."""
+    def contradicted(self, name: NodeName, model: ModelId, status: ModelStatus) -> None:
+        """The node refused a request for a model thought loaded: believe it over the last poll.
+
+        `status` is UNLOADED, or LOADING where someone else ordered a load; polls tell its end.
+        """
         view = self._model(name, model)
         if view is not None and view.status is ModelStatus.LOADED:
-            self._put_model(name, replace(view, status=ModelStatus.UNLOADED))
+            loading = status is ModelStatus.LOADING
+            self._put_model(name, replace(view, status=status, reported_loading=loading))
             self._changed()
-
-    def loading_elsewhere(self, name: NodeName, model: ModelId) -> None:
-        """The node is loading the model on someone else's order; the next poll tells the end."""
-        view = self._model(name, model)
-        if view is not None and view.status is not ModelStatus.LOADING:
-            self._put_model(
-                name, replace(view, status=ModelStatus.LOADING, reported_loading=True)
-            )
-            self._changed()
-
-    # Leases
 
     def lease(self, name: NodeName, model: ModelId) -> Lease:
         """Hold a resident model for one request. Call it on a fresh `Serve`, with no await between."""
@@ -240,8 +227,6 @@ class FleetState:
         if node.draining:
             self._drop_if_idle(lease.node)
         self.on_change()
-
-    # Loads
 
     def begin_load(self, name: NodeName, model: ModelId, *, reason: str) -> int:
         """Reserve the memory and take the transition; returns its generation."""
@@ -307,8 +292,6 @@ class FleetState:
         for node in self._nodes.values():
             assert node.in_flight == sum(m.in_flight for m in node.models.values()), node.name
             assert all(m.in_flight >= 0 for m in node.models.values()), node.name
-
-    # Inside
 
     def _listed(
         self,

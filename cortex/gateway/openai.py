@@ -12,6 +12,7 @@ from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.nodefaults import Blame
 from cortex.core.plan import RETRY_AFTER_S
+from cortex.core.snapshot import ModelStatus
 from cortex.fleet.admission import Admitted
 from cortex.gateway.auth import Caller
 from cortex.gateway.body import Body, read_body
@@ -160,10 +161,9 @@ def _blame(svc: Services, node: NodeName, model: ModelId, error: NodeError) -> s
         if fault.blame is Blame.CALLER:
             return None
         if fault.blame is Blame.STALE:
-            if fault.code == "model_reloading":
-                svc.state.loading_elsewhere(node, model)
-            else:
-                svc.state.not_held(node, model)
+            loading = fault.code == "model_reloading"
+            status = ModelStatus.LOADING if loading else ModelStatus.UNLOADED
+            svc.state.contradicted(node, model, status)
             svc.poller.kick(node)
             return None
         return fault.message

@@ -78,8 +78,6 @@ class Store:
         store._writer = await aiosqlite.Connection(lambda: connect(path), 64)
         return store
 
-    # Queued by the hot path
-
     def request_done(self, record: RequestRecord) -> None:
         """Queue the row of a finished request; never blocks, never raises."""
         self._enqueue(record)
@@ -96,8 +94,6 @@ class Store:
         self._queued.set()
         if len(self._rows) >= FLUSH_ROWS:
             self._full.set()
-
-    # Committed before they count
 
     async def save_residency(self, *records: ResidencyRecord) -> None:
         values = [
@@ -130,8 +126,6 @@ class Store:
                 await done
         except TimeoutError as exc:
             raise StoreError(f"not written within {SAVE_TIMEOUT_S:g} s") from exc
-
-    # The writer
 
     async def run(self) -> None:
         """Write what is queued, for ever; a failing file is retried, and nothing waits for it."""
@@ -266,8 +260,6 @@ class Store:
         if self._failing is not None:
             log.warning("the store works again", extra={"fields": {"after": self._failing}})
         self._failing = None
-
-    # Reading
 
     async def recall(self) -> Memory:
         """What the fleet knew when the last process ended."""
