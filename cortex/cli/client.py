@@ -72,8 +72,15 @@ class Client:
         headers = {"Accept": "text/event-stream"}
         if last_id is not None:
             headers["Last-Event-ID"] = last_id
+        content = None
+        if body is not None:
+            content = json.dumps(body).encode()
+            headers["Content-Type"] = "application/json"
         with closing(self._connection()) as connection:
-            answer = self._answer(connection, "GET", path, headers, gap_s=STREAM_GAP_S)
+            method = "GET" if content is None else "POST"
+            answer = self._answer(
+                connection, method, path, headers, content, gap_s=STREAM_GAP_S
+            )
             with answer:
                 yield parse_sse(_lines(answer))
 

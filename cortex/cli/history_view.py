@@ -13,7 +13,7 @@ COLUMNS = (
     Column("model", elastic=True, fixed=18),
     Column("node", elastic=True, fixed=9),
     Column("client", elastic=True, fixed=10, from_width=115),
-    Column("outcome", elastic=True, fixed=16),
+    Column("outcome", fixed=16),
     Column("tokens", right=True, fixed=14, from_width=100),
     Column("ttft", right=True, fixed=6),
     Column("tok/s", right=True, fixed=5, from_width=90),

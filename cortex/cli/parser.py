@@ -43,6 +43,13 @@ class Parser(argparse.ArgumentParser):
         self.exit(Exit.USAGE, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
 
 
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the descriptions' lines as written, and every command on one line with its help."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole tree; `args.verb` names the command."""
     codes = "\n".join(f"  {code:<4} {meaning}" for code, meaning in MEANINGS.items())
@@ -50,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="cortex",
         description=DESCRIPTION,
         epilog=EPILOG.format(codes=codes),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -77,7 +84,7 @@ def _verb(verbs: "Verbs[Parser]", name: str, short: str, long: str) -> argparse.
         name,
         help=short,
         description=long,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
         allow_abbrev=False,
     )
 

@@ -97,7 +97,7 @@ class Screen:
                 column.title if self.is_terminal else column.title.upper().replace(" ", "-"),
                 justify="right" if column.right else "left",
                 no_wrap=streamed or not column.elastic,
-                overflow="ellipsis" if streamed else "fold",
+                overflow="fold" if column.elastic and not streamed else "ellipsis",
                 width=widths.get(column.title) if self.is_terminal else None,
                 min_width=widths.get(column.title) if not self.is_terminal else None,
             )

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cortex.config.schema import Config
+from cortex.config.schema import Config, models_in
 from cortex.core.errors import ConfigError
 
 ENV_PREFIX = "CORTEX_"
@@ -148,15 +148,8 @@ def _known_keys(location: list[int | str]) -> list[str]:
         field = model.model_fields.get(str(part))
         if field is None:
             continue
-        model = next(_models_in(field.annotation), model)
+        model = next(models_in(field.annotation), model)
     return list(model.model_fields)
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in getattr(annotation, "__args__", ()):
-        yield from _models_in(argument)
 
 
 def _contradictions(config: Config) -> Iterator[str]:

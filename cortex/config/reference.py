@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from cortex.config.schema import Config
+from cortex.config.schema import Config, models_in
 
 INTRO = """# Configuration
 
@@ -37,7 +37,7 @@ def render() -> str:
 
 def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
     for name, field in Config.model_fields.items():
-        models = list(_models_in(field.annotation))
+        models = list(models_in(field.annotation))
         if not models:
             continue
         origin = get_origin(field.annotation)
@@ -48,7 +48,7 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
         else:
             yield f"[{name}]", models[0]
             for inner, inner_field in models[0].model_fields.items():
-                for model in _models_in(inner_field.annotation):
+                for model in models_in(inner_field.annotation):
                     yield f"[[{name}.{inner}]]", model
     yield "[aliases]", BaseModel
 
@@ -91,13 +91,6 @@ def _kind(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "tables"
     return _WORDS.get(annotation, "text")
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)
 
 
 if __name__ == "__main__":

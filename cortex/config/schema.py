@@ -1,8 +1,9 @@
 """The shape of `cortex.toml`. Frozen: a reload makes a new `Config` and swaps one reference."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -185,3 +186,11 @@ class Config(Section):
     auth: Auth = Auth()
     agent: Agent = Agent()
     nodes: tuple[Node, ...] = ()
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The schema classes that an annotation is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from models_in(argument)
