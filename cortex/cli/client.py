@@ -63,11 +63,17 @@ class Client:
         return self._call("POST", path, json.dumps(body).encode())
 
     @contextmanager
-    def stream(self, path: str, *, last_id: str | None = None) -> Iterator[Iterator[SseEvent]]:
+    def stream(
+        self,
+        path: str,
+        *,
+        last_id: str | None = None,
+        body: Mapping[str, object] | None = None,
+    ) -> Iterator[Iterator[SseEvent]]:
         """The server-sent events of `path` after `last_id`; raises as `get` does on entering.
 
-        The iterator ends when the gateway ends the stream, and raises `StreamEndedError` when
-        it breaks or falls silent.
+        With a body it is a POST. The iterator ends when the gateway ends the stream, and raises
+        `StreamEndedError` when it breaks or falls silent.
         """
         headers = {"Accept": "text/event-stream"}
         if last_id is not None:

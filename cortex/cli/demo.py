@@ -203,9 +203,10 @@ def config_text(listen: str, endpoints: dict[str, str], directory: Path) -> str:
         f"[[nodes]]\nname = {json.dumps(name)}\nendpoint = {json.dumps(url)}\n"
         for name, url in endpoints.items()
     )
+    metrics = f"127.0.0.1:{_free('127.0.0.1', 0)}"
     return (
         f"[gateway]\nlisten = {json.dumps(listen)}\n"
-        f"metrics_listen = {json.dumps(f'127.0.0.1:{_free("127.0.0.1", 0)}')}\n"
+        f"metrics_listen = {json.dumps(metrics)}\n"
         f"[state]\npath = {json.dumps(str(directory / 'cortex.db'))}\n"
         "[polling]\ninterval_s = 1\ntimeout_s = 4\n"
         f"[limits]\ndrain_timeout_s = 5\n{nodes}"

@@ -13,7 +13,7 @@ from cortex.cli.text import safe
 
 LAST_LINES = 15
 TERM_S = 8.0
-"""From SIGTERM to SIGKILL; the gateway drains for at most 5 s of it."""
+"""From SIGTERM to SIGKILL, for each; the gateway drains for at most 5 s of it."""
 TICK_S = 0.1
 
 
@@ -62,10 +62,10 @@ class Child:
         if self._process.poll() is None:
             self._process.terminate()
 
-    def reap(self, until_s: float) -> None:
-        """Wait until the monotonic instant `until_s`, then kill it and what it started."""
+    def reap(self, patience_s: float) -> None:
+        """Wait for its end, then kill it and what it started."""
         try:
-            self._process.wait(max(0.0, until_s - time.monotonic()))
+            self._process.wait(patience_s)
         except subprocess.TimeoutExpired:
             # Its session is its process group; nobody else is in there.
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -113,15 +113,10 @@ class Children:
             time.sleep(TICK_S)
 
     def end(self) -> None:
-        """End all, the last one started first, and wait until they are gone."""
-        until_s = time.monotonic() + TERM_S
+        """End all and wait until they are gone: first the gateway, which finishes what runs."""
         for child in reversed(self._children):
             child.terminate()
-            if child is self._children[-1]:
-                # The gateway finishes what runs while its nodes are still there.
-                child.reap(until_s)
-        for child in self._children:
-            child.reap(until_s)
+            child.reap(TERM_S)
         self._children.clear()
 
 

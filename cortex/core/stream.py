@@ -43,10 +43,10 @@ class Fault:
 class Watch:
     """Sees every chunk of one answer on its way through."""
 
-    __slots__ = ("_carry", "_head", "_sse", "_tail", "_tail_bytes", "real")
+    __slots__ = ("_carry", "_head", "_tail", "_tail_bytes", "real", "sse")
 
     def __init__(self, *, sse: bool) -> None:
-        self._sse = sse
+        self.sse = sse
         self._head = b""
         self._tail: deque[bytes] = deque()
         self._tail_bytes = 0
@@ -60,7 +60,7 @@ class Watch:
         A line that would be an error message but is cut before it can be told from data (at most
         six bytes) is held back until the next chunk.
         """
-        if not self._sse:
+        if not self.sse:
             self.real = True
             self._remember(chunk)
             return chunk
@@ -108,7 +108,7 @@ class Watch:
 
     def finished(self) -> bool:
         """True when a stream ended as one should; an answer sent whole is bounded by HTTP itself."""
-        if not self._sse:
+        if not self.sse:
             return True
         tail = self._last_bytes()
         return (

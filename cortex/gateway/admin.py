@@ -87,7 +87,7 @@ async def unpin(request: web.Request) -> web.Response:
 async def _pin(request: web.Request, *, pinned: bool) -> web.Response:
     """Pin or unpin; committed to the store before it takes effect, so that no restart undoes it."""
     svc = request.app[SERVICES]
-    require_admin(caller_of(request), svc.keyring)
+    require_admin(request, caller_of(request), svc.keyring)
     body = await _body(request, PinBody)
     model, node = _known(svc, body)
     if pinned:

@@ -104,29 +104,28 @@ async def relay(
     Raises:
         NodeError: Before the first byte was sent.
     """
-    if answer.status >= 400:
-        async with GapTimer(gap_s):
-            body = await answer.read_at_most(ERROR_BODY_BYTES)
-        raise NodeFaultError(answer.node, classify(answer.status, body))
-    content_type = answer.headers.get("Content-Type", "")
-    sse = content_type.startswith("text/event-stream")
-    watch = Watch(sse=sse)
-    async with GapTimer(gap_s) as timer:
-        first = watch.see(await answer.read_some())
-        if isinstance(first, Fault) and not first.relayable:
-            raise NodeFaultError(answer.node, classify_event(first.message))
-    response = web.StreamResponse(status=answer.status, headers=_relayed(answer.headers))
-    response.headers.update(headers)
-    if sse:
-        response.headers["X-Accel-Buffering"] = "no"
-    await response.prepare(request)
-    line.sending(response.status)
+    watch = Watch(sse=answer.headers.get("Content-Type", "").startswith("text/event-stream"))
+    response: web.StreamResponse | None = None
     try:
         async with GapTimer(gap_s) as timer:
+            if answer.status >= 400:
+                body = await answer.read_at_most(ERROR_BODY_BYTES)
+                raise NodeFaultError(answer.node, classify(answer.status, body))
+            first = watch.see(await answer.read_some())
+            if isinstance(first, Fault) and not first.relayable:
+                raise NodeFaultError(answer.node, classify_event(first.message))
+            response = web.StreamResponse(
+                status=answer.status, headers=_relayed(answer.headers)
+            )
+            response.headers.update(headers)
+            await response.prepare(request)
+            line.sending(response.status)
             await _copy(answer, response, line, watch, timer, first)
     except CortexError as exc:
+        if response is None:
+            raise
         line.failed(exc)
-        await _abort(request, response, exc if sse else None)
+        await _abort(request, response, exc if watch.sse else None)
     finally:
         line.observed(watch.usage(), watch.response_id())
     return response
