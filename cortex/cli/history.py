@@ -2,7 +2,6 @@
 
 import argparse
 import csv
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -180,4 +179,6 @@ def _print_stats(body: StatsBody, *, as_lines: bool) -> int:
 
 def _database(args: argparse.Namespace) -> Source:
     """The file that --db names, or the configured one."""
-    raise UsageError(f"not yet {args.db or os.sep} {Path()}")
+    from cortex.cli.history_file import DatabaseFile, configured
+
+    return DatabaseFile(Path(args.db) if args.db else configured(args.config))

@@ -24,4 +24,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"{args.verb}ned {safe(args.model)}{where}")
     for line in pin_lines(body.models):
         print(line)
+    if args.verb == "unpin" and any(
+        copy.pinned and args.node in (None, copy.node) for copy in body.models
+    ):
+        print(
+            "  another pin holds it: the configuration's, or one for another choice of --node"
+        )
     return Exit.OK

@@ -101,7 +101,9 @@ def _admit(request: web.Request, svc: Services) -> None:
         raise CapacityError(
             "this gateway is shutting down", code="draining", retry_after_s=RETRY_AFTER_S
         )
-    request[CALLER] = svc.keyring.caller(request)
+    request[CALLER] = caller = svc.keyring.caller(request)
+    if request.path.startswith("/cortex/") and not (caller.admin or svc.keyring.open):
+        raise RequestError("the admin API wants an admin key", code="permission_denied")
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:

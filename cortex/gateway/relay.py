@@ -118,6 +118,8 @@ async def relay(
                 status=answer.status, headers=_relayed(answer.headers)
             )
             response.headers.update(headers)
+            if watch.sse:
+                response.headers["X-Accel-Buffering"] = "no"
             await response.prepare(request)
             line.sending(response.status)
             await _copy(answer, response, line, watch, timer, first)
@@ -172,11 +174,11 @@ async def _abort(
     if error is not None and not isinstance(error, ClientStalledError):
         try:
             async with asyncio.timeout(ABORT_FLUSH_S):
-                await response.write(error_event(error))
-                # What sits in the transport's buffer would be thrown away by an abort, so the
-                # buffer is drained to the last byte.
+                # An abort throws away what the transport still holds, so wait until that is
+                # nothing.
                 transport.set_write_buffer_limits(high=0)
-                await response.write(b"\n")
+                await response.write(error_event(error))
+                await request.writer.drain()
         except (TimeoutError, ConnectionError):
             pass  # the client is gone or stuck; there is nothing left to tell it
     transport.abort()

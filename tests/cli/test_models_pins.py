@@ -68,6 +68,14 @@ def test_pin_and_unpin(run: Run, gateway: FakeGateway):
     assert json.loads(run("pin", "acme/small", "--json").out)["models"] == copies
 
 
+def test_an_unpin_that_leaves_another_pin_says_so(run: Run, gateway: FakeGateway):
+    copies = [model("acme/small", "gpu-a", pinned=True), model("acme/small", "gpu-b")]
+    gateway.answers["/cortex/v1/models/unpin"] = {"models": copies}
+    assert "another pin holds it" in run("unpin", "acme/small").out
+    assert "another pin holds it" in run("unpin", "acme/small", "--node", "gpu-a").out
+    assert "another pin" not in run("unpin", "acme/small", "--node", "gpu-b").out
+
+
 def test_a_pin_that_is_refused(run: Run, gateway: FakeGateway):
     refusal = 404, error("no node lists 'nope'", "model_not_found")
     gateway.answers["/cortex/v1/models/pin"] = lambda _query, _body: refusal
