@@ -95,7 +95,7 @@ class Daemon:
         self._clock = SystemClock()
         self._metrics = Metrics()
         self._clients: dict[NodeName, NodeClient] = {}
-        self._closing: set[NodeName] = set()
+        self._retired: list[NodeClient] = []
         self._stop = asyncio.Event()
         self._group: asyncio.TaskGroup
         self._loops: list[asyncio.Task[None]] = []
@@ -192,7 +192,8 @@ class Daemon:
             if client is not None and client.endpoint == node.endpoint:
                 continue
             if client is not None:
-                self._retire(name, client)
+                # Streams may still run on it, so it stays open until the end.
+                self._retired.append(client)
             key = node.api_key_file.read_text().strip() if node.api_key_file else None
             self._clients[name] = NodeClient(
                 name,
@@ -202,16 +203,6 @@ class Daemon:
             )
         followed = {name: self._clients[name] for name in configured}
         self._services.poller.follow(self._group, followed)
-
-    def _retire(self, name: NodeName, client: NodeClient) -> None:
-        """Close a client once nothing can be using it any more."""
-
-        async def close_later() -> None:
-            await asyncio.sleep(self._config.limits.drain_timeout_s)
-            await client.close()
-
-        self._loops.append(self._group.create_task(close_later(), name=f"retire {name}"))
-        del self._clients[name]
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> list[web.AppRunner]:
         apps = [(make_app(self._services), self._config.gateway.listen)]
@@ -309,7 +300,7 @@ class Daemon:
             await asyncio.sleep(interval_s)
 
     async def _close_clients(self) -> None:
-        for client in self._clients.values():
+        for client in (*self._clients.values(), *self._retired):
             await client.close()
 
     def _event(self, kind: EventKind, reason: str, **detail: object) -> FleetEvent:

@@ -27,6 +27,8 @@ DEFAULT_PORT = 8000
 START_S = 180.0
 """A real node loads a model; on a busy machine that takes its time."""
 READY_S = 60.0
+ASK_S = 1.0
+"""Patience with somebody else's server on our port."""
 LISTENING = "listening "
 QUESTION = "Say in one sentence what a gateway is."
 MAX_TOKENS = 32
@@ -178,15 +180,16 @@ def _start_gateway(
     began_s = time.monotonic()
     argv = [sys.executable, "-m", "cortex", "serve", "--config", str(config)]
     child = children.start("gateway", argv)
-    client = Client(checked(reachable(listen), ""), key="")
+    endpoint = checked(reachable(listen), "")
+    asking = Client(endpoint, key="", timeout_s=ASK_S)
     children.wait(
         "gateway",
-        lambda: _answers(client),
+        lambda: _answers(asking),
         deadline_s=READY_S,
         draw=lambda: spinner.update(f"{child.name}: starting"),
     )
-    _done("gateway", client.endpoint.url, began_s)
-    return client
+    _done("gateway", endpoint.url, began_s)
+    return Client(endpoint, key="", timeout_s=READY_S)
 
 
 def _answers(client: Client) -> bool:

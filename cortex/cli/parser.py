@@ -48,6 +48,8 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28)
+        # argparse forgets the indent of commands when it looks for the longest.
+        self._action_max_length = len("    check-config")
 
 
 def build_parser() -> argparse.ArgumentParser:

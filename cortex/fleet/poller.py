@@ -45,6 +45,7 @@ class Poller:
         self._clock = clock
         self.policy = policy
         self._observed = observed
+        self._nodes: Mapping[NodeName, NodeControl] = {}
         self._tasks: dict[NodeName, asyncio.Task[None]] = {}
         self._kicks: dict[NodeName, asyncio.Event] = {}
         self._last_answer_s: dict[NodeName, float] = {}
@@ -62,10 +63,11 @@ class Poller:
         return None if at_s is None else self._clock.now_s() - at_s
 
     def follow(self, group: asyncio.TaskGroup, nodes: Mapping[NodeName, NodeControl]) -> None:
-        """Poll exactly these nodes from now on."""
-        for name in [name for name in self._tasks if name not in nodes]:
+        """Poll exactly these nodes from now on, each through the client given here."""
+        for name in [name for name in self._tasks if self._nodes[name] is not nodes.get(name)]:
             self._tasks.pop(name).cancel()
             self._asked.discard(name)
+        self._nodes = nodes
         for name, node in nodes.items():
             if name not in self._tasks:
                 self._kicks[name] = asyncio.Event()

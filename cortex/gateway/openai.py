@@ -128,15 +128,13 @@ async def _attempt(
     failure: str | None = None
     count = False
     try:
-        headers = _request_headers(request)
-        async with svc.nodes[lease.node].send("POST", request.path, headers, body) as answer:
-            response = await relay(
-                request,
-                answer,
-                line,
-                gap_s=svc.config.limits.idle_timeout_s,
-                headers=_response_headers(request, line),
-            )
+        response = await relay(
+            request,
+            svc.nodes[lease.node].send("POST", request.path, _request_headers(request), body),
+            line,
+            gap_s=svc.config.limits.idle_timeout_s,
+            headers=_response_headers(request, line),
+        )
         count = True
         if line.record.error_code in _NODE_CODES:
             failure = line.record.error_code

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Self
 
@@ -90,47 +91,68 @@ class GapTimer:
 
 async def relay(
     request: web.Request,
-    answer: Answer,
+    sending: AbstractAsyncContextManager[Answer],
     line: Line,
     *,
     gap_s: float,
     headers: Mapping[str, str],
 ) -> web.StreamResponse:
-    """Copy `answer` to the client.
+    """Send the request on and copy the answer to the client.
 
     Until its first byte the node may still be given up for another: everything that goes wrong
     by then is raised. Afterwards a failure is an error event in the stream, then an abort.
 
+    Args:
+        request: The client's.
+        sending: What `Inference.send` returned; entered here, so that one timer bounds it all.
+        line: The account; a failure after the first byte is told to it.
+        gap_s: Longest silence of the node, its head included, and of the client.
+        headers: Added to the response.
+
     Raises:
         NodeError: Before the first byte was sent.
     """
-    watch = Watch(sse=answer.headers.get("Content-Type", "").startswith("text/event-stream"))
     response: web.StreamResponse | None = None
+    sse = False
     try:
-        async with GapTimer(gap_s) as timer:
-            if answer.status >= 400:
-                body = await answer.read_at_most(ERROR_BODY_BYTES)
-                raise NodeFaultError(answer.node, classify(answer.status, body))
-            first = watch.see(await answer.read_some())
-            if isinstance(first, Fault) and not first.relayable:
-                raise NodeFaultError(answer.node, classify_event(first.message))
+        async with GapTimer(gap_s) as timer, sending as answer:
+            watch, first = await _first_bytes(answer)
+            sse = watch.sse
             response = web.StreamResponse(
                 status=answer.status, headers=_relayed(answer.headers)
             )
             response.headers.update(headers)
-            if watch.sse:
+            if sse:
                 response.headers["X-Accel-Buffering"] = "no"
             await response.prepare(request)
             line.sending(response.status)
-            await _copy(answer, response, line, watch, timer, first)
+            try:
+                await _copy(answer, response, line, watch, timer, first)
+            finally:
+                line.observed(watch.usage(), watch.response_id())
     except CortexError as exc:
         if response is None:
             raise
         line.failed(exc)
-        await _abort(request, response, exc if watch.sse else None)
-    finally:
-        line.observed(watch.usage(), watch.response_id())
+        await _abort(request, response, exc if sse else None)
     return response
+
+
+async def _first_bytes(answer: Answer) -> tuple[Watch, bytes | Fault]:
+    """Wait for the first chunk: an engine's refusal may be the first event of a 200.
+
+    Raises:
+        NodeFaultError: The node refused, by status or by its first event.
+    """
+    if answer.status >= 400:
+        body = await answer.read_at_most(ERROR_BODY_BYTES)
+        raise NodeFaultError(answer.node, classify(answer.status, body))
+    content_type = answer.headers.get("Content-Type", "")
+    watch = Watch(sse=content_type.startswith("text/event-stream"))
+    first = watch.see(await answer.read_some())
+    if isinstance(first, Fault) and not first.relayable:
+        raise NodeFaultError(answer.node, classify_event(first.message))
+    return watch, first
 
 
 async def _copy(

@@ -34,16 +34,13 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
     headers = {"Accept-Encoding": "identity", "x-request-id": request[REQUEST_ID]}
     with svc.recent.running(), line:
         try:
-            async with svc.nodes[name].send(
-                request.method, request.path, headers, None
-            ) as answer:
-                return await relay(
-                    request,
-                    answer,
-                    line,
-                    gap_s=svc.config.limits.idle_timeout_s,
-                    headers={"x-request-id": request[REQUEST_ID], "x-cortex-node": name},
-                )
+            return await relay(
+                request,
+                svc.nodes[name].send(request.method, request.path, headers, None),
+                line,
+                gap_s=svc.config.limits.idle_timeout_s,
+                headers={"x-request-id": request[REQUEST_ID], "x-cortex-node": name},
+            )
         except NodeFaultError as exc:
             if exc.fault.status != 404:
                 raise

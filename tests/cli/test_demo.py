@@ -1,6 +1,7 @@
 import os
 import re
 import signal
+import socket
 import tomllib
 from pathlib import Path
 
@@ -101,15 +102,13 @@ def test_a_dead_child_is_named_with_its_last_lines(temporary: Path):
 
 
 def test_a_gateway_that_cannot_listen(temporary: Path):
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         child = start("demo", "--scripted", "--once", "--port", port)
         _, err = child.communicate(timeout=50)
     assert child.returncode == Exit.FAILURE
-    assert "gateway ended with exit code 71" in err
-    assert "cannot serve" in err
+    assert "gateway ended with exit code" in err
+    assert "address already in use" in err
     assert_nothing_left(temporary)
 
 
