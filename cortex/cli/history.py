@@ -179,6 +179,6 @@ def _print_stats(body: StatsBody, *, as_lines: bool) -> int:
 
 def _database(args: argparse.Namespace) -> Source:
     """The file that --db names, or the configured one."""
-    from cortex.cli.history_file import DatabaseFile, configured
+    from cortex.cli.history_file import FileSource, configured
 
-    return DatabaseFile(Path(args.db) if args.db else configured(args.config))
+    return FileSource(Path(args.db) if args.db else configured(args.config))

@@ -1,21 +1,21 @@
 """The request log read straight from the database file, beside a running gateway or without one."""
 
 import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from cortex.adminapi import HistoryBody, HistoryQuery, StatsBody
 from cortex.cli.failures import CliError, ConfigFileError
 from cortex.config.load import load, state_path
 from cortex.core.errors import ConfigError, StoreError
-from cortex.store import queries
-from cortex.store.db import connect_read_only
+from cortex.store.offline import DatabaseFile
+
+T = TypeVar("T")
 
 
-class DatabaseFile:
-    """A database file as a source of `cortex history`."""
+class FileSource:
+    """A database file as a source of `cortex history`; opened for each question."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -26,23 +26,18 @@ class DatabaseFile:
         Raises:
             CliError: The file cannot be read, and why.
         """
-        with self._open() as connection:
-            return HistoryBody(rows=queries.history(connection, query))
+        return self._ask(lambda file: file.history(query))
 
     def stats(self, query: HistoryQuery) -> StatsBody:
         """One row per model; raises as `history` does."""
-        with self._open() as connection:
-            return StatsBody(rows=queries.stats(connection, query))
+        return self._ask(lambda file: file.stats(query))
 
-    @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _ask(self, question: Callable[[DatabaseFile], T]) -> T:
         try:
-            with closing(connect_read_only(self._path)) as connection:
-                yield connection
+            with DatabaseFile(self._path) as file:
+                return question(file)
         except (StoreError, OSError) as error:
             raise CliError(str(error)) from error
-        except sqlite3.Error as error:
-            raise CliError(f"{self._path}: {error}") from error
 
 
 def configured(config: str | None) -> Path:

@@ -143,7 +143,10 @@ def _add_span(parser: argparse.ArgumentParser) -> None:
         help=f"nothing older: {INSTANT_HELP}",
     )
     parser.add_argument(
-        "--until", metavar="WHEN", type=_reads(instant_ms), help="nothing from then on"
+        "--until",
+        metavar="WHEN",
+        type=_reads(instant_ms),
+        help="nothing from then on; the same forms",
     )
     parser.add_argument(
         "--limit",

@@ -138,6 +138,7 @@ async def _attempt(
         count = True
         if line.record.error_code in _NODE_CODES:
             failure = line.record.error_code
+            svc.poller.kick(lease.node)
         return response
     except NodeError as exc:
         failure = _blame(svc, lease.node, lease.model, exc)
