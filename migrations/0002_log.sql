@@ -26,7 +26,10 @@ CREATE TABLE requests (
     response_id       TEXT                                -- resp_…: which node holds that state
 );
 CREATE INDEX requests_started_at ON requests (started_at_ms);
+-- Every filter of `history` finds its newest rows without sorting: each index ends in the start time.
 CREATE INDEX requests_model ON requests (model, started_at_ms);
+CREATE INDEX requests_node ON requests (node, started_at_ms);
+CREATE INDEX requests_client ON requests (client, started_at_ms);
 CREATE INDEX requests_response ON requests (response_id) WHERE response_id IS NOT NULL;
 CREATE TABLE events (
     id     INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -1,8 +1,11 @@
 """Brings a database to the newest schema: numbered files, forward only, each all or nothing."""
 
+import functools
 import importlib.resources
 import re
 import sqlite3
+from collections.abc import Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from cortex.core.errors import ConfigError
@@ -10,23 +13,27 @@ from cortex.core.errors import ConfigError
 _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
 
 
-def migrations() -> list[tuple[int, str]]:
-    """Every (number, SQL), in order; numbered from 1 without a gap."""
+@functools.cache
+def migrations() -> tuple[str, ...]:
+    """The SQL of every migration, in order; numbered from 1 without a gap."""
     found = sorted(
         (int(match.group(1)), file.read_text(encoding="utf-8"))
-        for file in _folder_entries()
+        for file in _folder().iterdir()
         if (match := _NUMBERED.fullmatch(file.name))
     )
+    assert found, "the migrations are not installed"
     assert [number for number, _ in found] == list(range(1, len(found) + 1))
-    return found
+    return tuple(sql for _, sql in found)
 
 
 def newest() -> int:
     return len(migrations())
 
 
-def migrate(connection: sqlite3.Connection, path: Path) -> int:
-    """Apply what is missing; returns how many were.
+def migrate(
+    connection: sqlite3.Connection, path: Path, steps: Sequence[str] | None = None
+) -> int:
+    """Apply what is missing of `steps` (all that are installed, if None); returns how many were.
 
     The runner wraps each file itself, because `executescript` commits an open transaction first,
     so that a BEGIN outside of it would not roll back DDL.
@@ -35,18 +42,17 @@ def migrate(connection: sqlite3.Connection, path: Path) -> int:
         ConfigError: The file has a newer schema than this version knows.
         sqlite3.Error: A migration failed; the file is as it was before that one.
     """
+    steps = migrations() if steps is None else steps
     have = version_of(connection)
-    steps = migrations()
     if have > len(steps):
         raise ConfigError([newer_schema(path, have)])
-    for number, sql in steps[have:]:
+    for number, sql in enumerate(steps[have:], start=have + 1):
         try:
             connection.executescript(
-                f"BEGIN IMMEDIATE;\n{sql}\nPRAGMA user_version = {number};\nCOMMIT;"
+                f"BEGIN IMMEDIATE;\n{sql}\n;PRAGMA user_version = {number};\nCOMMIT;"
             )
         except sqlite3.Error:
-            if connection.in_transaction:
-                connection.rollback()
+            connection.rollback()
             raise
     return len(steps) - have
 
@@ -62,10 +68,9 @@ def newer_schema(path: Path, have: int) -> str:
     )
 
 
-def _folder_entries() -> list[Path]:
+def _folder() -> Traversable:
     try:
-        folder = Path(str(importlib.resources.files("cortex.migrations")))
+        return importlib.resources.files("cortex.migrations")
     except ModuleNotFoundError:
         # A bare checkout: the folder stands beside the package.
-        folder = Path(__file__).parents[2] / "migrations"
-    return list(folder.iterdir())
+        return Path(__file__).parents[2] / "migrations"

@@ -1,14 +1,16 @@
-"""The embedded database: one writer task, a reader beside it, and a queue that never blocks a request."""
+"""The embedded database: one writer, readers beside it, and a queue that never blocks a request."""
 
 import asyncio
 import contextlib
 import itertools
-import json
+import os
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Protocol, Self
 
 import aiosqlite
 
@@ -20,332 +22,348 @@ from cortex.adminapi import (
     StatsRow,
     StoreStatus,
 )
-from cortex.core.errors import StoreError
+from cortex.core.errors import ConfigError, StoreError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import FleetEvent, Memory, NodeRecord, RequestRecord, ResidencyRecord
 from cortex.store import queries, rows
-from cortex.store.db import connect, connect_read_only, log, prepare
-
-FLUSH_S = 0.25
-"""A row is on disk this long after it was queued, at the latest."""
-FLUSH_ROWS = 500
-"""Rows of one transaction."""
-MAX_QUEUED_ROWS = 50_000
-"""Rows kept while the file takes none; the oldest are given up beyond that."""
-RETRY_S = 1.0
-"""Between two tries while the file takes nothing."""
-SAVE_TIMEOUT_S = 5.0
-"""Longest wait for a residency, node or pin to be committed."""
-PRUNE_EVERY_S = 60.0
-SUBSCRIBER_ROWS = 1000
-"""Events kept for a slow subscriber; it loses the oldest beyond that."""
-
-_T = TypeVar("_T")
-Statement = tuple[str, list[tuple[object, ...]]]
+from cortex.store.db import Prepared, connect, log, prepare
+from cortex.store.limits import Limits
+from cortex.store.reader import Reader
+from cortex.store.subscription import Subscribers
 
 
 class Clock(Protocol):
-    def now_s(self) -> float: ...
     def now_ms(self) -> int: ...
 
 
-class Store:
-    """The SQLite file. `run` is the writer; nothing else writes."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreHealth:
+    """Whether the file takes what is written."""
 
-    def __init__(self, path: Path, *, retention_days: float, clock: Clock) -> None:
+    ok: bool = True
+    reason: str = ""
+    since_at_ms: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Save:
+    """Rows somebody waits for; `done` gets None, or why they were not written."""
+
+    sql: str
+    values: list[rows.Values]
+    done: asyncio.Future[str | None]
+
+
+class Store:
+    """The SQLite file. `run` is the writer; nothing else writes, `close` apart."""
+
+    def __init__(
+        self,
+        path: Path,
+        prepared: Prepared,
+        writer: aiosqlite.Connection,
+        *,
+        retention_days: float,
+        clock: Clock,
+        limits: Limits,
+    ) -> None:
         self._path = path
+        self._claim = prepared.claim
+        self._writer = writer
         self._retention_ms = int(retention_days * 86_400_000)
         self._clock = clock
-        self._rows: deque[RequestRecord | FleetEvent] = deque()
-        self._saves: deque[tuple[list[Statement], asyncio.Future[None]]] = deque()
-        self._queued = asyncio.Event()
-        self._full = asyncio.Event()
+        self._limits = limits
+        self._reader = Reader(path, limits)
+        self._subscribers = Subscribers(limits.subscriber_rows)
+        self._request_ids = itertools.count(prepared.last_request_id + 1)
+        self._event_ids = itertools.count(prepared.last_event_id + 1)
+        self._queue: deque[rows.Row] = deque()
+        #: Rows of the transaction under way; they leave only once they are on disk.
+        self._batch: list[rows.Row] = []
+        self._saves: deque[_Save] = deque()
         self._dropped = 0
-        self._failing: str | None = None
+        #: Set while anything waits to be written.
+        self._some = asyncio.Event()
+        #: Set while a batch is full or somebody waits for a commit.
+        self._urgent = asyncio.Event()
+        self._flushing = asyncio.Lock()
+        self._health = StoreHealth(since_at_ms=clock.now_ms())
+        self._failures = 0
         self._closed = False
-        self._subscribers: set[_Subscription] = set()
-        self._writer: aiosqlite.Connection
 
     @classmethod
-    async def open(cls, path: Path, *, retention_days: float, clock: Clock) -> Self:
-        """Open, check and migrate the file.
+    async def open(
+        cls,
+        path: Path,
+        *,
+        retention_days: float,
+        clock: Clock,
+        limits: Limits | None = None,
+    ) -> Self:
+        """Claim, check and migrate the file, then open it.
 
         Raises:
             ConfigError: It cannot be used; one line says why.
         """
-        await asyncio.to_thread(prepare, path)
-        store = cls(path, retention_days=retention_days, clock=clock)
-        store._writer = await aiosqlite.Connection(lambda: connect(path), 64)
-        return store
-
-    def request_done(self, record: RequestRecord) -> None:
-        """Queue the row of a finished request; never blocks, never raises."""
-        self._enqueue(record)
-
-    def record(self, event: FleetEvent) -> None:
-        """Queue an event; never blocks, never raises."""
-        self._enqueue(event)
-
-    def _enqueue(self, row: RequestRecord | FleetEvent) -> None:
-        if len(self._rows) >= MAX_QUEUED_ROWS:
-            self._rows.popleft()
-            self._dropped += 1
-        self._rows.append(row)
-        self._queued.set()
-        if len(self._rows) >= FLUSH_ROWS:
-            self._full.set()
-
-    async def save_residency(self, *records: ResidencyRecord) -> None:
-        values = [
-            (r.node, r.model, r.status, r.last_used_at_ms, r.loads, r.load_s, r.size_mib)
-            for r in records
-        ]
-        await self._save([(rows.SAVE_RESIDENCY, list(values))])
-
-    async def save_node(self, record: NodeRecord) -> None:
-        r = record
-        row = (r.name, r.cycles, r.boot_at_s, r.last_restart_at_ms, r.health, r.version)
-        await self._save([(rows.SAVE_NODE, [row])])
-
-    async def save_pin(self, model: ModelId, node: NodeName | None) -> None:
-        await self._save([("INSERT OR REPLACE INTO pins VALUES (?, ?)", [(node or "", model)])])
-
-    async def delete_pin(self, model: ModelId, node: NodeName | None) -> None:
-        sql = "DELETE FROM pins WHERE node = ? AND model = ?"
-        await self._save([(sql, [(node or "", model)])])
-
-    async def _save(self, statements: list[Statement]) -> None:
-        if self._closed:
-            raise StoreError("the store is closed")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._saves.append((statements, done))
-        self._queued.set()
-        self._full.set()
+        limits = limits or Limits()
+        prepared = await asyncio.to_thread(prepare, path, limits)
         try:
-            async with asyncio.timeout(SAVE_TIMEOUT_S):
-                await done
-        except TimeoutError as exc:
-            raise StoreError(f"not written within {SAVE_TIMEOUT_S:g} s") from exc
-
-    async def run(self) -> None:
-        """Write what is queued, for ever; a failing file is retried, and nothing waits for it."""
-        pruned_s = self._clock.now_s()
-        while True:
-            await self._queued.wait()
-            if not self._full.is_set():
-                # The first row of a batch waits for company, an idle store not at all.
-                try:
-                    async with asyncio.timeout(FLUSH_S):
-                        await self._full.wait()
-                except TimeoutError:
-                    pass
-            await self._flush()
-            if not self._rows and not self._saves:
-                self._queued.clear()
-            if len(self._rows) < FLUSH_ROWS and not self._saves:
-                self._full.clear()
-            if self._failing is not None:
-                await asyncio.sleep(RETRY_S)
-            elif self._clock.now_s() - pruned_s > PRUNE_EVERY_S:
-                pruned_s = self._clock.now_s()
-                await self._prune()
-
-    async def _flush(self) -> None:
-        """One transaction: what must be saved, then up to `FLUSH_ROWS` rows.
-
-        Rows leave the queue only once they are on disk, so a flush that fails or is cancelled
-        loses none.
-        """
-        saves = list(self._saves)
-        batch = list(itertools.islice(self._rows, FLUSH_ROWS))
-        dropped_before = self._dropped
-        try:
-            published = await self._write(saves, batch)
+            writer = await aiosqlite.Connection(partial(connect, path, limits.busy_s), 64)
         except sqlite3.Error as exc:
-            self._degrade(str(exc))
-            self._settle(saves, StoreError(f"not written: {exc}"))
-            return
-        self._settle(saves, None)
-        # Rows that were dropped meanwhile are those at the head, which have just been written.
-        for _ in range(max(0, len(batch) - (self._dropped - dropped_before))):
-            self._rows.popleft()
-        self._recover()
-        for row in published:
-            for subscriber in self._subscribers:
-                subscriber.publish(row)
-
-    def _settle(
-        self,
-        saves: list[tuple[list[Statement], asyncio.Future[None]]],
-        error: StoreError | None,
-    ) -> None:
-        """Answer those who wait for a commit, and sleep again when nothing is left."""
-        for _, done in saves:
-            self._saves.popleft()
-            if done.done():
-                continue
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
-    async def _write(
-        self,
-        saves: list[tuple[list[Statement], asyncio.Future[None]]],
-        batch: list[RequestRecord | FleetEvent],
-    ) -> list[EventRow]:
-        requests = [row for row in batch if isinstance(row, RequestRecord)]
-        events = [row for row in batch if isinstance(row, FleetEvent)]
-        touched = {
-            (r.node, r.model): r.started_at_ms + int(r.duration_ms)
-            for r in requests
-            if r.node is not None and r.model is not None
-        }
-        try:
-            for statements, _ in saves:
-                for sql, values in statements:
-                    await self._writer.executemany(sql, values)
-            if requests:
-                await self._writer.executemany(
-                    rows.INSERT_REQUEST, map(rows.request_row, requests)
-                )
-            if touched:
-                await self._writer.executemany(
-                    rows.TOUCH, [(node, model, at) for (node, model), at in touched.items()]
-                )
-            published = [await self._insert_event(event) for event in events]
-            await self._writer.commit()
-        except BaseException:
-            await self._writer.rollback()
-            raise
-        return published
-
-    async def _insert_event(self, event: FleetEvent) -> EventRow:
-        detail = json.dumps(dict(event.detail), default=str)
-        values = (event.at_ms, event.kind.value, event.reason, event.node, event.model, detail)
-        async with self._writer.execute(rows.INSERT_EVENT, values) as cursor:
-            row_id = cursor.lastrowid
-        assert row_id is not None
-        return EventRow(
-            id=row_id,
-            at_ms=event.at_ms,
-            kind=event.kind.value,
-            reason=event.reason,
-            node=event.node,
-            model=event.model,
-            detail=dict(event.detail),
+            os.close(prepared.claim)
+            raise ConfigError([f"{path}: {exc}"]) from exc
+        return cls(
+            path, prepared, writer, retention_days=retention_days, clock=clock, limits=limits
         )
 
-    async def _prune(self) -> None:
-        """Delete what retention no longer wants, in batches that hold the lock briefly."""
-        before = self._clock.now_ms() - self._retention_ms
-        for table, column in (("requests", "started_at_ms"), ("events", "at_ms")):
-            sql = f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} WHERE {column} < ? LIMIT ?)"  # noqa: S608
-            deleted = FLUSH_ROWS
-            while deleted == FLUSH_ROWS:
-                try:
-                    async with self._writer.execute(sql, (before, FLUSH_ROWS)) as cursor:
-                        deleted = cursor.rowcount
-                    await self._writer.commit()
-                except sqlite3.Error as exc:
-                    self._degrade(str(exc))
-                    return
-
-    def _degrade(self, why: str) -> None:
-        if self._failing is None:
-            log.error("the store takes nothing", extra={"fields": {"reason": why}})
-        self._failing = why
-
-    def _recover(self) -> None:
-        if self._failing is not None:
-            log.warning("the store works again", extra={"fields": {"after": self._failing}})
-        self._failing = None
-
-    async def recall(self) -> Memory:
-        """What the fleet knew when the last process ended."""
-        return await self._read(rows.recall)
-
-    async def history(self, query: HistoryQuery) -> list[HistoryRow]:
-        return await self._read(lambda connection: queries.history(connection, query))
-
-    async def stats(self, query: HistoryQuery) -> list[StatsRow]:
-        return await self._read(lambda connection: queries.stats(connection, query))
-
-    async def events(self, query: EventQuery) -> list[EventRow]:
-        return await self._read(lambda connection: queries.events(connection, query))
-
-    async def node_of_response(self, response_id: str) -> NodeName | None:
-        sql = "SELECT node FROM requests WHERE response_id = ? ORDER BY id DESC LIMIT 1"
-        row = await self._read(lambda c: c.execute(sql, (response_id,)).fetchone())
-        return NodeName(row[0]) if row and row[0] else None
-
-    async def _read(self, question: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Ask on a thread and a read-only connection of its own: neither loop nor writer waits."""
-
-        def ask() -> _T:
-            with contextlib.closing(connect_read_only(self._path)) as connection:
-                return question(connection)
-
-        try:
-            return await asyncio.to_thread(ask)
-        except sqlite3.Error as exc:
-            raise StoreError(f"cannot read: {exc}") from exc
-
-    def subscribe(self) -> AsyncIterator[EventRow]:
-        """Every event from now on, once committed; ends when the store closes."""
-        return _Subscription(self._subscribers)
+    @property
+    def health(self) -> StoreHealth:
+        return self._health
 
     def status(self) -> StoreStatus:
+        """For the admin API; a file that was removed under us is no longer ok."""
+        try:
+            size_bytes, gone = self._path.stat().st_size, ""
+        except OSError as exc:
+            size_bytes, gone = 0, f"the file cannot be reached: {exc.strerror}"
         return StoreStatus(
             path=str(self._path),
-            ok=self._failing is None,
-            reason=self._failing or "",
-            size_bytes=self._path.stat().st_size if self._path.exists() else 0,
-            queued_rows=len(self._rows),
+            ok=self._health.ok and not gone,
+            reason=self._health.reason or gone,
+            size_bytes=size_bytes,
+            queued_rows=len(self._queue) + len(self._batch),
             dropped_rows=self._dropped,
         )
 
+    def request_done(self, record: RequestRecord) -> None:
+        """Queue the row of a finished request; never blocks, never raises."""
+        self._enqueue(rows.request_row(next(self._request_ids), record))
+
+    def record(self, event: FleetEvent) -> None:
+        """Queue an event; never blocks, never raises."""
+        self._enqueue(rows.event_row(next(self._event_ids), event))
+
+    def _enqueue(self, row: rows.Row) -> None:
+        if self._closed:
+            self._dropped += 1
+            return
+        if len(self._queue) >= self._limits.max_queued_rows:
+            self._queue.popleft()
+            self._dropped += 1
+        self._queue.append(row)
+        self._arm()
+
+    async def save_residency(self, *records: ResidencyRecord) -> None:
+        await self._save(rows.SAVE_RESIDENCY, map(rows.residency_values, records))
+
+    async def save_node(self, record: NodeRecord) -> None:
+        await self._save(rows.SAVE_NODE, [rows.node_values(record)])
+
+    async def save_pin(self, model: ModelId, node: NodeName | None) -> None:
+        await self._save(rows.SAVE_PIN, [(rows.plain(node or ""), rows.plain(model))])
+
+    async def delete_pin(self, model: ModelId, node: NodeName | None) -> None:
+        await self._save(rows.DELETE_PIN, [(rows.plain(node or ""), rows.plain(model))])
+
+    async def _save(self, sql: str, values: Iterable[rows.Values]) -> None:
+        """Return once committed.
+
+        Raises:
+            StoreError: It was not, or not in time; a save that ran out of time is not tried again.
+        """
+        if self._closed:
+            raise StoreError("the store is closed")
+        save = _Save(sql, list(values), asyncio.get_running_loop().create_future())
+        self._saves.append(save)
+        self._arm()
+        try:
+            async with asyncio.timeout(self._limits.save_s):
+                failure = await save.done
+        except TimeoutError as exc:
+            why = self._health.reason or "the writer is busy"
+            raise StoreError(f"not written within {self._limits.save_s:g} s: {why}") from exc
+        if failure is not None:
+            raise StoreError(f"not written: {failure}")
+
+    async def run(self) -> None:
+        """Write what is queued, for ever; a failing file is retried, and nothing waits for it."""
+        loop = asyncio.get_running_loop()
+        prune_at_s = loop.time()
+        while not self._closed:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(prune_at_s):
+                    await self._some.wait()
+            if self._some.is_set():
+                # A row waits for company before it is written, an idle store for nothing at all.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._limits.flush_s):
+                        await self._urgent.wait()
+                await self._flush()
+            if not self._failures and loop.time() >= prune_at_s:
+                more = await self._prune()
+                pause_s = self._limits.prune_pause_s if more else self._limits.prune_every_s
+                prune_at_s = loop.time() + pause_s
+            if self._failures:
+                await asyncio.sleep(self._retry_pause_s())
+                if not self._some.is_set():
+                    await self._probe()
+
+    async def _flush(self, *, closing: bool = False) -> None:
+        """One transaction: what somebody waits for, then the oldest rows.
+
+        A flush that fails or is cancelled loses no row: the next one writes the same ids.
+        """
+        async with self._flushing:
+            if self._closed and not closing:
+                return
+            while self._queue and len(self._batch) < self._limits.flush_rows:
+                self._batch.append(self._queue.popleft())
+            saves = len(self._saves)
+            try:
+                await self._commit(self._statements())
+            except sqlite3.Error as exc:
+                self._degrade(exc)
+                self._settle(saves, str(exc))
+            else:
+                self._settle(saves, None)
+                if len(self._subscribers):
+                    self._subscribers.publish(rows.events_among(self._batch))
+                self._batch.clear()
+                self._recover()
+            self._arm()
+
+    def _statements(self) -> list[tuple[str, list[rows.Values]]]:
+        batch = self._batch
+        statements = [
+            *((save.sql, save.values) for save in self._saves if not save.done.done()),
+            (rows.INSERT_REQUEST, [r.values for r in batch if r.sql is rows.INSERT_REQUEST]),
+            (rows.INSERT_EVENT, [r.values for r in batch if r.sql is rows.INSERT_EVENT]),
+            (rows.TOUCH, rows.last_used(batch)),
+        ]
+        return [(sql, values) for sql, values in statements if values]
+
+    async def _commit(self, statements: Iterable[tuple[str, list[rows.Values]]]) -> int:
+        """Run all or nothing; returns how many rows the last statement changed."""
+        changed = 0
+        try:
+            await self._writer.execute("BEGIN IMMEDIATE")
+            for sql, values in statements:
+                changed = (await self._writer.executemany(sql, values)).rowcount
+            await self._writer.commit()
+        except BaseException:
+            # SQLite may have rolled back by itself; then there is nothing to do.
+            with contextlib.suppress(sqlite3.Error):
+                await self._writer.rollback()
+            raise
+        return changed
+
+    def _settle(self, saves: int, failure: str | None) -> None:
+        """Answer the oldest `saves`; whoever stopped waiting is not told."""
+        for _ in range(saves):
+            done = self._saves.popleft().done
+            if not done.done():
+                done.set_result(failure)
+
+    def _arm(self) -> None:
+        """Set both events to what is waiting now."""
+        full = len(self._queue) + len(self._batch) >= self._limits.flush_rows
+        for event, wanted in (
+            (self._some, bool(self._queue or self._batch or self._saves)),
+            (self._urgent, bool(full or self._saves)),
+        ):
+            if wanted:
+                event.set()
+            else:
+                event.clear()
+
+    async def _prune(self) -> bool:
+        """Delete a batch of what retention no longer wants; True when there may be more.
+
+        A failure is left to the next time: whether the file takes rows, the flushes tell.
+        """
+        before = self._clock.now_ms() - self._retention_ms
+        most = self._limits.flush_rows
+        more = False
+        async with self._flushing:
+            for sql in () if self._closed else rows.PRUNE.values():
+                try:
+                    more |= await self._commit([(sql, [(before, most)])]) == most
+                except sqlite3.Error as exc:
+                    log.warning("old rows not pruned", extra={"fields": {"reason": str(exc)}})
+                    return False
+        return more
+
+    async def _probe(self) -> None:
+        """With nothing to write, find out whether a file that failed has become writable."""
+        async with self._flushing:
+            if self._closed:
+                return
+            try:
+                await self._commit([])
+            except sqlite3.Error as exc:
+                self._degrade(exc)
+            else:
+                self._recover()
+
+    def _retry_pause_s(self) -> float:
+        doubled = self._limits.retry_s * 2.0 ** min(self._failures - 1, 16)
+        return min(doubled, self._limits.max_retry_s)
+
+    def _degrade(self, exc: sqlite3.Error) -> None:
+        self._failures += 1
+        if self._health.ok:
+            log.error("the store takes nothing", extra={"fields": {"reason": str(exc)}})
+            self._health = StoreHealth(
+                ok=False, reason=str(exc), since_at_ms=self._clock.now_ms()
+            )
+        elif self._health.reason != str(exc):
+            since = self._health.since_at_ms
+            self._health = StoreHealth(ok=False, reason=str(exc), since_at_ms=since)
+
+    def _recover(self) -> None:
+        self._failures = 0
+        if not self._health.ok:
+            fields = {"after": self._health.reason, "dropped_rows": self._dropped}
+            log.warning("the store works again", extra={"fields": fields})
+            self._health = StoreHealth(since_at_ms=self._clock.now_ms())
+
+    async def recall(self) -> Memory:
+        """What the fleet knew when the last process ended."""
+        return await self._reader.ask(queries.recall)
+
+    async def history(self, query: HistoryQuery) -> list[HistoryRow]:
+        return await self._reader.ask_long(lambda file: queries.history(file, query))
+
+    async def stats(self, query: HistoryQuery) -> list[StatsRow]:
+        return await self._reader.ask_long(lambda file: queries.stats(file, query))
+
+    async def events(self, query: EventQuery) -> list[EventRow]:
+        return await self._reader.ask_long(lambda file: queries.events(file, query))
+
+    async def node_of_response(self, response_id: str) -> NodeName | None:
+        return await self._reader.ask(lambda file: queries.node_of_response(file, response_id))
+
+    def subscribe(self) -> AsyncIterator[EventRow]:
+        """Every event from now on, once committed; ends when the store closes."""
+        return self._subscribers.add()
+
     async def close(self) -> None:
         """Write what is left, then close; a file that takes nothing loses what is left."""
-        while (self._rows or self._saves) and not self._closed:
-            await self._flush()
-            if self._failing is not None:
-                break
+        if self._closed:
+            return
         self._closed = True
-        for subscriber in list(self._subscribers):
-            subscriber.end()
-        # aiosqlite's thread is no daemon: an open connection would keep the process.
-        await self._writer.close()
-
-
-class _Subscription:
-    """One reader of events; a slow one loses the oldest and holds nobody up."""
-
-    def __init__(self, registry: "set[_Subscription]") -> None:
-        self._registry = registry
-        self._rows: deque[EventRow] = deque(maxlen=SUBSCRIBER_ROWS)
-        self._some = asyncio.Event()
-        self._ended = False
-        registry.add(self)
-
-    def publish(self, row: EventRow) -> None:
-        self._rows.append(row)
-        self._some.set()
-
-    def end(self) -> None:
-        self._ended = True
-        self._some.set()
-
-    async def aclose(self) -> None:
-        self._registry.discard(self)
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> EventRow:
-        while not self._rows:
-            if self._ended:
-                raise StopAsyncIteration
-            self._some.clear()
-            await self._some.wait()
-        return self._rows.popleft()
+        try:
+            while self._some.is_set():
+                await self._flush(closing=True)
+                if self._failures:
+                    lost = len(self._queue) + len(self._batch)
+                    log.error("rows lost at close", extra={"fields": {"rows": lost}})
+                    break
+        finally:
+            self._subscribers.end()
+            # So that `run` sees the end, should it still wait.
+            self._some.set()
+            self._urgent.set()
+            # aiosqlite's thread is no daemon: an open connection would keep the process.
+            await self._writer.close()
+            os.close(self._claim)
