@@ -124,6 +124,10 @@ class Daemon:
                 await self._stop.wait()
                 await self._drain(runners)
 
+    def stop(self) -> None:
+        """Begin the drain, after which `serve` returns."""
+        self._stop.set()
+
     async def _build(self, store: Store) -> None:
         self._store = store
         self._journal = Journal(self._metrics, store)
@@ -239,7 +243,7 @@ class Daemon:
     def _hear_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _reload(self) -> None:

@@ -1,0 +1,182 @@
+"""A whole gateway in the test's own loop: the daemon as it ships, over real sockets and a real file."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from cortex.config.load import load
+from cortex.daemon import Daemon
+from cortex.devnode.node import Node
+
+START_S = 10.0
+STOP_S = 15.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The code of an OpenAI error envelope."""
+        return str(self.json["error"]["code"])
+
+
+class Running:
+    """A gateway that listens; `http` is a plain client of it."""
+
+    def __init__(self, daemon: Daemon, source: Path, url: str, metrics_url: str) -> None:
+        self.daemon = daemon
+        self.source = source
+        self.url = url
+        self.metrics_url = metrics_url
+        self.http: aiohttp.ClientSession
+
+    @property
+    def services(self) -> Any:
+        return self.daemon._services
+
+    async def send(self, method: str, path: str, **kwargs: Any) -> Reply:
+        async with self.http.request(method, self.url + path, **kwargs) as response:
+            return Reply(response.status, dict(response.headers), await response.read())
+
+    async def get(self, path: str, **kwargs: Any) -> Reply:
+        return await self.send("GET", path, **kwargs)
+
+    async def post(self, path: str, body: Any = None, **kwargs: Any) -> Reply:
+        return await self.send("POST", path, **({"json": body} | kwargs))
+
+    async def chat(self, model: str, /, **more: Any) -> Reply:
+        body = {"model": model, "messages": [{"role": "user", "content": "hi"}]} | more
+        return await self.post("/v1/chat/completions", body)
+
+    async def status(self) -> Any:
+        return (await self.get("/cortex/v1/status")).json
+
+    async def metrics(self) -> str:
+        async with self.http.get(f"{self.metrics_url}/metrics") as response:
+            return await response.text()
+
+    async def events(self, **query: str) -> list[Any]:
+        """Oldest first; flushed, since the store writes every 250 ms."""
+        await self.flushed()
+        rows = (await self.get("/cortex/v1/events", params={"limit": "1000"} | query)).json
+        return sorted(rows["rows"], key=lambda row: row["id"])
+
+    async def history(self, **query: str) -> list[Any]:
+        """Newest first; flushed."""
+        await self.flushed()
+        return list((await self.get("/cortex/v1/history", params=query)).json["rows"])
+
+    async def flushed(self) -> None:
+        await until(lambda: self.daemon._store.status().queued_rows == 0, "rows to be written")
+
+
+async def until(
+    holds: Callable[[], bool | Awaitable[bool]], what: str, timeout_s: float = 10.0
+) -> None:
+    """Wait until `holds`, which is asked often; fails naming `what` at the deadline."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                held = holds()
+                if await held if isinstance(held, Awaitable) else held:
+                    return
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"waited {timeout_s:g} s in vain for {what}") from None
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def configuration(
+    folder: Path,
+    nodes: Sequence[Node],
+    *,
+    toml: str = "",
+    node_toml: Sequence[str] = (),
+    ports: tuple[int, int],
+) -> str:
+    """The text of a `cortex.toml`: `nodes` are named n0, n1…, `toml` adds or replaces tables."""
+    tables = {
+        "gateway": f'listen = "127.0.0.1:{ports[0]}"\nmetrics_listen = "127.0.0.1:{ports[1]}"',
+        "state": f'path = "{folder / "cortex.db"}"',
+        "polling": "interval_s = 0.2\ntimeout_s = 1.0",
+    }
+    text = "".join(
+        f"[{name}]\n{body}\n" for name, body in tables.items() if f"[{name}]" not in toml
+    )
+    text += toml + "\n"
+    for index, node in enumerate(nodes):
+        more = node_toml[index] if index < len(node_toml) else ""
+        text += f'[[nodes]]\nname = "n{index}"\nendpoint = "{node.url}"\n{more}\n'
+    return text
+
+
+@asynccontextmanager
+async def running(
+    folder: Path,
+    nodes: Sequence[Node],
+    *,
+    toml: str = "",
+    node_toml: Sequence[str] = (),
+    environ: dict[str, str] | None = None,
+    settled: bool = True,
+) -> AsyncIterator[Running]:
+    """Serve `nodes` until the block ends, then drain, and check that nothing is left held.
+
+    `settled` waits until every node has been polled once.
+    """
+    ports = free_port(), free_port()
+    source = folder / "cortex.toml"
+    source.write_text(configuration(folder, nodes, toml=toml, node_toml=node_toml, ports=ports))
+    daemon = Daemon(source, load(source, environ or {}), environ or {})
+    gateway = Running(
+        daemon, source, f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
+    )
+    serving = asyncio.create_task(daemon.serve())  # noqa: TID251 (ended below)
+    try:
+        async with aiohttp.ClientSession() as gateway.http:
+            await until(lambda: serving.done() or _ready(gateway, settled), "a start", START_S)
+            if serving.done():
+                await serving
+            yield gateway
+            gateway.services.state.check_invariants()
+    finally:
+        daemon.stop()
+        async with asyncio.timeout(STOP_S):
+            await serving
+    held = {
+        name: node.in_flight for name, node in gateway.services.state.snapshot().nodes.items()
+    }
+    assert not any(held.values()), f"leases left: {held}"
+
+
+async def _ready(gateway: Running, settled: bool) -> bool:
+    try:
+        reply = await gateway.get("/ready")
+    except aiohttp.ClientConnectionError:
+        return False
+    return reply.status == 200 or not settled
