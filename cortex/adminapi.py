@@ -211,3 +211,65 @@ class ModelStatusBody(Body):
     """Answer of pin and unpin: the model on every node that lists it."""
 
     models: list[ModelOnNode] = []
+
+
+class GpuReading(Body):
+    """One accelerator as its driver sees it, use by other processes included."""
+
+    index: int
+    name: str = ""
+    total_mib: int
+    used_mib: int
+    utilization_pct: int | None = None
+    temperature_c: int | None = None
+
+    @property
+    def free_mib(self) -> int:
+        return self.total_mib - self.used_mib
+
+
+class CommandAck(Body):
+    """What became of a command."""
+
+    id: str
+    ok: bool
+    detail: str = ""
+
+
+class AgentReport(Body):
+    """`POST /cortex/v1/agents/report`, every few seconds from beside a node."""
+
+    node: str
+    """The node's name in the gateway's configuration."""
+    agent_version: str = ""
+    can_restart: bool = False
+    """Whether a restart command was configured."""
+    node_ok: bool = False
+    """Whether the local node answered just now."""
+    node_reason: str = ""
+    gpus: list[GpuReading] = []
+    gpu_reason: str = ""
+    """Why there are no readings; "" where there are."""
+    acks: list[CommandAck] = []
+    """Commands of earlier replies that were carried out or refused, repeated until a reply came."""
+
+
+class AgentCommand(Body):
+    """Something the agent is to do, at most once. Repeated in every reply until acknowledged."""
+
+    id: str
+    action: str
+    """`restart`: restart the node's service."""
+    issued_at_ms: int
+    max_age_s: float = 60.0
+    """Not carried out when `age_s` exceeds this."""
+    age_s: float = 0.0
+    """How long ago it was issued, by the gateway's clock: the two clocks need not agree."""
+
+
+class AgentReply(Body):
+    """What the gateway says to a report."""
+
+    commands: list[AgentCommand] = []
+    interval_s: float = 2.0
+    """When to report next."""

@@ -24,12 +24,16 @@ class Verdict(StrEnum):
     LOADING = "loading"
     WEDGED = "wedged"
     LIFECYCLE_OFF = "lifecycle_off"
+    MOVING = "moving"
+    """Busy with another load or unload."""
+    IN_USE = "in_use"
+    """Would fit once what others use there has ended, or has been there long enough."""
     NO_ROOM = "no_room"
-    """Would fit after something else is unloaded."""
+    """What would have to go is pinned, ranks higher, or cannot be unloaded."""
     TOO_SMALL = "too_small"
     """Would not fit even alone."""
     LESS_ROOM = "less_room"
-    """Could load it; another has more room."""
+    """Could load it; another has more room, or loses less by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +52,10 @@ class Considered:
     def __str__(self) -> str:
         parts = [f"{self.node}: {self.verdict.replace('_', ' ')}"]
         match self.verdict:
-            case Verdict.NO_ROOM | Verdict.TOO_SMALL | Verdict.LESS_ROOM:
-                need = "unknown" if self.need_mib is None else f"{self.need_mib} MiB"
-                free = "unknown" if self.available_mib is None else f"{self.available_mib} MiB"
-                parts.append(f"needs {need}, free {free}, total {self.total_mib} MiB")
+            case Verdict.NO_ROOM | Verdict.TOO_SMALL | Verdict.LESS_ROOM | Verdict.IN_USE:
+                parts.append(self._memory())
+            case Verdict.CHOSEN if self.limit is None:
+                parts.append(self._memory())
             case Verdict.CHOSEN | Verdict.BUSIER | Verdict.FULL:
                 parts.append(f"{self.in_flight} in flight of {self.limit}")
             case (
@@ -63,6 +67,7 @@ class Considered:
                 | Verdict.LOADING
                 | Verdict.WEDGED
                 | Verdict.LIFECYCLE_OFF
+                | Verdict.MOVING
             ):
                 pass
             case _:
@@ -70,6 +75,16 @@ class Considered:
         if self.detail:
             parts.append(self.detail)
         return ", ".join(parts)
+
+    def _memory(self) -> str:
+        return (
+            f"needs {_mib(self.need_mib)}, free {_mib(self.available_mib)},"
+            f" total {_mib(self.total_mib)}"
+        )
+
+
+def _mib(value: int | None) -> str:
+    return "unknown" if value is None else f"{value} MiB"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +98,12 @@ class Want:
     """The one node that may answer (it holds the state of a `resp_…`)."""
     excluded: frozenset[NodeName] = frozenset()
     """Nodes that failed this very request before its first byte."""
+    since_s: float | None = None
+    """When it began to wait (monotonic); None = just now."""
+    deadline_s: float | None = None
+    """When it gives up (monotonic); None = never."""
+    seniors: frozenset[ModelId] = frozenset()
+    """Models that an older request waits for: those are not taken away from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +118,7 @@ class Serve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """Load the model on `node`, after unloading `evict` (none until eviction is built)."""
+    """Load the model on `node`, after draining and unloading `evict`."""
 
     node: NodeName
     model: ModelId
@@ -116,6 +137,8 @@ class Wait:
     load_eta_s: float | None = None
     """Learned load time where a load is waited for; None = unknown, or not a load."""
     loading: bool = False
+    recheck_s: float | None = None
+    """When the answer may be another even if nothing changes (monotonic); None = it will not."""
     considered: tuple[Considered, ...] = ()
 
 

@@ -1,52 +1,86 @@
 """Placement: which node loads a model that is resident nowhere it could be served from."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from cortex.core.decisions import Considered, Load, Verdict, Want
+from cortex.core.eviction import Eviction, Impossible, Postponed, evict
 from cortex.core.routing import candidates, unfit
 from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
 
 
-def place(
-    snapshot: FleetSnapshot, want: Want, *, now_s: float
-) -> tuple[Load | None, tuple[Considered, ...]]:
-    """Choose a node with room: where it fits with most memory left over; unknown sizes last.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """What placement found."""
 
-    A known size fits where `available_mib` covers it. An unknown size, or a node that reports no
-    memory, is tried where most is free. Ties go by name.
+    load: Load | None
+    considered: tuple[Considered, ...]
+    """Every node that lists the model without holding it ready."""
+    postponed: str = ""
+    """Why a node that could load it later cannot now; "" = there is none."""
+    recheck_s: float | None = None
+    """When that may change even if nothing happens (monotonic)."""
 
-    Returns:
-        The choice or None, and every node that lists the model without holding it ready.
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """One node that could load the model, with what it costs; the smallest wins."""
+
+    cost: tuple[object, ...]
+    seen: Considered
+    victims: tuple[ModelView, ...] = ()
+
+
+def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
+    """Choose a node to load the model on.
+
+    1. Where it fits: most memory left over first. 2. Where nobody knows whether it fits (its
+    size, or the node's memory, is unknown): most free first. 3. Where evicting makes it fit:
+    the least valuable victims first, then the fewest, then the least memory. Ties go by name.
     """
     passed: list[Considered] = []
-    fits: list[tuple[tuple[bool, int, str], Considered]] = []
+    options: list[_Option] = []
+    postponed: list[tuple[str, float | None]] = []
     for node, model in candidates(snapshot, want):
         if model.status is ModelStatus.LOADED:
             continue
-        seen = unfit(snapshot, node, want) or _cannot_load(node, model, now_s=now_s)
-        if seen is None:
-            seen = _room(node, model)
-        if seen.verdict is Verdict.LESS_ROOM:
-            known = model.size_mib is not None and seen.available_mib is not None
-            left = (seen.available_mib or 0) - (model.size_mib or 0)
-            fits.append(((not known, -left, node.name), seen))
-        else:
-            passed.append(seen)
-    if not fits:
-        return None, tuple(passed)
-    best = min(fits, key=lambda entry: entry[0])[1]
-    chosen = _as_chosen(best)
-    considered = (*passed, chosen, *(seen for _, seen in fits if seen is not best))
-    return (
-        Load(
-            node=best.node,
-            model=want.model,
-            need_mib=best.need_mib,
-            reason=_reason(best),
-            considered=considered,
-        ),
-        considered,
+        refusal = (
+            _too_small(node, model)
+            or unfit(snapshot, node, want)
+            or _cannot_load(node, model, now_s=now_s)
+        )
+        if refusal is not None:
+            passed.append(refusal)
+            if refusal.verdict is Verdict.MOVING:
+                postponed.append((f"{node.name} is {refusal.detail}", None))
+            continue
+        match _option(snapshot, node, model, want, now_s=now_s):
+            case _Option() as option:
+                options.append(option)
+            case Considered() as seen:
+                passed.append(seen)
+            case (Considered() as seen, Postponed() as until):
+                passed.append(seen)
+                postponed.append((f"{node.name}: {until.reason}", until.recheck_s))
+    if not options:
+        return Placed(
+            load=None,
+            considered=tuple(passed),
+            postponed="; ".join(why for why, _ in postponed),
+            recheck_s=min((at for _, at in postponed if at is not None), default=None),
+        )
+    best = min(options, key=lambda option: option.cost)
+    chosen = replace(best.seen, verdict=Verdict.CHOSEN)
+    considered = (*passed, chosen, *(o.seen for o in options if o is not best))
+    load = Load(
+        node=best.seen.node,
+        model=want.model,
+        need_mib=best.seen.need_mib,
+        evict=tuple(victim.id for victim in best.victims),
+        reason=_reason(best),
+        considered=considered,
     )
+    return Placed(load=load, considered=considered)
 
 
 def never_fits(considered: Iterable[Considered]) -> bool:
@@ -55,10 +89,17 @@ def never_fits(considered: Iterable[Considered]) -> bool:
     return bool(verdicts) and all(verdict is Verdict.TOO_SMALL for verdict in verdicts)
 
 
+def _too_small(node: NodeView, model: ModelView) -> Considered | None:
+    """Asked first: a node that is down as well is still too small."""
+    if node.vram_total_mib is not None and (model.size_mib or 0) > node.vram_total_mib:
+        return _seen(node, model, Verdict.TOO_SMALL)
+    return None
+
+
 def _cannot_load(node: NodeView, model: ModelView, *, now_s: float) -> Considered | None:
     """What keeps the model from being loaded there, memory apart."""
-    if model.status is not ModelStatus.UNLOADED:
-        return Considered(node=node.name, verdict=Verdict.LOADING, detail=model.status.value)
+    if model.status is ModelStatus.LOADING:
+        return Considered(node=node.name, verdict=Verdict.LOADING)
     if model.wedged:
         return Considered(
             node=node.name,
@@ -73,40 +114,57 @@ def _cannot_load(node: NodeView, model: ModelView, *, now_s: float) -> Considere
         return Considered(
             node=node.name, verdict=Verdict.BREAKER_OPEN, detail=model.breaker.reason
         )
+    if node.moving is not None:
+        return Considered(
+            node=node.name,
+            verdict=Verdict.MOVING,
+            detail=f"{node.moving.status} {node.moving.id}",
+        )
     return None
 
 
-def _room(node: NodeView, model: ModelView) -> Considered:
-    """Whether the model fits: `LESS_ROOM` stands for "fits" until the best is chosen."""
-    need, available, total = model.size_mib, node.available_mib, node.vram_total_mib
-    if need is None or available is None:
-        verdict = Verdict.LESS_ROOM
-    elif total is not None and need > total:
-        verdict = Verdict.TOO_SMALL
-    elif need > available:
-        verdict = Verdict.NO_ROOM
-    else:
-        verdict = Verdict.LESS_ROOM
+def _option(
+    snapshot: FleetSnapshot, node: NodeView, model: ModelView, want: Want, *, now_s: float
+) -> _Option | Considered | tuple[Considered, Postponed]:
+    need, available = model.size_mib, node.available_mib
+    known = need is not None and available is not None
+    deficit = need - available if need is not None and available is not None else None
+    fits = deficit <= 0 if deficit is not None else not model.out_of_memory
+    if fits:
+        left = (available or 0) - (need or 0)
+        return _Option((0 if known else 1, -left, node.name), _seen(node, model))
+    match evict(node, model, want, snapshot.eviction, deficit_mib=deficit, now_s=now_s):
+        case Eviction(victims=victims, freed_mib=freed, rank=rank):
+            busy = any(victim.in_flight for victim in victims)
+            cost = (2, busy, rank, len(victims), freed, node.name)
+            detail = "after unloading " + ", ".join(victim.id for victim in victims)
+            return _Option(cost, _seen(node, model, detail=detail), victims)
+        case Postponed() as until:
+            return _seen(node, model, Verdict.IN_USE, until.reason), until
+        case Impossible(reason=reason):
+            return _seen(node, model, Verdict.NO_ROOM, reason)
+
+
+def _seen(
+    node: NodeView, model: ModelView, verdict: Verdict = Verdict.LESS_ROOM, detail: str = ""
+) -> Considered:
+    """What was seen there; `LESS_ROOM` stands for "could" until the best is chosen."""
     return Considered(
         node=node.name,
         verdict=verdict,
-        need_mib=need,
-        available_mib=available,
-        total_mib=total,
+        need_mib=model.size_mib,
+        available_mib=node.available_mib,
+        total_mib=node.vram_total_mib,
+        detail=detail,
     )
 
 
-def _as_chosen(seen: Considered) -> Considered:
-    return Considered(
-        node=seen.node,
-        verdict=Verdict.CHOSEN,
-        need_mib=seen.need_mib,
-        available_mib=seen.available_mib,
-        total_mib=seen.total_mib,
-    )
-
-
-def _reason(seen: Considered) -> str:
+def _reason(best: _Option) -> str:
+    seen = best.seen
+    if best.victims:
+        need = "memory" if seen.need_mib is None else f"{seen.need_mib} MiB"
+        gone = ", ".join(victim.id for victim in best.victims)
+        return f"needs {need}, free {seen.available_mib or 0} MiB: {gone} must go"
     if seen.need_mib is None:
         return "size unknown: tried where most memory is free"
     if seen.available_mib is None:

@@ -15,8 +15,9 @@ def plan(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Decision:
 
     1. A resident copy with a free slot serves.
     2. A load or a full copy that will free a slot is waited for.
-    3. A node with room loads it.
-    4. Otherwise rejected: never fits; or no node up; or no room. Each names its numbers.
+    3. A node with room loads it, or one where less valuable idle models can go.
+    4. Room that will come (what is in use ends, a node ends another load) is waited for.
+    5. Otherwise rejected: never fits; or no node up; or no room. Each names its numbers.
 
     A full copy is waited for rather than duplicated, since loading a second copy costs memory
     and minutes, while slots free themselves in seconds.
@@ -27,10 +28,18 @@ def plan(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Decision:
     waited = _worth_waiting(snapshot, want, seen_resident)
     if waited is not None:
         return waited
-    load, seen_absent = place(snapshot, want, now_s=now_s)
-    if load is not None:
-        return load
-    return _reject(want, _merge(seen_resident, seen_absent), now_s=now_s, snapshot=snapshot)
+    placed = place(snapshot, want, now_s=now_s)
+    if placed.load is not None:
+        return placed.load
+    seen = _merge(seen_resident, placed.considered)
+    if placed.postponed:
+        return Wait(
+            model=want.model,
+            reason=placed.postponed,
+            recheck_s=placed.recheck_s,
+            considered=seen,
+        )
+    return _reject(want, seen, now_s=now_s, snapshot=snapshot)
 
 
 def _worth_waiting(

@@ -13,6 +13,35 @@ from cortex.core.ids import ModelId, NodeName
 DEFAULT_PRIORITY = 100
 
 
+class Strategy(StrEnum):
+    """In which order idle models give way."""
+
+    LRU = "lru"
+    """Least recently used first."""
+    PRIORITY = "priority"
+    """Lowest priority first, least recently used within; never for a model of lower priority."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvictionRules:
+    """`[eviction]` as the planner needs it."""
+
+    strategy: Strategy = Strategy.LRU
+    min_residency_s: float = 0.0
+    """A model stays this long after its load, unless a request would miss its deadline for it."""
+
+
+class Drain(StrEnum):
+    """Why a node is finishing what runs and takes nothing new."""
+
+    REMOVED = "removed"
+    """It left the configuration."""
+    REQUEST = "request"
+    """An operator asked."""
+    DEFRAG = "defrag"
+    """It is about to be restarted."""
+
+
 class ModelStatus(StrEnum):
     """Where a model stands on one node."""
 
@@ -47,6 +76,12 @@ class ModelView:
     load_s: float | None = None
     """Learned load time in seconds (moving average); None = never loaded by cortex."""
     loads: int = 0
+    resident_since_s: float | None = None
+    """Monotonic; None = not resident, or for longer than this process knows."""
+    undrainable_until_s: float = 0.0
+    """A drain of it ran out of time: it is no victim before then (monotonic)."""
+    out_of_memory: bool = False
+    """Its last load ended for lack of memory."""
     breaker: Breaker = CLOSED
     generation: int = 0
     """Grows with every load or unload begun here; a late answer of an older one is ignored."""
@@ -68,8 +103,8 @@ class NodeView:
 
     name: NodeName
     liveness: Liveness = UNSEEN
-    draining: bool = False
-    """Finishing what runs; takes no new lease and no load."""
+    drains: frozenset[Drain] = frozenset()
+    """Why it takes no new lease and no load; empty = it does."""
     vram_total_mib: int | None = None
     free_mib: int | None = None
     """Free device memory as the node last reported it; None = it reports none."""
@@ -78,6 +113,9 @@ class NodeView:
     may_load: bool = True
     """False where `lifecycle` is off; `no_load_reason` says why."""
     no_load_reason: str = ""
+    may_unload: bool = True
+    """False where `lifecycle` is off or an unload would destroy the model; `no_unload_reason` says why."""
+    no_unload_reason: str = ""
     models: Mapping[ModelId, ModelView] = field(default_factory=dict)
     version: str | None = None
     boot_at_s: int | None = None
@@ -85,11 +123,29 @@ class NodeView:
     restarted_at_ms: int | None = None
     """When cortex last saw it restart, wall clock."""
     cycles: int = 0
-    """Load/unload cycles since the node's last restart (drives defragmentation)."""
+    """Verified unloads since the node's last restart (drives defragmentation)."""
+    residue_mib: int = 0
+    """Memory that unloads since the last restart did not give back."""
+    defrag_due: str = ""
+    """Why the node wants a restart; "" = it does not."""
+
+    @property
+    def draining(self) -> bool:
+        return bool(self.drains)
 
     @property
     def routable(self) -> bool:
-        return self.liveness.health is NodeHealth.UP and not self.draining
+        return self.liveness.health is NodeHealth.UP and not self.drains
+
+    @property
+    def moving(self) -> ModelView | None:
+        """A model that is being loaded or unloaded there.
+
+        One at a time a node: a load runs inline in the node's server and sizes itself by the
+        memory that is free just then, and only a quiet node shows what a model takes.
+        """
+        still = {ModelStatus.LOADED, ModelStatus.UNLOADED}
+        return next((m for m in self.models.values() if m.status not in still), None)
 
     @property
     def reserved_mib(self) -> int:
@@ -113,6 +169,20 @@ class NodeView:
             bounds.append(self.vram_total_mib - held)
         return min(bounds) - self.reserved_mib if bounds else None
 
+    def size_of(self, model: ModelView) -> int | None:
+        """What `model` holds there; a size nobody knows is an even share of what is unaccounted for.
+
+        None where even that cannot be said.
+        """
+        if model.size_mib is not None:
+            return model.size_mib
+        if self.vram_total_mib is None or self.free_mib is None:
+            return None
+        occupying = [m for m in self.models.values() if m.occupies]
+        known = sum(m.size_mib or 0 for m in occupying)
+        unknown = sum(m.size_mib is None for m in occupying)
+        return max(0, self.vram_total_mib - self.free_mib - known) // max(1, unknown)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetSnapshot:
@@ -125,6 +195,7 @@ class FleetSnapshot:
     aliases: Mapping[str, ModelId] = field(default_factory=dict)
     allowed_nodes: Mapping[ModelId, frozenset[NodeName]] = field(default_factory=dict)
     """`[models."ID"] nodes`: where a model may run; absent = anywhere."""
+    eviction: EvictionRules = EvictionRules()
 
     def resolve(self, name: str) -> ModelId | None:
         """The model that a client-facing name means, or None when nothing here knows it."""
