@@ -6,7 +6,9 @@ CREATE TABLE nodes (
     boot_at_s          INTEGER,                     -- process start the node reported; NULL: never seen
     last_restart_at_ms INTEGER,
     health             TEXT    NOT NULL,
-    version            TEXT
+    version            TEXT,
+    drained            INTEGER NOT NULL DEFAULT 0,  -- taken out of service by an operator
+    residue_mib        INTEGER NOT NULL DEFAULT 0   -- what unloads since the restart did not give back
 );
 CREATE TABLE residency (
     node            TEXT    NOT NULL,

@@ -17,7 +17,12 @@ _MEANING = {
 
 
 def reconcile(
-    view: ModelView, reported: ReportedStatus, *, duplicated: bool, restarted: bool
+    view: ModelView,
+    reported: ReportedStatus,
+    *,
+    duplicated: bool,
+    restarted: bool,
+    now_s: float,
 ) -> ModelView:
     """The view after one listing.
 
@@ -27,7 +32,7 @@ def reconcile(
     node is right.
     """
     wedged = duplicated or (view.wedged and not restarted)
-    if _moved_by_us(view) and not restarted:
+    if view.moved_by_us and not restarted:
         return replace(view, wedged=wedged)
     status = _MEANING.get(reported, ModelStatus.UNLOADED)
     if restarted:
@@ -37,6 +42,7 @@ def reconcile(
         status=status,
         wedged=wedged,
         reported_loading=status is ModelStatus.LOADING,
+        resident_since_s=_since(view, status, now_s),
     )
 
 
@@ -47,6 +53,8 @@ def averaged(known_s: float | None, sample_s: float | None) -> float | None:
     return LOAD_TIME_WEIGHT * sample_s + (1 - LOAD_TIME_WEIGHT) * known_s
 
 
-def _moved_by_us(view: ModelView) -> bool:
-    moving = {ModelStatus.LOADING, ModelStatus.DRAINING, ModelStatus.UNLOADING}
-    return view.status in moving and not view.reported_loading
+def _since(view: ModelView, status: ModelStatus, now_s: float) -> float | None:
+    """Since when it is resident: a load that someone else ordered counts from when it was seen."""
+    if status is not ModelStatus.LOADED:
+        return None
+    return view.resident_since_s if view.status is ModelStatus.LOADED else now_s

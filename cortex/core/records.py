@@ -69,10 +69,25 @@ class EventKind(StrEnum):
     """A load has begun."""
     LOADED = "loaded"
     LOAD_FAILED = "load_failed"
-    UNLOADED = "unloaded"
+    LOAD_ABANDONED = "load_abandoned"
+    """Nobody waited for it any more before the node was asked."""
     EVICT = "evict"
-    DEFRAG = "defrag"
+    """A model is chosen to make room, and drained."""
+    REVIVED = "revived"
+    """A model that was being drained stays after all."""
+    UNLOAD = "unload"
+    """An unload has begun: nothing runs there any more."""
+    UNLOADED = "unloaded"
+    UNLOAD_FAILED = "unload_failed"
+    LEAK = "leak"
+    """An unload did not give the memory back."""
     WEDGED = "wedged"
+    DRAIN = "drain"
+    UNDRAIN = "undrain"
+    DEFRAG = "defrag"
+    """A step of a restart for defragmentation; `detail.step` names it."""
+    AGENT_UP = "agent_up"
+    AGENT_LOST = "agent_lost"
     PIN = "pin"
     UNPIN = "unpin"
     BREAKER_OPEN = "breaker_open"
@@ -117,6 +132,9 @@ class NodeRecord:
     last_restart_at_ms: int | None = None
     health: str = "unknown"
     version: str | None = None
+    drained: bool = False
+    """An operator took it out of service."""
+    residue_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

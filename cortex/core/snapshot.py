@@ -92,6 +92,15 @@ class ModelView:
         return self.status is ModelStatus.LOADED
 
     @property
+    def moved_by_us(self) -> bool:
+        """In a transition that cortex began, and that ends by the node's answer to cortex."""
+        return (
+            self.status is not ModelStatus.LOADED
+            and self.status is not ModelStatus.UNLOADED
+            and not self.reported_loading
+        )
+
+    @property
     def occupies(self) -> bool:
         """Uses, or may use, the node's memory."""
         return self.status is not ModelStatus.UNLOADED
@@ -126,8 +135,6 @@ class NodeView:
     """Verified unloads since the node's last restart (drives defragmentation)."""
     residue_mib: int = 0
     """Memory that unloads since the last restart did not give back."""
-    defrag_due: str = ""
-    """Why the node wants a restart; "" = it does not."""
 
     @property
     def draining(self) -> bool:

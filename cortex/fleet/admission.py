@@ -1,16 +1,19 @@
 """Admission: from a wanted model to a lease, through a bounded queue per model with a deadline."""
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cortex.core.decisions import Decision, Load, Reject, Serve, Wait, Want
 from cortex.core.errors import CapacityError
 from cortex.core.ids import ModelId
+from cortex.core.pace import Pace
 from cortex.core.plan import RETRY_AFTER_S, plan
+from cortex.fleet.fairqueue import FairQueue
 from cortex.fleet.ports import Clock
 from cortex.fleet.state import FleetState, Lease
+
+NOBODY: frozenset[ModelId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,16 +32,23 @@ class Admitted:
 
 
 class _Waiter:
-    """One request in the queue. Its turn comes when it is at the head and something changed."""
+    """One request in a queue. Its turn comes when it is at the head and something changed."""
 
-    __slots__ = ("turn",)
+    __slots__ = ("client", "displaced", "since_s", "turn")
 
-    def __init__(self) -> None:
+    def __init__(self, client: str, since_s: float) -> None:
+        self.client = client
+        self.since_s = since_s
         self.turn = asyncio.Event()
+        #: A full queue made it give up its place for a client with fewer.
+        self.displaced = False
+
+
+_Queue = FairQueue[_Waiter]
 
 
 class Admission:
-    """Queues per model, first come first served; the head alone decides, so none is overtaken."""
+    """Queues per model, fair to clients; the head alone decides, so none is overtaken."""
 
     def __init__(
         self,
@@ -47,12 +57,16 @@ class Admission:
         clock: Clock,
         policy: QueuePolicy,
         begin_load: Callable[[Load], None],
+        nobody_waits: Callable[[ModelId], None] = lambda _: None,
     ) -> None:
         self._state = state
         self._clock = clock
         self.policy = policy
         self._begin_load = begin_load
-        self._queues: dict[ModelId, deque[_Waiter]] = {}
+        #: Told when the last request that waited for a model went away unserved.
+        self._nobody_waits = nobody_waits
+        self._queues: dict[ModelId, _Queue] = {}
+        self._paces: dict[ModelId, Pace] = {}
         self._closed: str | None = None
         state.on_change = self._wake_heads
 
@@ -68,17 +82,17 @@ class Admission:
     def close(self, reason: str) -> None:
         """Refuse what waits and what comes: the process is draining."""
         self._closed = reason
-        for queue in self._queues.values():
-            for waiter in queue:
-                waiter.turn.set()
+        self._wake_heads()
 
-    async def acquire(self, want: Want) -> Admitted:
+    async def acquire(self, want: Want, client: str = "") -> Admitted:
         """Lease the model, loading it first where that is possible.
 
         1. Nobody waits for the model, and a copy is free: lease it, without any await.
         2. Otherwise queue (429 when the queue is full) and, at the head, decide anew after
            every change: serve, begin a load, wait on, or reject.
-        3. Past the deadline: 503 with the learned load time as Retry-After.
+        3. Past the deadline: 503 with the expected wait as Retry-After.
+
+        `want.since_s` None = now; the deadline counts from it.
 
         Raises:
             CapacityError: Rejected, queue full, deadline passed, or draining.
@@ -87,7 +101,15 @@ class Admission:
             decision = self._decide(want)
             if isinstance(decision, Serve):
                 return Admitted(self._state.lease(decision.node, decision.model))
-        return await self._wait_in_line(want)
+        return await self._wait_in_line(want, client)
+
+    def explain(self, want: Want) -> Decision:
+        """What `acquire` would decide for a request that came now."""
+        return plan(
+            self._state.snapshot(),
+            replace(want, seniors=frozenset(self._queues) - {want.model}),
+            now_s=self._clock.now_s(),
+        )
 
     def _decide(self, want: Want) -> Decision:
         if self._closed is not None:
@@ -99,20 +121,19 @@ class Admission:
             )
         return decision
 
-    async def _wait_in_line(self, want: Want) -> Admitted:
-        queue = self._queues.setdefault(want.model, deque())
+    async def _wait_in_line(self, want: Want, client: str) -> Admitted:
+        queue = self._queues.setdefault(want.model, _Queue())
         if queue and len(queue) >= self.policy.max_queue:
-            raise CapacityError(
-                f"{len(queue)} requests are waiting for {want.model}",
-                code="queue_full",
-                retry_after_s=self._expected_wait_s(want),
-            )
-        waiter = _Waiter()
-        queue.append(waiter)
+            self._make_place(queue, want, client)
         began_s = self._clock.now_s()
+        waiter = _Waiter(client, began_s if want.since_s is None else want.since_s)
+        queue.add(waiter)
+        served = False
         try:
-            async with asyncio.timeout(self.policy.timeout_s):
+            left_s = waiter.since_s + self.policy.timeout_s - began_s
+            async with asyncio.timeout(max(0.0, left_s)):
                 lease, load_wait_s = await self._take_turns(want, waiter, queue)
+            served = True
         except TimeoutError as exc:
             raise CapacityError(
                 f"no slot for {want.model} within {self.policy.timeout_s:g} s",
@@ -120,50 +141,108 @@ class Admission:
                 retry_after_s=self._expected_wait_s(want),
             ) from exc
         finally:
-            queue.remove(waiter)
-            if queue:
-                queue[0].turn.set()
-            elif self._queues.get(want.model) is queue:
-                del self._queues[want.model]
+            self._leave(want.model, queue, waiter, served=served)
         waited_s = self._clock.now_s() - began_s
         return Admitted(
             lease, queue_s=max(0.0, waited_s - load_wait_s), load_wait_s=load_wait_s
         )
 
+    def _make_place(self, queue: _Queue, want: Want, client: str) -> None:
+        """Have the client with the most requests in a full queue give up its newest.
+
+        Raises:
+            CapacityError: `client` has its share already.
+        """
+        displaced = queue.to_displace(client)
+        if displaced is None:
+            raise self._queue_full(want, len(queue))
+        displaced.displaced = True
+        displaced.turn.set()
+
+    def _queue_full(self, want: Want, waiting: int) -> CapacityError:
+        return CapacityError(
+            f"{waiting} requests are waiting for {want.model}",
+            code="queue_full",
+            retry_after_s=self._expected_wait_s(want),
+        )
+
     async def _take_turns(
-        self, want: Want, waiter: _Waiter, queue: deque[_Waiter]
+        self, want: Want, waiter: _Waiter, queue: _Queue
     ) -> tuple[Lease, float]:
         load_wait_s = 0.0
         while True:
+            waiter.turn.clear()
+            if waiter.displaced:
+                raise self._queue_full(want, len(queue))
+            recheck_s: float | None = None
             loading = False
-            if queue[0] is waiter or self._closed is not None:
-                waiter.turn.clear()
-                match self._decide(want):
+            if queue.head is waiter or self._closed is not None:
+                match self._decide(self._with_seniority(want, queue)):
                     case Serve(node=node, model=model):
                         return self._state.lease(node, model), load_wait_s
                     case Load() as decision:
                         self._begin_load(decision)
                         loading = True
-                    case Wait(loading=loading):
+                    case Wait(loading=loading, recheck_s=recheck_s):
                         pass
                     case Reject():
                         raise AssertionError("_decide raises it")
             paused_s = self._clock.now_s()
-            await waiter.turn.wait()
+            await _set_or_due(waiter.turn, None if recheck_s is None else recheck_s - paused_s)
             if loading:
                 load_wait_s += self._clock.now_s() - paused_s
 
+    def _with_seniority(self, want: Want, queue: _Queue) -> Want:
+        """The want as the queue's oldest request has it, and what still older ones wait for."""
+        since_s = queue.oldest_s
+        seniors = (
+            frozenset(
+                model
+                for model, other in self._queues.items()
+                if other is not queue and (other.oldest_s, model) < (since_s, want.model)
+            )
+            if len(self._queues) > 1
+            else NOBODY
+        )
+        deadline_s = since_s + self.policy.timeout_s
+        return replace(want, since_s=since_s, deadline_s=deadline_s, seniors=seniors)
+
+    def _leave(self, model: ModelId, queue: _Queue, waiter: _Waiter, *, served: bool) -> None:
+        queue.leave(waiter, served=served)
+        pace = self._paces.get(model, Pace())
+        if served:
+            pace = pace.served(self._clock.now_s())
+        if not queue:
+            pace = pace.emptied()
+            if self._queues.get(model) is queue:
+                del self._queues[model]
+                if not served:
+                    self._nobody_waits(model)
+        self._paces[model] = pace
+        # The next in line, and whoever the seniority of this one held back.
+        self._wake_heads()
+
     def _expected_wait_s(self, want: Want) -> float:
+        """The load that is under way, then the queue at its measured pace."""
         decision = plan(
             self._state.snapshot(),
             replace(want, excluded=frozenset()),
             now_s=self._clock.now_s(),
         )
-        if isinstance(decision, Wait) and decision.load_eta_s is not None:
-            return decision.load_eta_s
-        return RETRY_AFTER_S
+        load_s = decision.load_eta_s if isinstance(decision, Wait) else None
+        queue_s = self._paces.get(want.model, Pace()).wait_s(self.depth(want.model))
+        known = [seconds for seconds in (load_s, queue_s) if seconds is not None]
+        return max(1.0, sum(known)) if known else RETRY_AFTER_S
 
     def _wake_heads(self) -> None:
         for queue in self._queues.values():
             if queue:
-                queue[0].turn.set()
+                queue.head.turn.set()
+
+
+async def _set_or_due(event: asyncio.Event, after_s: float | None) -> None:
+    try:
+        async with asyncio.timeout(after_s if after_s is None else max(0.0, after_s)):
+            await event.wait()
+    except TimeoutError:
+        pass

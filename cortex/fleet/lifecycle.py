@@ -1,37 +1,60 @@
-"""Loads, each owned here and not by the request that asked for it: single-flight, with a deadline."""
+"""Loads and unloads, each owned here and not by the request that asked for it.
+
+One transition at a time a node. A load reserves its memory and drains its victims before the
+first await; then: victims idle → unloaded → memory back → still fits → loaded. Every step has a
+deadline, and a step that does not come about leaves things as they were and lets the requests
+that wait decide anew.
+"""
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, replace
 
 from cortex.core.decisions import Load
-from cortex.core.errors import NodeError, NodeTimeoutError, StoreError
+from cortex.core.errors import NodeError, StoreError
+from cortex.core.footprint import taken_mib
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.listing import LifecycleAnswer, ReportedStatus
+from cortex.core.snapshot import Drain
+from cortex.fleet.loading import LoadFailedError, bring_in
+from cortex.fleet.observations import Observations
 from cortex.fleet.ports import Clock, FleetMemory, NodeControl
-from cortex.fleet.recollection import residency_record
+from cortex.fleet.recollection import node_record, residency_record
 from cortex.fleet.state import FleetState
+from cortex.fleet.transitions import Freed, Transition, Transitions
+from cortex.fleet.unloading import UnloadFailedError, read_info, take_out
 
 log = logging.getLogger("cortex.lifecycle")
 
-STATUS_TIMEOUT_S = 10.0
-"""Deadline of one status call."""
-STATUS_INTERVAL_S = 0.5
-"""Between two status calls while a load of unknown fate is followed."""
+SPARED_S = 30.0
+"""How long a model is left alone whose drain ran out of time."""
+CANNOT_UNLOAD_S = 600.0
+"""How long a model is left alone whose node would not unload it."""
 
 
-class LoadFailedError(NodeError):
-    """The node ended a load without the model."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LifecyclePolicy:
+    load_timeout_s: float
+    drain_timeout_s: float
+    """How long running requests get before a drain is given up."""
 
-    code = "load_failed"
 
-    def __init__(self, message: str, *, wedged: bool = False) -> None:
-        super().__init__(message)
-        self.wedged = wedged
+class _WithdrawnError(Exception):
+    """A load ends before its node is asked, and nobody is to blame."""
+
+
+class _Job:
+    """A load or an unload under way."""
+
+    def __init__(self, transition: Transition) -> None:
+        self.transition = transition
+        #: The deadline of its drain, while it drains: moved to now, it ends the drain.
+        self.drain: asyncio.Timeout | None = None
+        self.unwanted = False
 
 
 class Lifecycle:
-    """Begins loads and sees them through."""
+    """Begins loads and unloads and sees them through."""
 
     def __init__(
         self,
@@ -39,138 +62,206 @@ class Lifecycle:
         *,
         memory: FleetMemory,
         clock: Clock,
-        load_timeout_s: float,
+        policy: LifecyclePolicy,
         client_of: Callable[[NodeName], NodeControl],
+        kick: Callable[[NodeName], None],
         loaded: Callable[[NodeName, ModelId, float], None] = lambda *_: None,
     ) -> None:
         self._state = state
+        self._transitions = Transitions(state)
+        self._observations = Observations(state)
         self._memory = memory
         self._clock = clock
-        self.load_timeout_s = load_timeout_s
+        self.policy = policy
         self._client_of = client_of
+        self._kick = kick
         self._loaded = loaded
-        self._tasks: dict[tuple[NodeName, ModelId], asyncio.Task[None]] = {}
+        self._group: asyncio.TaskGroup
+        self._tasks: dict[asyncio.Task[None], _Job] = {}
 
-    def begin(self, group: asyncio.TaskGroup, decision: Load) -> None:
-        """Start the load that was just decided; no await since the snapshot it was made on.
-
-        The state refuses a second one: the model is LOADING from this moment.
-        """
-        key = (decision.node, decision.model)
-        generation = self._state.begin_load(*key, reason=decision.reason)
-        task = group.create_task(
-            self._load(*key, generation), name=f"load {decision.model} on {decision.node}"
-        )
-        self._tasks[key] = task
-        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+    def start(self, group: asyncio.TaskGroup) -> None:
+        """Run the jobs in `group`."""
+        self._group = group
 
     def stop(self) -> None:
-        """Stop following loads; the nodes finish them, and the next start sees the result."""
-        for task in self._tasks.values():
+        """Stop following what is under way; the nodes finish it, and the next start sees the result."""
+        for task in self._tasks:
             task.cancel()
 
-    async def _load(self, name: NodeName, model: ModelId, generation: int) -> None:
+    def load(self, decision: Load) -> None:
+        """Start the load that was just decided; no await since the snapshot it was made on."""
+        transition, victims = self._transitions.begin_load(decision)
+        job = _Job(transition)
+        self._run(job, self._load(job, victims), f"load {transition}")
+
+    def unload(self, node: NodeName, model: ModelId, reason: str) -> asyncio.Future[str]:
+        """Drain and unload a resident model of a node where nothing else moves.
+
+        Returns:
+            "" once its memory is back; else why it is still there.
+        """
+        transition = self._transitions.begin_drain(node, model, reason)
+        job = _Job(transition)
+        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._run(job, self._unload(job, ended), f"unload {transition}")
+        return ended
+
+    def withdraw(self, model: ModelId) -> None:
+        """Nobody waits for `model` any more: end loads of it that still drain their victims.
+
+        A load that its node is at cannot be called back, and goes on.
+        """
+        for job in self._tasks.values():
+            if job.transition.model == model and job.drain is not None:
+                job.unwanted = True
+                job.drain.reschedule(asyncio.get_running_loop().time())
+
+    async def drain_node(self, name: NodeName) -> None:
+        """Take a node out of service; committed first, so that no restart undoes it."""
+        view = self._state.node(name)
+        if view is not None:
+            await self._memory.save_node(replace(node_record(view), drained=True))
+            self._state.drain(name, Drain.REQUEST, "drained by request")
+
+    async def undrain_node(self, name: NodeName) -> None:
+        view = self._state.node(name)
+        if view is not None:
+            await self._memory.save_node(replace(node_record(view), drained=False))
+            self._state.undrain(name, Drain.REQUEST, "undrained by request")
+
+    def _run(self, job: _Job, work: Coroutine[object, object, None], name: str) -> None:
+        task = self._group.create_task(work, name=name)
+        self._tasks[task] = job
+        task.add_done_callback(lambda task: self._tasks.pop(task, None))
+
+    async def _load(self, job: _Job, victims: Sequence[Transition]) -> None:
         """Bring the model in and tell the state; a failure is told, never raised."""
-        node = self._client_of(name)
-        began_s = self._clock.now_s()
+        transition = job.transition
+        node = self._client_of(transition.node)
+        free_mib: int | None = None
         try:
-            async with asyncio.timeout(self.load_timeout_s):
-                ours = await self._bring_in(node, model)
+            await self._make_room(job, victims, node)
+            free_mib = await self._measure(transition.node, node)
+            self._check_room(transition)
+            began_s = self._clock.now_s()
+            async with asyncio.timeout(self.policy.load_timeout_s):
+                ours = await bring_in(node, transition.model)
+        except _WithdrawnError as exc:
+            self._transitions.withdraw_load(transition, str(exc))
         except TimeoutError:
-            reason = f"not loaded within {self.load_timeout_s:g} s"
-            self._state.fail_load(name, model, generation, reason=reason)
+            reason = f"not loaded within {self.policy.load_timeout_s:g} s"
+            self._transitions.fail_load(transition, reason=reason)
         except NodeError as exc:
             wedged = isinstance(exc, LoadFailedError) and exc.wedged
-            self._state.fail_load(name, model, generation, reason=exc.message, wedged=wedged)
-        else:
-            took_s = self._clock.now_s() - began_s
-            self._state.end_load(name, model, generation, load_s=took_s if ours else None)
-            if ours:
-                self._loaded(name, model, took_s)
-            await self._aftermath(name, node, model)
-
-    async def _bring_in(self, node: NodeControl, model: ModelId) -> bool:
-        """Load by the rule of contract §2.4; True when it was our reload that did it.
-
-        1. Read the status. Loaded: done. Reloading: someone else is at it, follow.
-        2. Only `unloaded` is reloaded, once. An answer lost on the way is followed by status
-           calls, never by a second reload, which would poison a model that is loaded by then.
-        """
-        before = await self._status(node, model)
-        match before.status:
-            case ReportedStatus.LOADED:
-                return False
-            case ReportedStatus.RELOADING:
-                await self._follow(node, model)
-                return False
-            case ReportedStatus.UNLOADED:
-                pass
-            case _:
-                raise LoadFailedError(f"cannot load: the node says {before.status}")
-        try:
-            answer = await node.reload(model)
-        except NodeError as exc:
-            log.warning(
-                "reload answer lost; following by status",
-                extra={"fields": {"model": model, "reason": exc.message}},
+            self._transitions.fail_load(
+                transition, reason=exc.message, wedged=wedged, free_mib=free_mib
             )
-            await self._follow(node, model)
-            return True
-        match answer.status:
-            case ReportedStatus.LOADED:
-                return True
-            case ReportedStatus.RELOADING:
-                await self._follow(node, model)
-                return False
-            case ReportedStatus.NOT_FOUND:
-                raise LoadFailedError(
-                    "reload answered not_found: its reloading flag has leaked", wedged=True
-                )
-            case _:
-                raise LoadFailedError(answer.error or f"the node says {answer.status}")
+        else:
+            took_s = self._clock.now_s() - began_s if ours else None
+            self._transitions.end_load(transition, load_s=took_s)
+            if took_s is not None:
+                self._loaded(transition.node, transition.model, took_s)
+            await self._learn(transition, node, free_mib if ours else None)
+        finally:
+            for victim in victims:
+                self._transitions.revive(victim, f"{transition.model} no longer needs the room")
+        await self._keep(transition)
 
-    async def _follow(self, node: NodeControl, model: ModelId) -> None:
-        """Ask for the status until the load has ended; bounded by the caller's deadline."""
-        refusals = 0
-        while True:
-            await asyncio.sleep(STATUS_INTERVAL_S)
-            try:
-                answer = await self._status(node, model)
-            except NodeTimeoutError:
-                continue  # a node may stall while it loads (contract §2.2)
-            except NodeError:
-                refusals += 1
-                if refusals >= 3:
-                    raise
-                continue
-            refusals = 0
-            if answer.status is ReportedStatus.LOADED:
-                return
-            if answer.status is not ReportedStatus.RELOADING:
-                raise LoadFailedError(
-                    answer.error or f"the load ended with the model {answer.status}"
-                )
-
-    async def _status(self, node: NodeControl, model: ModelId) -> LifecycleAnswer:
+    async def _make_room(
+        self, job: _Job, victims: Sequence[Transition], node: NodeControl
+    ) -> None:
+        """Wait until no victim is in use, then unload them one by one."""
         try:
-            async with asyncio.timeout(STATUS_TIMEOUT_S):
-                return await node.model_status(model)
-        except TimeoutError as exc:
-            raise NodeTimeoutError(f"no status within {STATUS_TIMEOUT_S:g} s") from exc
+            async with asyncio.timeout(self.policy.drain_timeout_s) as job.drain:
+                for victim in victims:
+                    await self._state.idle(victim.node, victim.model)
+        except TimeoutError:
+            if job.unwanted:
+                raise _WithdrawnError("nobody waits for it any more") from None
+            why = f"still in use after {self.policy.drain_timeout_s:g} s"
+            for victim in victims:
+                view = self._state.model(victim.node, victim.model)
+                if view is not None and view.in_flight:
+                    self._transitions.revive(victim, why, spared_s=SPARED_S)
+            raise _WithdrawnError(f"what had to go is {why}") from None
+        finally:
+            job.drain = None
+        for victim in victims:
+            if not await self._take_out(victim, node):
+                raise _WithdrawnError(f"{victim.model} could not be unloaded")
 
-    async def _aftermath(self, name: NodeName, node: NodeControl, model: ModelId) -> None:
-        """Keep what the load taught, and read the memory that is left."""
+    async def _unload(self, job: _Job, ended: asyncio.Future[str]) -> None:
+        transition = job.transition
+        node = self._client_of(transition.node)
+        why = "the gateway is stopping"
         try:
-            async with asyncio.timeout(STATUS_TIMEOUT_S):
-                self._state.learn(name, await node.system_info())
-        except (TimeoutError, NodeError):
-            pass  # the figure stays as old as it was; the next discovery reads it
-        view = self._state.node(name)
-        if view is None or model not in view.models:
+            async with asyncio.timeout(self.policy.drain_timeout_s):
+                await self._state.idle(transition.node, transition.model)
+            gone = await self._take_out(transition, node)
+            why = "" if gone else "the node did not let go of it"
+        except TimeoutError:
+            why = f"still in use after {self.policy.drain_timeout_s:g} s"
+            self._transitions.revive(transition, why, spared_s=SPARED_S)
+        finally:
+            if not ended.done():
+                ended.set_result(why)
+
+    async def _take_out(self, victim: Transition, node: NodeControl) -> bool:
+        """Unload one drained model; the cycle is kept before it counts as done."""
+        view = self._state.model(victim.node, victim.model)
+        if view is None or not self._transitions.begin_unload(victim):
+            return False
+        freed = Freed()
+        try:
+            freed = await take_out(node, victim.model, view.size_mib)
+        except UnloadFailedError as exc:
+            self._transitions.fail_unload(victim, exc.message, spared_s=CANNOT_UNLOAD_S)
+            self._kick(victim.node)
+            return False
+        self._transitions.end_unload(victim, freed)
+        await self._keep(victim)
+        return True
+
+    def _check_room(self, transition: Transition) -> None:
+        """What was free when the load was decided may be gone, or not have come back."""
+        view = self._state.node(transition.node)
+        if view is None or not self._transitions.is_current(transition):
+            raise _WithdrawnError("the node restarted or was removed")
+        need = view.models[transition.model].size_mib
+        available = view.available_mib
+        if need is not None and available is not None and available < 0:
+            raise _WithdrawnError(
+                f"needs {need} MiB, {need + available} MiB are free after all"
+            )
+
+    async def _learn(
+        self, transition: Transition, node: NodeControl, before_mib: int | None
+    ) -> None:
+        """Read what is left, and what the load took where nothing else moved meanwhile."""
+        after_mib = await self._measure(transition.node, node)
+        view = self._state.node(transition.node)
+        if view is not None and view.moving is None:
+            self._transitions.learn_size(transition, taken_mib(before_mib, after_mib))
+
+    async def _measure(self, name: NodeName, node: NodeControl) -> int | None:
+        info = await read_info(node)
+        if info is None:
+            return None
+        self._observations.informed(name, info)
+        return info.free_mib
+
+    async def _keep(self, transition: Transition) -> None:
+        """Write down what the transition changed."""
+        view = self._state.node(transition.node)
+        if view is None or transition.model not in view.models:
             return
         try:
-            await self._memory.save_residency(residency_record(name, view.models[model]))
+            await self._memory.save_node(node_record(view))
+            await self._memory.save_residency(
+                residency_record(transition.node, view.models[transition.model])
+            )
         except StoreError as exc:
             log.warning(
-                "load not saved", extra={"fields": {"model": model, "reason": exc.message}}
+                "not saved",
+                extra={"fields": {"transition": str(transition), "reason": exc.message}},
             )

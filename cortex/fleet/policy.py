@@ -4,7 +4,10 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.snapshot import DEFAULT_PRIORITY, ModelView, NodeView
+from cortex.core.snapshot import DEFAULT_PRIORITY, EvictionRules, ModelView, NodeView
+from cortex.core.versions import why_unload_destroys
+
+_OFF = 'lifecycle = "off"'
 
 Pins = Set[tuple[NodeName | None, ModelId]]
 """Runtime pins; node None = wherever the model is."""
@@ -29,6 +32,7 @@ class ModelPolicy:
     priority: int = DEFAULT_PRIORITY
     max_in_flight: int | None = None
     nodes: frozenset[NodeName] | None = None
+    idle_unload_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,10 @@ class FleetPolicy:
     aliases: Mapping[str, ModelId] = field(default_factory=dict)
     max_in_flight_per_model: int = 32
     failures_before_down: int = 3
+    eviction: EvictionRules = EvictionRules()
+    idle_unload_s: float | None = None
+    """Unload what nobody used for so long; None = never. A model's own figure goes first."""
+    defrag_after_cycles: int = 0
 
     def node(self, name: NodeName) -> NodePolicy | None:
         return next((node for node in self.nodes if node.name == name), None)
@@ -50,17 +58,30 @@ def govern(node: NodeView, policy: FleetPolicy, pins: Pins) -> NodeView:
     rule = policy.node(node.name)
     if rule is None:
         return node
+    no_unload = _why_no_unload(node, rule)
     return replace(
         node,
         vram_total_mib=rule.vram_total_mib or node.vram_total_mib,
         max_in_flight=rule.max_in_flight,
         may_load=rule.lifecycle != "off",
-        no_load_reason='lifecycle = "off"' if rule.lifecycle == "off" else "",
+        no_load_reason=_OFF if rule.lifecycle == "off" else "",
+        may_unload=not no_unload,
+        no_unload_reason=no_unload,
         models={
             model: govern_model(node.name, view, policy, pins)
             for model, view in node.models.items()
         },
     )
+
+
+def _why_no_unload(node: NodeView, rule: NodePolicy) -> str:
+    match rule.lifecycle:
+        case "off":
+            return _OFF
+        case "on":
+            return ""
+        case _:
+            return why_unload_destroys(node.version, models=len(node.models))
 
 
 def govern_model(node: NodeName, view: ModelView, policy: FleetPolicy, pins: Pins) -> ModelView:

@@ -9,6 +9,7 @@ from typing import Protocol
 from cortex.core.errors import NodeError, StoreError
 from cortex.core.health import NodeHealth
 from cortex.core.ids import NodeName
+from cortex.fleet.observations import Observations
 from cortex.fleet.ports import Clock, FleetMemory, NodeControl
 from cortex.fleet.recollection import node_record, residency_record
 from cortex.fleet.state import FleetState
@@ -41,6 +42,7 @@ class Poller:
         observed: PollObserver,
     ) -> None:
         self._state = state
+        self._observations = Observations(state)
         self._memory = memory
         self._clock = clock
         self.policy = policy
@@ -112,14 +114,14 @@ class Poller:
             async with asyncio.timeout(self.policy.timeout_s):
                 listing = await node.list_models()
         except TimeoutError:
-            self._state.missed_poll(name, f"no answer in {self.policy.timeout_s:g} s")
+            self._observations.missed_poll(name, f"no answer in {self.policy.timeout_s:g} s")
         except NodeError as exc:
-            self._state.missed_poll(name, exc.message)
+            self._observations.missed_poll(name, exc.message)
         else:
             now_s = self._clock.now_s()
             self._last_answer_s[name] = now_s
             self._observed(name, ok=True, duration_s=now_s - began_s)
-            self._state.observe(name, listing)
+            self._observations.listed(name, listing)
             return True
         self._observed(name, ok=False, duration_s=self._clock.now_s() - began_s)
         return False
@@ -132,7 +134,7 @@ class Poller:
         except (TimeoutError, NodeError) as exc:
             log.warning("no system info", extra={"fields": {"node": name, "reason": str(exc)}})
             return False
-        self._state.learn(name, info)
+        self._observations.informed(name, info)
         return True
 
     async def _save(self, name: NodeName) -> None:

@@ -2,7 +2,7 @@
 
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import Memory, NodeRecord, ResidencyRecord
-from cortex.core.snapshot import ModelView, NodeView
+from cortex.core.snapshot import Drain, ModelView, NodeView
 from cortex.fleet.policy import NodePolicy
 
 
@@ -32,6 +32,8 @@ class Recollection:
             boot_at_s=record.boot_at_s,
             version=record.version,
             restarted_at_ms=record.last_restart_at_ms,
+            residue_mib=record.residue_mib,
+            drains=frozenset({Drain.REQUEST}) if record.drained else frozenset(),
         )
 
     def model(self, node: NodeName, model: ModelId) -> ModelView:
@@ -68,4 +70,6 @@ def node_record(view: NodeView) -> NodeRecord:
         last_restart_at_ms=view.restarted_at_ms,
         health=view.liveness.health.value,
         version=view.version,
+        drained=Drain.REQUEST in view.drains,
+        residue_mib=view.residue_mib,
     )

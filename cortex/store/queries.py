@@ -88,7 +88,8 @@ def node_of_response(connection: sqlite3.Connection, response_id: str) -> NodeNa
 def recall(connection: sqlite3.Connection) -> Memory:
     """What the fleet knew when the last process ended."""
     nodes = connection.execute(
-        "SELECT name, cycles, boot_at_s, last_restart_at_ms, health, version FROM nodes"
+        "SELECT name, cycles, boot_at_s, last_restart_at_ms, health, version, drained,"
+        " residue_mib FROM nodes"
     )
     residency = connection.execute(
         "SELECT node, model, status, last_used_at_ms, loads, load_s, size_mib FROM residency"
@@ -103,8 +104,10 @@ def recall(connection: sqlite3.Connection) -> Memory:
                 last_restart_at_ms=restarted,
                 health=health,
                 version=version,
+                drained=bool(drained),
+                residue_mib=residue,
             )
-            for name, cycles, boot_at_s, restarted, health, version in nodes
+            for name, cycles, boot_at_s, restarted, health, version, drained, residue in nodes
         ),
         residency=tuple(
             ResidencyRecord(

@@ -40,8 +40,8 @@ SAVE_RESIDENCY = (
     " loads = excluded.loads, load_s = excluded.load_s, size_mib = excluded.size_mib"
 )
 SAVE_NODE = (
-    "INSERT OR REPLACE INTO nodes (name, cycles, boot_at_s, last_restart_at_ms, health, version)"
-    " VALUES (?, ?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO nodes (name, cycles, boot_at_s, last_restart_at_ms, health, version,"
+    " drained, residue_mib) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
 SAVE_PIN = "INSERT OR REPLACE INTO pins (node, model) VALUES (?, ?)"
 DELETE_PIN = "DELETE FROM pins WHERE node = ? AND model = ?"
@@ -113,8 +113,8 @@ def residency_values(record: ResidencyRecord) -> Values:
 
 def node_values(record: NodeRecord) -> Values:
     r = record
-    fields = (r.name, r.cycles, r.boot_at_s, r.last_restart_at_ms, r.health, r.version)
-    return tuple(map(plain, fields))
+    seen = (r.name, r.cycles, r.boot_at_s, r.last_restart_at_ms, r.health, r.version)
+    return tuple(map(plain, (*seen, r.drained, r.residue_mib)))
 
 
 def plain(value: object) -> int | float | str | None:

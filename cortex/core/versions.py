@@ -1,0 +1,22 @@
+"""What a node's version can be trusted with (contract §8): pure."""
+
+import re
+
+_NUMBERS = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
+FIRST_SAFE_UNLOAD = (0, 9, 1)
+"""Before it, a node with several models forgets the one that is unloaded, and keeps its memory."""
+
+
+def why_unload_destroys(version: str | None, *, models: int) -> str:
+    """Why the node must not be told to unload; "" = it may be.
+
+    A node that reports no version is older than any that is known to be safe.
+    """
+    if models < 2 and version is not None:
+        return ""
+    numbers = _NUMBERS.match(version or "")
+    if numbers is None:
+        return "its mistral.rs does not tell its version; before 0.9.1 an unload destroys models"
+    if tuple(map(int, numbers.groups())) < FIRST_SAFE_UNLOAD:
+        return f"mistral.rs {version} destroys models on unload; 0.9.1 is the first that does not"
+    return ""

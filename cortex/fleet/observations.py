@@ -1,0 +1,140 @@
+"""What the nodes say, written into the state: polls, system information, refused connections."""
+
+from dataclasses import replace
+
+from cortex.core.health import NodeHealth
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.listing import Listing, NodeInfo, ReportedStatus
+from cortex.core.reconcile import reconcile
+from cortex.core.records import EventKind
+from cortex.core.snapshot import ModelStatus, ModelView, NodeView
+from cortex.fleet.state import FleetState
+
+
+class Observations:
+    """Synchronous, as the state is. A node that was removed meanwhile is ignored."""
+
+    def __init__(self, state: FleetState) -> None:
+        self._state = state
+
+    def listed(self, name: NodeName, listing: Listing) -> None:
+        """Take in a listing: the node is up, and its models are what it says.
+
+        Save those that cortex is changing right now: that transition ends by its own answer.
+        """
+        state = self._state
+        node = state.node(name)
+        if node is None:
+            return
+        if node.liveness.health is not NodeHealth.UP:
+            state.event(EventKind.NODE_UP, "answered a poll", name)
+        restarted = (
+            node.boot_at_s is not None
+            and listing.created_at_s is not None
+            and node.boot_at_s != listing.created_at_s
+        )
+        if restarted:
+            state.event(EventKind.NODE_RESTARTED, "its process start changed", name)
+            node = replace(
+                node, cycles=0, residue_mib=0, restarted_at_ms=state.clock.now_ms()
+            )
+        models = {
+            model: self._listed(node, model, status, listing, restarted=restarted)
+            for model, status in listing.models.items()
+        }
+        for model, view in node.models.items():
+            # A model that vanished while in use, or while cortex moves it, is between two states.
+            if model not in models and (view.in_flight or view.moved_by_us):
+                models[model] = view
+        state.put(
+            state.govern(
+                replace(
+                    node,
+                    liveness=node.liveness.answered(),
+                    boot_at_s=listing.created_at_s or node.boot_at_s,
+                    models=models,
+                )
+            )
+        )
+        state.changed()
+
+    def informed(self, name: NodeName, info: NodeInfo) -> None:
+        """Take in the device memory and version that a node reports."""
+        state = self._state
+        node = state.node(name)
+        if node is None:
+            return
+        policy = state.policy.node(name)
+        configured = policy.vram_total_mib if policy is not None else None
+        fresh = replace(
+            node,
+            version=info.version,
+            free_mib=info.free_mib,
+            vram_total_mib=configured or info.vram_total_mib,
+        )
+        state.put(state.govern(fresh))
+        state.changed()
+
+    def measured(self, name: NodeName, *, free_mib: int) -> None:
+        """Take in the free memory that an agent reads beside the node."""
+        node = self._state.node(name)
+        if node is not None and node.free_mib != free_mib:
+            self._state.put(replace(node, free_mib=free_mib))
+            self._state.changed()
+
+    def missed_poll(self, name: NodeName, reason: str) -> None:
+        state = self._state
+        node = state.node(name)
+        if node is None:
+            return
+        after = node.liveness.missed(
+            reason=reason, failures_before_down=state.policy.failures_before_down
+        )
+        if after.health is NodeHealth.DOWN and node.liveness.health is not NodeHealth.DOWN:
+            state.event(EventKind.NODE_DOWN, reason, name)
+        state.put(replace(node, liveness=after))
+        state.changed()
+
+    def refused(self, name: NodeName, reason: str) -> None:
+        """A request could not connect: the node is suspect until it answers a poll."""
+        state = self._state
+        node = state.node(name)
+        if node is None or node.liveness.health is not NodeHealth.UP:
+            return
+        state.event(EventKind.NODE_SUSPECT, reason, name)
+        state.put(replace(node, liveness=node.liveness.refused(reason=reason)))
+        state.changed()
+
+    def contradicted(self, name: NodeName, model: ModelId, status: ModelStatus) -> None:
+        """The node refused a request for a model thought loaded: believe it over the last poll.
+
+        `status` is UNLOADED, or LOADING where someone else ordered a load; polls tell its end.
+        """
+        view = self._state.model(name, model)
+        if view is not None and view.status is ModelStatus.LOADED:
+            loading = status is ModelStatus.LOADING
+            self._state.put_model(
+                name, replace(view, status=status, reported_loading=loading)
+            )
+            self._state.changed()
+
+    def _listed(
+        self,
+        node: NodeView,
+        model: ModelId,
+        status: ReportedStatus,
+        listing: Listing,
+        *,
+        restarted: bool,
+    ) -> ModelView:
+        view = node.models.get(model) or self._state.first_seen(node.name, model)
+        seen = reconcile(
+            view,
+            status,
+            duplicated=model in listing.duplicated,
+            restarted=restarted,
+            now_s=self._state.clock.now_s(),
+        )
+        if seen.wedged and not view.wedged:
+            self._state.event(EventKind.WEDGED, "listed twice by its node", node.name, model)
+        return seen

@@ -1,0 +1,256 @@
+"""What cortex does to models, written into the state: loads, drains, unloads.
+
+Each transition has a generation. Its later steps name it, and do nothing once a newer one has
+begun or the node has restarted: a late answer finds nothing to change.
+"""
+
+from dataclasses import dataclass, replace
+
+from cortex.core.decisions import Load
+from cortex.core.footprint import floor_mib, is_out_of_memory, learned_mib
+from cortex.core.health import CLOSED
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.reconcile import averaged
+from cortex.core.records import EventKind
+from cortex.core.snapshot import ModelStatus, ModelView
+from cortex.fleet.state import FleetState
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """A change of one model on one node that is under way."""
+
+    node: NodeName
+    model: ModelId
+    generation: int
+
+    def __str__(self) -> str:
+        return f"{self.model} on {self.node}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freed:
+    """What an unload gave back. Each None where it was not measured."""
+
+    mib: int | None = None
+    residue_mib: int | None = None
+
+
+class Transitions:
+    """Synchronous, as the state is."""
+
+    def __init__(self, state: FleetState) -> None:
+        self._state = state
+
+    def begin_load(self, load: Load) -> tuple[Transition, tuple[Transition, ...]]:
+        """Reserve the memory, and drain the victims; the first is the load's, then theirs.
+
+        On a fresh `Load`, with no await since the snapshot it was made on.
+        """
+        view = self._state.model(load.node, load.model)
+        assert view is not None
+        assert view.status is ModelStatus.UNLOADED, f"{load.model} is {view.status}"
+        transition = self._enter(load.node, view, ModelStatus.LOADING)
+        self._state.event(
+            EventKind.LOAD,
+            load.reason,
+            load.node,
+            load.model,
+            need_mib=view.size_mib,
+            evict=list(load.evict),
+        )
+        victims = tuple(
+            self._drain(load.node, victim, EventKind.EVICT, f"to make room for {load.model}")
+            for victim in load.evict
+        )
+        self._state.changed()
+        return transition, victims
+
+    def end_load(self, transition: Transition, *, load_s: float | None) -> None:
+        """The node confirmed the load. `load_s` None: it had been loaded by someone else."""
+        view = self._current(transition)
+        if view is None:
+            return
+        self._leave(
+            transition,
+            replace(
+                view,
+                status=ModelStatus.LOADED,
+                load_s=averaged(view.load_s, load_s),
+                loads=view.loads + (load_s is not None),
+                last_used_at_ms=self._state.clock.now_ms(),
+                resident_since_s=self._state.clock.now_s(),
+                breaker=CLOSED,
+            ),
+        )
+        took = None if load_s is None else round(load_s, 3)
+        self._say(EventKind.LOADED, "the node confirmed it", transition, load_s=took)
+        self._state.changed()
+
+    def learn_size(self, transition: Transition, taken_mib: int | None) -> None:
+        """What the load just ended was seen to take; None = it could not be measured."""
+        view = self._current(transition)
+        if view is None:
+            return
+        size = learned_mib(view.size_mib, taken_mib, floor=view.out_of_memory)
+        self._state.put_model(
+            transition.node,
+            replace(view, size_mib=self._configured(view.id) or size, out_of_memory=False),
+        )
+        self._state.changed()
+
+    def fail_load(
+        self,
+        transition: Transition,
+        *,
+        reason: str,
+        wedged: bool = False,
+        free_mib: int | None = None,
+    ) -> None:
+        """The load ended without a model.
+
+        Opens the breaker, save for a first lack of memory: that is tried once more, with the
+        model taken to need more than the `free_mib` there were.
+        """
+        view = self._current(transition)
+        if view is None:
+            return
+        self._say(EventKind.LOAD_FAILED, reason, transition)
+        if wedged and not view.wedged:
+            self._say(EventKind.WEDGED, reason, transition)
+        starved = is_out_of_memory(reason)
+        if not starved or view.out_of_memory:
+            view = self._state.failed(transition.node, view, reason, at_once=True)
+        if starved:
+            node = self._state.node(transition.node)
+            total = node.vram_total_mib if node is not None else None
+            floor = floor_mib(view.size_mib, free_mib, total)
+            view = replace(
+                view, out_of_memory=True, size_mib=self._configured(view.id) or floor
+            )
+        self._leave(
+            transition,
+            replace(view, status=ModelStatus.UNLOADED, wedged=view.wedged or wedged),
+        )
+        self._state.changed()
+
+    def withdraw_load(self, transition: Transition, reason: str) -> None:
+        """End a load before the node was asked for it; says nothing against the node."""
+        view = self._current(transition)
+        if view is not None:
+            self._leave(transition, replace(view, status=ModelStatus.UNLOADED))
+            self._say(EventKind.LOAD_ABANDONED, reason, transition)
+            self._state.changed()
+
+    def begin_drain(self, node: NodeName, model: ModelId, reason: str) -> Transition:
+        """Take no new lease for a resident model; what runs goes on."""
+        transition = self._drain(node, model, EventKind.DRAIN, reason)
+        self._state.changed()
+        return transition
+
+    def revive(self, transition: Transition, reason: str, *, spared_s: float = 0.0) -> None:
+        """Let a model that was being drained serve again, and spare it for `spared_s`."""
+        view = self._current(transition)
+        if view is None or view.status is not ModelStatus.DRAINING:
+            return
+        until_s = self._state.clock.now_s() + spared_s if spared_s else 0.0
+        self._leave(
+            transition,
+            replace(view, status=ModelStatus.LOADED, undrainable_until_s=until_s),
+        )
+        self._say(EventKind.REVIVED, reason, transition)
+        self._state.changed()
+
+    def begin_unload(self, transition: Transition) -> bool:
+        """From drained to unloading; False where the model is no longer ours to unload.
+
+        Call it when `FleetState.idle` has returned, with no await between.
+        """
+        view = self._current(transition)
+        if view is None or view.status is not ModelStatus.DRAINING:
+            return False
+        assert not view.in_flight, f"{transition} is in use"
+        self._state.put_model(transition.node, replace(view, status=ModelStatus.UNLOADING))
+        self._say(EventKind.UNLOAD, "drained", transition)
+        self._state.changed()
+        return True
+
+    def end_unload(self, transition: Transition, freed: Freed) -> None:
+        """The node let go of it: one cycle more."""
+        view = self._current(transition)
+        node = self._state.node(transition.node)
+        if view is None or node is None:
+            return
+        if view.size_mib is None and freed.mib and freed.mib > 0:
+            view = replace(view, size_mib=freed.mib)
+        residue = node.residue_mib + (freed.residue_mib or 0)
+        self._state.put(replace(node, cycles=node.cycles + 1, residue_mib=residue))
+        self._leave(
+            transition,
+            replace(view, status=ModelStatus.UNLOADED, resident_since_s=None),
+        )
+        self._say(EventKind.UNLOADED, "the node confirmed it", transition, freed_mib=freed.mib)
+        if freed.residue_mib:
+            self._say(
+                EventKind.LEAK,
+                f"{freed.residue_mib} MiB did not come back",
+                transition,
+                residue_mib=freed.residue_mib,
+            )
+        self._state.changed()
+
+    def fail_unload(self, transition: Transition, reason: str, *, spared_s: float) -> None:
+        """Nobody knows what became of it: unloaded to us until the node says otherwise.
+
+        It is no victim for `spared_s`.
+        """
+        view = self._current(transition)
+        if view is not None:
+            self._leave(
+                transition,
+                replace(
+                    view,
+                    status=ModelStatus.UNLOADED,
+                    resident_since_s=None,
+                    undrainable_until_s=self._state.clock.now_s() + spared_s,
+                ),
+            )
+            self._say(EventKind.UNLOAD_FAILED, reason, transition)
+            self._state.changed()
+
+    def is_current(self, transition: Transition) -> bool:
+        return self._current(transition) is not None
+
+    def _drain(
+        self, node: NodeName, model: ModelId, kind: EventKind, reason: str
+    ) -> Transition:
+        view = self._state.model(node, model)
+        assert view is not None
+        assert view.resident, f"{model} is {view.status} on {node}"
+        transition = self._enter(node, view, ModelStatus.DRAINING)
+        self._say(kind, reason, transition, in_flight=view.in_flight, size_mib=view.size_mib)
+        return transition
+
+    def _enter(self, node: NodeName, view: ModelView, status: ModelStatus) -> Transition:
+        generation = view.generation + 1
+        self._state.put_model(
+            node, replace(view, status=status, reported_loading=False, generation=generation)
+        )
+        return Transition(node, view.id, generation)
+
+    def _leave(self, transition: Transition, view: ModelView) -> None:
+        self._state.put_model(transition.node, view)
+
+    def _current(self, transition: Transition) -> ModelView | None:
+        """The view, unless a newer transition has begun: a late answer must not touch it."""
+        view = self._state.model(transition.node, transition.model)
+        return view if view is not None and view.generation == transition.generation else None
+
+    def _configured(self, model: ModelId) -> int | None:
+        rule = self._state.policy.models.get(model)
+        return rule.size_mib if rule is not None else None
+
+    def _say(
+        self, kind: EventKind, reason: str, transition: Transition, **detail: object
+    ) -> None:
+        self._state.event(kind, reason, transition.node, transition.model, **detail)
