@@ -14,21 +14,27 @@ from aiohttp import web
 from cortex import __version__
 from cortex.config.load import find, load, state_path
 from cortex.config.schema import Config
-from cortex.core.decisions import Load
 from cortex.core.errors import ConfigError
-from cortex.core.ids import ModelId, NodeName
+from cortex.core.ids import NodeName
 from cortex.core.records import EventKind, FleetEvent
-from cortex.fleet.admission import Admission, QueuePolicy
+from cortex.fleet.admission import Admission
 from cortex.fleet.affinity import Affinity
 from cortex.fleet.lifecycle import Lifecycle
-from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
-from cortex.fleet.poller import Poller, PollPolicy
+from cortex.fleet.observations import Observations
+from cortex.fleet.poller import Poller
 from cortex.fleet.state import FleetState
 from cortex.gateway.app import make_app, make_metrics_app
 from cortex.gateway.auth import Keyring
 from cortex.gateway.recent import Recent
 from cortex.gateway.services import Services
 from cortex.node.client import NodeClient
+from cortex.policies import (
+    fleet_policy,
+    lifecycle_policy,
+    needs_restart,
+    poll_policy,
+    queue_policy,
+)
 from cortex.store.store import Store
 from cortex.telemetry import logs, sdnotify
 from cortex.telemetry.clock import SystemClock
@@ -113,6 +119,7 @@ class Daemon:
             await self._build(store)
             async with asyncio.TaskGroup() as self._group:
                 self._loops.append(self._group.create_task(store.run(), name="store"))
+                self._services.lifecycle.start(self._group)
                 self._follow_nodes()
                 runners = await self._listen(stack)
                 self._hear_signals()
@@ -132,36 +139,37 @@ class Daemon:
         self._store = store
         self._journal = Journal(self._metrics, store)
         state = FleetState(
-            _policy(self._config),
+            fleet_policy(self._config),
             clock=self._clock,
             journal=self._journal,
             memory=await store.recall(),
         )
-        self._lifecycle = Lifecycle(
+        lifecycle = Lifecycle(
             state,
             memory=store,
-            clock=self._clock,
-            load_timeout_s=self._config.limits.load_timeout_s,
+            policy=lifecycle_policy(self._config),
             client_of=lambda name: self._clients[name],
             loaded=self._metrics.loaded,
         )
         admission = Admission(
             state,
-            clock=self._clock,
-            policy=_queue_policy(self._config),
-            begin_load=self._begin_load,
+            policy=queue_policy(self._config),
+            begin_load=lifecycle.load,
+            nobody_waits=lifecycle.withdraw,
         )
         poller = Poller(
             state,
             memory=store,
             clock=self._clock,
-            policy=_poll_policy(self._config),
+            policy=poll_policy(self._config),
             observed=self._metrics.polled,
         )
         self._services = Services(
             config=self._config,
             keyring=Keyring(self._config.auth.keys),
             state=state,
+            observations=Observations(state),
+            lifecycle=lifecycle,
             admission=admission,
             affinity=Affinity(),
             poller=poller,
@@ -180,9 +188,6 @@ class Daemon:
                 store_ok=self._store_figures,
             )
         )
-
-    def _begin_load(self, decision: Load) -> None:
-        self._lifecycle.begin(self._group, decision)
 
     def _store_figures(self) -> tuple[bool, int, int]:
         status = self._store.status()
@@ -258,15 +263,15 @@ class Daemon:
             )
             sdnotify.notify("READY=1")
             return
-        fixed = _needs_restart(self._config, fresh)
+        fixed = needs_restart(self._config, fresh)
         self._config = fresh
         services = self._services
         services.config = fresh
         services.keyring = Keyring(fresh.auth.keys)
-        services.admission.policy = _queue_policy(fresh)
-        services.poller.policy = _poll_policy(fresh)
-        self._lifecycle.load_timeout_s = fresh.limits.load_timeout_s
-        services.state.apply(_policy(fresh))
+        services.admission.policy = queue_policy(fresh)
+        services.poller.policy = poll_policy(fresh)
+        services.lifecycle.policy = lifecycle_policy(fresh)
+        services.state.apply(fleet_policy(fresh))
         self._follow_nodes()
         self._journal.record(self._event(EventKind.CONFIG, "reloaded", needs_restart=fixed))
         sdnotify.notify("READY=1", f"STATUS=Serving {len(fresh.nodes)} nodes")
@@ -289,7 +294,7 @@ class Daemon:
             for site in list(runner.sites):
                 await site.stop()
             await runner.cleanup()
-        self._lifecycle.stop()
+        services.lifecycle.stop()
         services.poller.stop()
         for task in self._loops:
             task.cancel()
@@ -309,59 +314,6 @@ class Daemon:
 
     def _event(self, kind: EventKind, reason: str, **detail: object) -> FleetEvent:
         return FleetEvent(at_ms=self._clock.now_ms(), kind=kind, reason=reason, detail=detail)
-
-
-def _policy(config: Config) -> FleetPolicy:
-    aliases = {alias: ModelId(model) for alias, model in config.aliases.items()}
-    aliases |= {
-        alias: ModelId(model_id)
-        for model_id, model in config.models.items()
-        for alias in model.aliases
-    }
-    return FleetPolicy(
-        nodes=tuple(
-            NodePolicy(
-                name=NodeName(node.name),
-                vram_total_mib=node.vram_mb,
-                pinned=frozenset(ModelId(model) for model in node.pinned),
-                max_in_flight=node.max_in_flight or config.limits.max_in_flight_per_node,
-                lifecycle=node.lifecycle,
-            )
-            for node in config.nodes
-        ),
-        models={
-            ModelId(model_id): ModelPolicy(
-                size_mib=model.vram_mb,
-                priority=model.priority,
-                max_in_flight=model.max_in_flight,
-                nodes=None if model.nodes is None else frozenset(map(NodeName, model.nodes)),
-            )
-            for model_id, model in config.models.items()
-        },
-        aliases=aliases,
-        max_in_flight_per_model=config.limits.max_in_flight_per_model,
-        failures_before_down=config.polling.failures_before_down,
-    )
-
-
-def _queue_policy(config: Config) -> QueuePolicy:
-    return QueuePolicy(
-        max_queue=config.limits.max_queue, timeout_s=config.limits.queue_timeout_s
-    )
-
-
-def _poll_policy(config: Config) -> PollPolicy:
-    return PollPolicy(interval_s=config.polling.interval_s, timeout_s=config.polling.timeout_s)
-
-
-def _needs_restart(old: Config, new: Config) -> list[str]:
-    """Keys that a reload cannot change; they are named in the event and stay as they were."""
-    changed = []
-    if old.gateway != new.gateway:
-        changed.append("gateway")
-    if old.state != new.state:
-        changed.append("state")
-    return changed
 
 
 def _loopback(address: str) -> bool:

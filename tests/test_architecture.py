@@ -13,6 +13,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"daemon"},
+    {"policies"},
     {"gateway"},
     {"fleet", "node", "store"},
     {"config", "telemetry", "adminapi"},

@@ -17,6 +17,8 @@ class Verdict(StrEnum):
     """At its in-flight limit."""
     NOT_UP = "not_up"
     DRAINING = "draining"
+    RESTARTING = "restarting"
+    """Being restarted to get its memory back in one piece; it comes back."""
     BREAKER_OPEN = "breaker_open"
     ALREADY_TRIED = "already_tried"
     NOT_ALLOWED = "not_allowed"
@@ -68,6 +70,7 @@ class Considered:
                 | Verdict.WEDGED
                 | Verdict.LIFECYCLE_OFF
                 | Verdict.MOVING
+                | Verdict.RESTARTING
             ):
                 pass
             case _:

@@ -31,6 +31,14 @@ class _Option:
     victims: tuple[ModelView, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """One node that cannot load it now; `until` where it may later."""
+
+    seen: Considered
+    until: Postponed | None = None
+
+
 def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
     """Choose a node to load the model on.
 
@@ -38,36 +46,22 @@ def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
     size, or the node's memory, is unknown): most free first. 3. Where evicting makes it fit:
     the least valuable victims first, then the fewest, then the least memory. Ties go by name.
     """
-    passed: list[Considered] = []
-    options: list[_Option] = []
-    postponed: list[tuple[str, float | None]] = []
-    for node, model in candidates(snapshot, want):
-        if model.status is ModelStatus.LOADED:
-            continue
-        refusal = (
-            _too_small(node, model)
-            or unfit(snapshot, node, want)
-            or _cannot_load(node, model, now_s=now_s)
-        )
-        if refusal is not None:
-            passed.append(refusal)
-            if refusal.verdict is Verdict.MOVING:
-                postponed.append((f"{node.name} is {refusal.detail}", None))
-            continue
-        match _option(snapshot, node, model, want, now_s=now_s):
-            case _Option() as option:
-                options.append(option)
-            case Considered() as seen:
-                passed.append(seen)
-            case (Considered() as seen, Postponed() as until):
-                passed.append(seen)
-                postponed.append((f"{node.name}: {until.reason}", until.recheck_s))
+    looked = [
+        _look(snapshot, node, model, want, now_s=now_s)
+        for node, model in candidates(snapshot, want)
+        if model.status is not ModelStatus.LOADED
+    ]
+    options = [option for option in looked if isinstance(option, _Option)]
+    refused = [refusal for refusal in looked if isinstance(refusal, _Refused)]
+    passed = tuple(refusal.seen for refusal in refused)
     if not options:
+        later = [refusal for refusal in refused if refusal.until is not None]
+        rechecks = [r.until.recheck_s for r in later if r.until and r.until.recheck_s]
         return Placed(
             load=None,
-            considered=tuple(passed),
-            postponed="; ".join(why for why, _ in postponed),
-            recheck_s=min((at for _, at in postponed if at is not None), default=None),
+            considered=passed,
+            postponed="; ".join(f"{r.seen.node}: {r.until.reason}" for r in later if r.until),
+            recheck_s=min(rechecks, default=None),
         )
     best = min(options, key=lambda option: option.cost)
     chosen = replace(best.seen, verdict=Verdict.CHOSEN)
@@ -87,6 +81,21 @@ def never_fits(considered: Iterable[Considered]) -> bool:
     """True when every node that lists the model is too small for it even when empty."""
     verdicts = [seen.verdict for seen in considered if seen.verdict is not Verdict.NOT_ALLOWED]
     return bool(verdicts) and all(verdict is Verdict.TOO_SMALL for verdict in verdicts)
+
+
+def _look(
+    snapshot: FleetSnapshot, node: NodeView, model: ModelView, want: Want, *, now_s: float
+) -> _Option | _Refused:
+    refusal = (
+        _too_small(node, model)
+        or unfit(snapshot, node, want)
+        or _cannot_load(node, model, now_s=now_s)
+    )
+    if refusal is None:
+        return _option(snapshot, node, model, want, now_s=now_s)
+    if refusal.verdict in {Verdict.MOVING, Verdict.RESTARTING}:
+        return _Refused(refusal, Postponed(reason=refusal.detail, recheck_s=None))
+    return _Refused(refusal)
 
 
 def _too_small(node: NodeView, model: ModelView) -> Considered | None:
@@ -125,7 +134,7 @@ def _cannot_load(node: NodeView, model: ModelView, *, now_s: float) -> Considere
 
 def _option(
     snapshot: FleetSnapshot, node: NodeView, model: ModelView, want: Want, *, now_s: float
-) -> _Option | Considered | tuple[Considered, Postponed]:
+) -> _Option | _Refused:
     need, available = model.size_mib, node.available_mib
     known = need is not None and available is not None
     deficit = need - available if need is not None and available is not None else None
@@ -140,9 +149,9 @@ def _option(
             detail = "after unloading " + ", ".join(victim.id for victim in victims)
             return _Option(cost, _seen(node, model, detail=detail), victims)
         case Postponed() as until:
-            return _seen(node, model, Verdict.IN_USE, until.reason), until
+            return _Refused(_seen(node, model, Verdict.IN_USE, until.reason), until)
         case Impossible(reason=reason):
-            return _seen(node, model, Verdict.NO_ROOM, reason)
+            return _Refused(_seen(node, model, Verdict.NO_ROOM, reason))
 
 
 def _seen(

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from cortex.core.decisions import Considered, Serve, Verdict, Want
 from cortex.core.health import NodeHealth
 from cortex.core.ids import NodeName
-from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
+from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView
 
 STICKY_MARGIN = 0.25
 """A warm node may be this share of its capacity busier than the idlest before it is left."""
@@ -25,7 +25,7 @@ def unfit(snapshot: FleetSnapshot, node: NodeView, want: Want) -> Considered | N
     """Why this node may not be given the request at all, whatever it holds; None = it may.
 
     1. The request belongs to another node, or the configuration keeps the model away. 2. It
-    failed this request already. 3. It is draining. 4. It is not up.
+    failed this request already. 3. It is restarting, or draining. 4. It is not up.
     """
     allowed = snapshot.allowed_nodes.get(want.model)
     if (want.only is not None and node.name != want.only) or (
@@ -34,7 +34,11 @@ def unfit(snapshot: FleetSnapshot, node: NodeView, want: Want) -> Considered | N
         return Considered(node=node.name, verdict=Verdict.NOT_ALLOWED)
     if node.name in want.excluded:
         return Considered(node=node.name, verdict=Verdict.ALREADY_TRIED)
-    if node.draining:
+    if node.drains == {Drain.DEFRAG}:
+        return Considered(
+            node=node.name, verdict=Verdict.RESTARTING, detail="restarting to free its memory"
+        )
+    if node.drains:
         return Considered(node=node.name, verdict=Verdict.DRAINING)
     if node.liveness.health is not NodeHealth.UP:
         return Considered(node=node.name, verdict=Verdict.NOT_UP, detail=node.liveness.reason)

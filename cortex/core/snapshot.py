@@ -202,7 +202,7 @@ class FleetSnapshot:
     aliases: Mapping[str, ModelId] = field(default_factory=dict)
     allowed_nodes: Mapping[ModelId, frozenset[NodeName]] = field(default_factory=dict)
     """`[models."ID"] nodes`: where a model may run; absent = anywhere."""
-    eviction: EvictionRules = EvictionRules()
+    eviction: EvictionRules = field(default_factory=EvictionRules)
 
     def resolve(self, name: str) -> ModelId | None:
         """The model that a client-facing name means, or None when nothing here knows it."""

@@ -16,7 +16,11 @@ def why_unload_destroys(version: str | None, *, models: int) -> str:
         return ""
     numbers = _NUMBERS.match(version or "")
     if numbers is None:
-        return "its mistral.rs does not tell its version; before 0.9.1 an unload destroys models"
+        return (
+            "its mistral.rs does not tell its version; before 0.9.1 an unload destroys models"
+        )
     if tuple(map(int, numbers.groups())) < FIRST_SAFE_UNLOAD:
-        return f"mistral.rs {version} destroys models on unload; 0.9.1 is the first that does not"
+        return (
+            f"mistral.rs {version} destroys models on unload; 0.9.1 is the first that does not"
+        )
     return ""

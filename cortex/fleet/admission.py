@@ -1,6 +1,7 @@
 """Admission: from a wanted model to a lease, through a bounded queue per model with a deadline."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -10,7 +11,6 @@ from cortex.core.ids import ModelId
 from cortex.core.pace import Pace
 from cortex.core.plan import RETRY_AFTER_S, plan
 from cortex.fleet.fairqueue import FairQueue
-from cortex.fleet.ports import Clock
 from cortex.fleet.state import FleetState, Lease
 
 NOBODY: frozenset[ModelId] = frozenset()
@@ -54,13 +54,11 @@ class Admission:
         self,
         state: FleetState,
         *,
-        clock: Clock,
         policy: QueuePolicy,
         begin_load: Callable[[Load], None],
         nobody_waits: Callable[[ModelId], None] = lambda _: None,
     ) -> None:
         self._state = state
-        self._clock = clock
         self.policy = policy
         self._begin_load = begin_load
         #: Told when the last request that waited for a model went away unserved.
@@ -108,13 +106,13 @@ class Admission:
         return plan(
             self._state.snapshot(),
             replace(want, seniors=frozenset(self._queues) - {want.model}),
-            now_s=self._clock.now_s(),
+            now_s=self._state.clock.now_s(),
         )
 
     def _decide(self, want: Want) -> Decision:
         if self._closed is not None:
             raise CapacityError(self._closed, code="draining", retry_after_s=RETRY_AFTER_S)
-        decision = plan(self._state.snapshot(), want, now_s=self._clock.now_s())
+        decision = plan(self._state.snapshot(), want, now_s=self._state.clock.now_s())
         if isinstance(decision, Reject):
             raise CapacityError(
                 decision.reason, code=decision.code, retry_after_s=decision.retry_after_s
@@ -125,7 +123,7 @@ class Admission:
         queue = self._queues.setdefault(want.model, _Queue())
         if queue and len(queue) >= self.policy.max_queue:
             self._make_place(queue, want, client)
-        began_s = self._clock.now_s()
+        began_s = self._state.clock.now_s()
         waiter = _Waiter(client, began_s if want.since_s is None else want.since_s)
         queue.add(waiter)
         served = False
@@ -142,7 +140,7 @@ class Admission:
             ) from exc
         finally:
             self._leave(want.model, queue, waiter, served=served)
-        waited_s = self._clock.now_s() - began_s
+        waited_s = self._state.clock.now_s() - began_s
         return Admitted(
             lease, queue_s=max(0.0, waited_s - load_wait_s), load_wait_s=load_wait_s
         )
@@ -174,23 +172,18 @@ class Admission:
             waiter.turn.clear()
             if waiter.displaced:
                 raise self._queue_full(want, len(queue))
-            recheck_s: float | None = None
-            loading = False
+            decision: Decision | None = None
             if queue.head is waiter or self._closed is not None:
-                match self._decide(self._with_seniority(want, queue)):
-                    case Serve(node=node, model=model):
-                        return self._state.lease(node, model), load_wait_s
-                    case Load() as decision:
-                        self._begin_load(decision)
-                        loading = True
-                    case Wait(loading=loading, recheck_s=recheck_s):
-                        pass
-                    case Reject():
-                        raise AssertionError("_decide raises it")
-            paused_s = self._clock.now_s()
-            await _set_or_due(waiter.turn, None if recheck_s is None else recheck_s - paused_s)
-            if loading:
-                load_wait_s += self._clock.now_s() - paused_s
+                decision = self._decide(self._with_seniority(want, queue))
+            if isinstance(decision, Serve):
+                return self._state.lease(decision.node, decision.model), load_wait_s
+            if isinstance(decision, Load):
+                self._begin_load(decision)
+            waits = decision if isinstance(decision, Wait) else None
+            recheck_s = waits.recheck_s if waits else None
+            paused_s = await self._pause(waiter.turn, recheck_s)
+            if isinstance(decision, Load) or (waits and waits.loading):
+                load_wait_s += paused_s
 
     def _with_seniority(self, want: Want, queue: _Queue) -> Want:
         """The want as the queue's oldest request has it, and what still older ones wait for."""
@@ -211,7 +204,7 @@ class Admission:
         queue.leave(waiter, served=served)
         pace = self._paces.get(model, Pace())
         if served:
-            pace = pace.served(self._clock.now_s())
+            pace = pace.served(self._state.clock.now_s())
         if not queue:
             pace = pace.emptied()
             if self._queues.get(model) is queue:
@@ -227,22 +220,23 @@ class Admission:
         decision = plan(
             self._state.snapshot(),
             replace(want, excluded=frozenset()),
-            now_s=self._clock.now_s(),
+            now_s=self._state.clock.now_s(),
         )
         load_s = decision.load_eta_s if isinstance(decision, Wait) else None
         queue_s = self._paces.get(want.model, Pace()).wait_s(self.depth(want.model))
         known = [seconds for seconds in (load_s, queue_s) if seconds is not None]
         return max(1.0, sum(known)) if known else RETRY_AFTER_S
 
+    async def _pause(self, turn: asyncio.Event, recheck_s: float | None) -> float:
+        """Wait for the turn, but not beyond `recheck_s`; returns for how long."""
+        began_s = self._state.clock.now_s()
+        after_s = None if recheck_s is None else max(0.0, recheck_s - began_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(after_s):
+                await turn.wait()
+        return self._state.clock.now_s() - began_s
+
     def _wake_heads(self) -> None:
         for queue in self._queues.values():
             if queue:
                 queue.head.turn.set()
-
-
-async def _set_or_due(event: asyncio.Event, after_s: float | None) -> None:
-    try:
-        async with asyncio.timeout(after_s if after_s is None else max(0.0, after_s)):
-            await event.wait()
-    except TimeoutError:
-        pass

@@ -18,7 +18,7 @@ from cortex.core.ids import ModelId, NodeName
 from cortex.core.snapshot import Drain
 from cortex.fleet.loading import LoadFailedError, bring_in
 from cortex.fleet.observations import Observations
-from cortex.fleet.ports import Clock, FleetMemory, NodeControl
+from cortex.fleet.ports import FleetMemory, NodeControl
 from cortex.fleet.recollection import node_record, residency_record
 from cortex.fleet.state import FleetState
 from cortex.fleet.transitions import Freed, Transition, Transitions
@@ -61,20 +61,16 @@ class Lifecycle:
         state: FleetState,
         *,
         memory: FleetMemory,
-        clock: Clock,
         policy: LifecyclePolicy,
         client_of: Callable[[NodeName], NodeControl],
-        kick: Callable[[NodeName], None],
         loaded: Callable[[NodeName, ModelId, float], None] = lambda *_: None,
     ) -> None:
         self._state = state
         self._transitions = Transitions(state)
         self._observations = Observations(state)
         self._memory = memory
-        self._clock = clock
         self.policy = policy
         self._client_of = client_of
-        self._kick = kick
         self._loaded = loaded
         self._group: asyncio.TaskGroup
         self._tasks: dict[asyncio.Task[None], _Job] = {}
@@ -143,7 +139,7 @@ class Lifecycle:
             await self._make_room(job, victims, node)
             free_mib = await self._measure(transition.node, node)
             self._check_room(transition)
-            began_s = self._clock.now_s()
+            began_s = self._state.clock.now_s()
             async with asyncio.timeout(self.policy.load_timeout_s):
                 ours = await bring_in(node, transition.model)
         except _WithdrawnError as exc:
@@ -157,7 +153,7 @@ class Lifecycle:
                 transition, reason=exc.message, wedged=wedged, free_mib=free_mib
             )
         else:
-            took_s = self._clock.now_s() - began_s if ours else None
+            took_s = self._state.clock.now_s() - began_s if ours else None
             self._transitions.end_load(transition, load_s=took_s)
             if took_s is not None:
                 self._loaded(transition.node, transition.model, took_s)
@@ -216,7 +212,6 @@ class Lifecycle:
             freed = await take_out(node, victim.model, view.size_mib)
         except UnloadFailedError as exc:
             self._transitions.fail_unload(victim, exc.message, spared_s=CANNOT_UNLOAD_S)
-            self._kick(victim.node)
             return False
         self._transitions.end_unload(victim, freed)
         await self._keep(victim)

@@ -35,9 +35,7 @@ class Observations:
         )
         if restarted:
             state.event(EventKind.NODE_RESTARTED, "its process start changed", name)
-            node = replace(
-                node, cycles=0, residue_mib=0, restarted_at_ms=state.clock.now_ms()
-            )
+            node = replace(node, cycles=0, residue_mib=0, restarted_at_ms=state.clock.now_ms())
         models = {
             model: self._listed(node, model, status, listing, restarted=restarted)
             for model, status in listing.models.items()
@@ -113,9 +111,7 @@ class Observations:
         view = self._state.model(name, model)
         if view is not None and view.status is ModelStatus.LOADED:
             loading = status is ModelStatus.LOADING
-            self._state.put_model(
-                name, replace(view, status=status, reported_loading=loading)
-            )
+            self._state.put_model(name, replace(view, status=status, reported_loading=loading))
             self._state.changed()
 
     def _listed(

@@ -162,12 +162,12 @@ def _blame(svc: Services, node: NodeName, model: ModelId, error: NodeError) -> s
         if fault.blame is Blame.STALE:
             loading = fault.code == "model_reloading"
             status = ModelStatus.LOADING if loading else ModelStatus.UNLOADED
-            svc.state.contradicted(node, model, status)
+            svc.observations.contradicted(node, model, status)
             svc.poller.kick(node)
             return None
         return fault.message
     if error.code == "node_unreachable":
-        svc.state.refused(node, error.message)
+        svc.observations.refused(node, error.message)
         svc.poller.kick(node)
     return error.message
 

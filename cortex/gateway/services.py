@@ -10,6 +10,8 @@ from cortex.core.ids import NodeName
 from cortex.core.records import RequestRecord
 from cortex.fleet.admission import Admission
 from cortex.fleet.affinity import Affinity
+from cortex.fleet.lifecycle import Lifecycle
+from cortex.fleet.observations import Observations
 from cortex.fleet.poller import Poller
 from cortex.fleet.state import FleetState
 from cortex.gateway.auth import Caller, Keyring
@@ -23,6 +25,8 @@ class Services:
     config: Config
     keyring: Keyring
     state: FleetState
+    observations: Observations
+    lifecycle: Lifecycle
     admission: Admission
     affinity: Affinity
     poller: Poller

@@ -1,0 +1,76 @@
+"""From the configuration to what each part of the fleet needs of it: pure."""
+
+from cortex.config.schema import Config
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.snapshot import EvictionRules, Strategy
+from cortex.fleet.admission import QueuePolicy
+from cortex.fleet.lifecycle import LifecyclePolicy
+from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
+from cortex.fleet.poller import PollPolicy
+
+
+def fleet_policy(config: Config) -> FleetPolicy:
+    aliases = {alias: ModelId(model) for alias, model in config.aliases.items()}
+    aliases |= {
+        alias: ModelId(model_id)
+        for model_id, model in config.models.items()
+        for alias in model.aliases
+    }
+    return FleetPolicy(
+        nodes=tuple(
+            NodePolicy(
+                name=NodeName(node.name),
+                vram_total_mib=node.vram_mb,
+                pinned=frozenset(ModelId(model) for model in node.pinned),
+                max_in_flight=node.max_in_flight or config.limits.max_in_flight_per_node,
+                lifecycle=node.lifecycle,
+            )
+            for node in config.nodes
+        ),
+        models={
+            ModelId(model_id): ModelPolicy(
+                size_mib=model.vram_mb,
+                priority=model.priority,
+                max_in_flight=model.max_in_flight,
+                nodes=None if model.nodes is None else frozenset(map(NodeName, model.nodes)),
+                idle_unload_s=model.idle_unload_s,
+            )
+            for model_id, model in config.models.items()
+        },
+        aliases=aliases,
+        max_in_flight_per_model=config.limits.max_in_flight_per_model,
+        failures_before_down=config.polling.failures_before_down,
+        eviction=EvictionRules(
+            strategy=Strategy(config.eviction.strategy),
+            min_residency_s=config.eviction.min_residency_s,
+        ),
+        idle_unload_s=config.eviction.idle_unload_s,
+        defrag_after_cycles=config.eviction.defrag_after_cycles,
+    )
+
+
+def queue_policy(config: Config) -> QueuePolicy:
+    return QueuePolicy(
+        max_queue=config.limits.max_queue, timeout_s=config.limits.queue_timeout_s
+    )
+
+
+def poll_policy(config: Config) -> PollPolicy:
+    return PollPolicy(interval_s=config.polling.interval_s, timeout_s=config.polling.timeout_s)
+
+
+def lifecycle_policy(config: Config) -> LifecyclePolicy:
+    return LifecyclePolicy(
+        load_timeout_s=config.limits.load_timeout_s,
+        drain_timeout_s=config.limits.drain_timeout_s,
+    )
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """Keys that a reload cannot change; they are named in the event and stay as they were."""
+    changed = []
+    if old.gateway != new.gateway:
+        changed.append("gateway")
+    if old.state != new.state:
+        changed.append("state")
+    return changed
