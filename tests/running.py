@@ -7,22 +7,29 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
+from multidict import CIMultiDictProxy
 
 from cortex.config.load import load
 from cortex.daemon import Daemon
-from cortex.devnode.node import Node
 
 START_S = 10.0
 STOP_S = 15.0
 
 
+class Node(Protocol):
+    """All that a gateway needs of a node: an address."""
+
+    @property
+    def url(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Reply:
     status: int
-    headers: dict[str, str]
+    headers: CIMultiDictProxy[str]
     body: bytes
 
     @property
@@ -55,7 +62,7 @@ class Running:
 
     async def send(self, method: str, path: str, **kwargs: Any) -> Reply:
         async with self.http.request(method, self.url + path, **kwargs) as response:
-            return Reply(response.status, dict(response.headers), await response.read())
+            return Reply(response.status, response.headers, await response.read())
 
     async def get(self, path: str, **kwargs: Any) -> Reply:
         return await self.send("GET", path, **kwargs)
@@ -86,6 +93,7 @@ class Running:
         return list((await self.get("/cortex/v1/history", params=query)).json["rows"])
 
     async def flushed(self) -> None:
+        await self.daemon._store._flush()  # now, instead of at the next quarter of a second
         await until(lambda: self.daemon._store.status().queued_rows == 0, "rows to be written")
 
 

@@ -63,7 +63,8 @@ _RULES = (
         r"out of memory|OUT_OF_MEMORY|CUDA_ERROR|not contiguous", Blame.NODE, 502, "node_error"
     ),
     _rule(
-        r"prompt.*(too long|exceed)|context (length|window)|maximum (context|sequence)",
+        r"prompt.*(too long|exceed|length is greater)|context (length|window)"
+        r"|maximum (context|sequence)",
         Blame.CALLER,
         400,
         "context_length_exceeded",

@@ -19,8 +19,10 @@ _FINISHED = re.compile(
     rb'"finish_reason"\s*:\s*"|"type"\s*:\s*"response\.(?:completed|incomplete|failed)"'
 )
 _RESPONSE_ID = re.compile(rb'"id"\s*:\s*"(resp_[A-Za-z0-9_-]{1,128})"')
-_PREFIX = b"data: x"
-"""As long as the shortest head by which a data line can be judged."""
+_BAD_HEADS = (b'data:{"error"', b"event:error")
+"""What tells an error from data, blanks left out."""
+HELD_BYTES = 32
+"""Longest start of a line that is held back until it can be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,8 @@ class Watch:
     def see(self, chunk: bytes) -> bytes | Fault:
         """Look at a chunk; returns what may be relayed of it now, nearly always the chunk itself.
 
-        A line that would be an error message but is cut before it can be told from data (at most
-        six bytes) is held back until the next chunk.
+        The start of a line that may yet become an error message is held back until the next
+        chunk tells.
         """
         if not self.sse:
             self.real = True
@@ -90,7 +92,7 @@ class Watch:
         line = data.rfind(b"\n") + 1
         rest = data[line:]
         starts_line = line > 0 or not mid_line
-        if rest and starts_line and len(rest) < len(_PREFIX) and _ambiguous(rest):
+        if rest and starts_line and _ambiguous(rest):
             self._carry, data = rest, data[:line]
         self.real = bool(data.strip()) if mid_line else b"data:" in data
         if data:
@@ -148,7 +150,10 @@ class Watch:
 
 def _ambiguous(rest: bytes) -> bool:
     """Could `rest`, the start of a line, still become a line that is an error?"""
-    return b"data: ".startswith(rest[:6]) or b"event: e".startswith(rest)
+    if len(rest) > HELD_BYTES:
+        return False
+    squeezed = rest.replace(b" ", b"")
+    return any(head.startswith(squeezed) for head in _BAD_HEADS)
 
 
 def _message(event: bytes) -> str:

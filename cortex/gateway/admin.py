@@ -130,7 +130,7 @@ async def _body(request: web.Request, shape: type[_Q]) -> _Q:
         return shape.model_validate(json.loads(await request.read()))
     except ValidationError as exc:
         raise _invalid(exc) from exc
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise RequestError("the body is not valid JSON", code="invalid_json") from exc
 
 

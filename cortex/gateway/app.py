@@ -113,6 +113,8 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
         response.headers.setdefault("x-request-id", request_id)
     if request.app[SERVICES].draining:
         response.force_close()
+        # aiohttp has made up its mind about this header by now.
+        response.headers["Connection"] = "close"
 
 
 def _request_id(request: web.Request) -> RequestId:

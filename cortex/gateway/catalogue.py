@@ -74,7 +74,7 @@ def _entry(snapshot: FleetSnapshot, model: ModelId, created: int) -> dict[str, o
 
 
 def _anthropic_page(request: web.Request, svc: Services) -> dict[str, object]:
-    """One page, by `limit`, `after_id` and `before_id`."""
+    """One page, by `limit`, and `after_id` or `before_id`: then the page that ends there."""
     entries = [_anthropic(entry) for entry in _entries(svc)]
     ids = [entry["id"] for entry in entries]
     try:
@@ -86,12 +86,14 @@ def _anthropic_page(request: web.Request, svc: Services) -> dict[str, object]:
     start, end = 0, len(entries)
     if (after := request.query.get("after_id")) in ids:
         start = ids.index(after) + 1
-    if (before := request.query.get("before_id")) in ids:
+    backwards = (before := request.query.get("before_id")) in ids
+    if backwards:
         end = ids.index(before)
-    page = entries[start:end][:limit]
+    found = entries[start:end]
+    page = found[-limit:] if backwards else found[:limit]
     return {
         "data": page,
-        "has_more": start + len(page) < end,
+        "has_more": len(page) < len(found),
         "first_id": page[0]["id"] if page else None,
         "last_id": page[-1]["id"] if page else None,
     }

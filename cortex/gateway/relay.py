@@ -8,7 +8,12 @@ from typing import Self
 
 from aiohttp import web
 
-from cortex.core.errors import CortexError, NodeTimeoutError, NodeTruncatedError
+from cortex.core.errors import (
+    CortexError,
+    NodeProtocolError,
+    NodeTimeoutError,
+    NodeTruncatedError,
+)
 from cortex.core.nodefaults import classify, classify_event
 from cortex.core.stream import Fault, Watch
 from cortex.gateway.errors import ClientStalledError, NodeFaultError, error_event
@@ -143,10 +148,14 @@ async def _first_bytes(answer: Answer) -> tuple[Watch, bytes | Fault]:
 
     Raises:
         NodeFaultError: The node refused, by status or by its first event.
+        NodeProtocolError: The node redirected.
     """
     if answer.status >= 400:
         body = await answer.read_at_most(ERROR_BODY_BYTES)
         raise NodeFaultError(answer.node, classify(answer.status, body))
+    if answer.status >= 300:
+        # No node redirects, and its address is nothing a client should be sent to.
+        raise NodeProtocolError(f"the node answered HTTP {answer.status}")
     content_type = answer.headers.get("Content-Type", "")
     watch = Watch(sse=content_type.startswith("text/event-stream"))
     first = watch.see(await answer.read_some())

@@ -6,11 +6,13 @@ calls are the caller's; inference is bounded by the gap between bytes, which the
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 import aiohttp
+from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from cortex.core.errors import (
@@ -53,6 +55,7 @@ class Upstream:
 
         Raises:
             NodeUnreachableError: The connection broke, or the body ended short of its length.
+            NodeProtocolError: The chunked encoding is broken.
         """
         try:
             return await self._response.content.readany()
@@ -60,6 +63,8 @@ class Upstream:
             raise NodeUnreachableError(f"{self.node}: connection lost: {_why(exc)}") from exc
         except OSError as exc:
             raise NodeUnreachableError(f"{self.node}: connection lost: {exc.strerror}") from exc
+        except HttpProcessingError as exc:
+            raise NodeProtocolError(f"{self.node}: broken encoding of the body") from exc
 
     async def read_at_most(self, limit_bytes: int) -> bytes:
         """The whole body, or its first `limit_bytes`."""
@@ -196,7 +201,13 @@ class NodeClient:
 def _why(exc: BaseException) -> str:
     """A short cause without the URL, which is nobody's business outside the log."""
     if isinstance(exc, aiohttp.ClientConnectorError):
-        return exc.os_error.strerror or "cannot connect"
+        number = exc.os_error.errno
+        # The text of a failed connect names the address; a failed lookup has no positive number.
+        named = os.strerror(number) if number and number > 0 else exc.os_error.strerror
+        return named or "cannot connect"
     if isinstance(exc, aiohttp.ServerDisconnectedError):
         return "closed the connection"
+    if isinstance(exc, aiohttp.ClientResponseError):
+        # Its text names the URL.
+        return exc.message.partition("\n")[0].rstrip(":")[:120] or "not HTTP"
     return str(exc).splitlines()[0][:120] if str(exc) else type(exc).__name__

@@ -36,15 +36,12 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class _PerRequest:
     """The children of one (route, model, node), looked up once."""
 
-    __slots__ = ("cached", "completion", "duration", "prompt", "rate", "ttft")
+    __slots__ = ("duration", "rate", "ttft")
 
     def __init__(self, metrics: "Metrics", route: str, model: str, node: str) -> None:
         self.duration = metrics.duration_s.labels(route, model, node)
         self.ttft = metrics.ttft_s.labels(route, model, node)
         self.rate = metrics.tokens_per_s.labels(model, node)
-        self.prompt = metrics.prompt_tokens.labels(model, node)
-        self.completion = metrics.completion_tokens.labels(model, node)
-        self.cached = metrics.cached_tokens.labels(model, node)
 
 
 class Metrics:
@@ -152,12 +149,14 @@ class Metrics:
             child.ttft.observe(record.ttft_ms / 1000)
         if record.tokens_per_s is not None:
             child.rate.observe(record.tokens_per_s)
-        if record.prompt_tokens is not None:
-            child.prompt.inc(record.prompt_tokens)
-        if record.completion_tokens is not None:
-            child.completion.inc(record.completion_tokens)
-        if record.cached_tokens is not None:
-            child.cached.inc(record.cached_tokens)
+        for counted, tokens in (
+            (self.prompt_tokens, record.prompt_tokens),
+            (self.completion_tokens, record.completion_tokens),
+            (self.cached_tokens, record.cached_tokens),
+        ):
+            # Looked up only now: a child that exists shows as 0, and unreported is not 0.
+            if tokens is not None:
+                counted.labels(*key[1:]).inc(tokens)
         self._rarer(record)
 
     def _rarer(self, record: RequestRecord) -> None:

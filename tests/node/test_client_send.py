@@ -1,0 +1,185 @@
+"""Inference through the client: bytes both ways, and the connection's fate."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from cortex.core.errors import NodeProtocolError, NodeUnreachableError
+from tests.node.rawnode import (
+    LAST_CHUNK,
+    STREAM_HEAD,
+    Got,
+    RawNode,
+    chunk,
+    hang_up,
+    head,
+    saying,
+    whole,
+)
+from tests.node.test_client import Said, client_of
+from tests.running import until
+
+CHAT = "/v1/chat/completions"
+
+
+@pytest.mark.parametrize("parts", [(b'{"a":1}',), (b'{"a"', b":", b"1}"), (b"",)])
+async def test_a_body_is_sent_with_its_length_and_nothing_is_added(
+    parts: tuple[bytes, ...],
+) -> None:
+    async with RawNode() as node, client_of(node.url) as client:
+        for _ in range(2):
+            headers = {"Content-Type": "application/json", "x-request-id": "r1"}
+            async with client.send("POST", CHAT, headers, Said(*parts)) as answer:
+                assert (answer.status, answer.node) == (200, "n0")
+                assert await answer.read_at_most(100) == b"{}"
+        for got in node.got:
+            assert (got.method, got.path, got.body) == ("POST", CHAT, b"".join(parts))
+            assert {name.lower() for name in got.headers} == {
+                "host",
+                "content-type",
+                "content-length",
+                "x-request-id",
+            }
+
+
+async def test_the_nodes_key_replaces_any_other() -> None:
+    async with RawNode() as node, client_of(node.url, api_key="k1") as client:
+        async with client.send("GET", "/x", {"authorization": "Bearer mine"}, None):
+            pass
+        assert node.got[0].headers.getall("Authorization") == ["Bearer k1"]
+
+
+async def test_an_answer_is_read_as_it_comes_and_compressed_ones_stay_so() -> None:
+    body = b"\x1f\x8b not really gzip"
+    node = RawNode(answer=saying(whole(body, Content_Encoding="gzip")))
+    async with node, client_of(node.url) as client:
+        async with client.send("GET", "/x", {}, None) as answer:
+            assert await answer.read_at_most(5) == body[:5]
+        async with client.send("GET", "/x", {}, None) as answer:
+            assert answer.headers["content-encoding"] == "gzip"
+            assert await answer.read_some() == body
+            assert await answer.read_some() == b""
+
+
+async def test_leaving_an_answer_early_cuts_the_connection() -> None:
+    async def endless(_: Got, writer: asyncio.StreamWriter) -> None:
+        writer.write(STREAM_HEAD)
+        while True:
+            writer.write(chunk(b"data: {}\n\n"))
+            await writer.drain()
+            await asyncio.sleep(0.001)
+
+    async with RawNode(answer=endless) as node, client_of(node.url) as client:
+        async with client.send("POST", CHAT, {}, Said(b"{}")) as answer:
+            assert await answer.read_some()
+            assert node.closed == 0
+        await until(lambda: node.closed == 1, "the node to notice")
+
+
+async def test_an_answer_read_to_its_end_gives_the_connection_back() -> None:
+    node = RawNode(answer=saying(STREAM_HEAD, chunk(b"data: {}\n\n"), LAST_CHUNK))
+    async with node, client_of(node.url) as client:
+        for _ in range(3):
+            async with client.send("POST", CHAT, {}, Said(b"{}")) as answer:
+                while await answer.read_some():
+                    pass
+        assert node.connections == 1
+
+
+async def test_a_node_that_hangs_up_instead_of_answering_is_unreachable() -> None:
+    async with RawNode(answer=hang_up) as node, client_of(node.url) as client:
+        with pytest.raises(NodeUnreachableError) as caught:
+            async with client.send("POST", CHAT, {}, Said(b"{}")):
+                raise AssertionError("there is no answer")
+        assert caught.value.message.startswith("n0: ")
+        # A request is never sent twice by the client itself.
+        assert len(node.got) == 1
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        head(Content_Length="100") + b"abc",
+        head(Transfer_Encoding="chunked") + chunk(b"abc"),
+        head(Transfer_Encoding="chunked") + chunk(b"abc") + b"5\r\nab",
+    ],
+    ids=["short of its length", "without a last chunk", "in a chunk"],
+)
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_body_that_breaks_off_is_an_error_and_no_end(start: bytes, reset: bool) -> None:
+    async def cut(_: Got, writer: asyncio.StreamWriter) -> None:
+        writer.write(start)
+        await read.wait()
+        if reset:
+            writer.transport.abort()
+        else:
+            writer.close()
+
+    read = asyncio.Event()
+    async with (
+        RawNode(answer=cut) as node,
+        client_of(node.url) as client,
+        client.send("POST", CHAT, {}, Said(b"{}")) as answer,
+    ):
+        assert (await answer.read_some()).startswith(b"a")
+        read.set()
+        with pytest.raises(NodeUnreachableError, match="n0: connection lost"):
+            await answer.read_at_most(1 << 20)
+
+
+async def test_an_answer_that_is_not_http_is_a_protocol_error() -> None:
+    node = RawNode(answer=saying(b"garbage\r\n\r\n"))
+    async with node, client_of(node.url) as client:
+        with pytest.raises(NodeProtocolError) as caught:
+            async with client.send("GET", "/x", {}, None):
+                pass
+        assert "http://" not in caught.value.message
+
+
+async def test_redirects_and_cookies_are_not_followed() -> None:
+    moved = head("302 Found", Location="/y", Set_Cookie="a=b; Path=/", Content_Length="0")
+    async with RawNode(answer=saying(moved)) as node, client_of(node.url) as client:
+        for _ in range(2):
+            async with client.send("POST", "/x", {}, Said(b"{}")) as answer:
+                assert answer.status == 302
+        assert [got.path for got in node.got] == ["/x", "/x"]
+        assert "Cookie" not in node.got[1].headers
+
+
+async def test_a_slow_reader_holds_the_node_back() -> None:
+    sent = 0
+
+    async def flood(_: Got, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(head(Content_Length=str(1 << 30)))
+        while True:
+            writer.write(bytes(1 << 16))
+            await writer.drain()
+            sent += 1 << 16
+
+    async with (
+        RawNode(answer=flood) as node,
+        client_of(node.url) as client,
+        client.send("GET", "/x", {}, None) as answer,
+    ):
+        held = -1
+        while held != sent:
+            held = sent
+            await asyncio.sleep(0.05)
+        assert 0 < held < 32 << 20
+        # What is read comes in pieces of about the buffer's size.
+        assert 0 < len(await answer.read_some()) <= 1 << 20
+
+
+async def test_a_body_that_fails_on_its_way_is_not_taken_for_the_nodes_failure() -> None:
+    class Broken(Said):
+        async def _iterate(self) -> AsyncIterator[bytes]:
+            yield b"{"
+            raise KeyError("a bug")
+
+    async with RawNode() as node, client_of(node.url) as client:
+        with pytest.raises((NodeUnreachableError, KeyError)):
+            async with client.send("POST", CHAT, {}, Broken(b"{", b"}")):
+                pass
+        assert node.got == []
