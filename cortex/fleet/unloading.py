@@ -17,7 +17,9 @@ UNLOAD_TIMEOUT_S = 30.0
 """Deadline of the unload call; the node answers before the memory is free."""
 VERIFY_S = 10.0
 """Longest wait for the memory to come back."""
-VERIFY_INTERVAL_S = 0.25
+FIRST_PAUSE_S = 0.05
+"""Before the second reading; doubles up to `MAX_PAUSE_S`, for a reading costs the node something."""
+MAX_PAUSE_S = 0.5
 INFO_TIMEOUT_S = 10.0
 """Deadline of one reading: the node may start a subprocess for it."""
 
@@ -69,7 +71,7 @@ async def _verify(node: NodeControl, size_mib: int | None, before_mib: int | Non
     if before_mib is None:
         return Freed()
     last_mib = before_mib
-    steady = False
+    pause_s = FIRST_PAUSE_S
     try:
         async with asyncio.timeout(VERIFY_S):
             while True:
@@ -80,7 +82,8 @@ async def _verify(node: NodeControl, size_mib: int | None, before_mib: int | Non
                 last_mib = info.free_mib
                 if is_returned(size_mib, before_mib, last_mib) or (size_mib is None and steady):
                     return Freed(mib=last_mib - before_mib)
-                await asyncio.sleep(VERIFY_INTERVAL_S)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, MAX_PAUSE_S)
     except TimeoutError:
         freed_mib = last_mib - before_mib
         left_mib = None if size_mib is None else residue_mib(size_mib, before_mib, last_mib)

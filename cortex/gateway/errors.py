@@ -44,6 +44,7 @@ STATUS = {
     "node_truncated": 502,
     "node_interrupted": 502,
     "load_failed": 502,
+    "unload_failed": 502,
     "node_timeout": 504,
     # The client stopped reading.
     "client_stalled": 408,
