@@ -52,6 +52,8 @@ class NodeStatus(Body):
     """up, suspect, down, unknown."""
     reason: str = ""
     draining: bool = False
+    drains: list[str] = []
+    """Why it is draining: request, defrag, removed."""
     version: str | None = None
     vram_total_mib: int | None = None
     vram_used_mib: int | None = None
@@ -61,8 +63,15 @@ class NodeStatus(Body):
     cycles: int = 0
     defrag_after_cycles: int = 0
     defrag_due: bool = False
+    defrag_reason: str = ""
+    residue_mib: int = 0
+    """What unloads since the last restart did not give back."""
+    agent_age_s: float | None = None
+    """Since the last report of its agent; None = it has none."""
     may_load: bool = True
     no_load_reason: str = ""
+    may_unload: bool = True
+    no_unload_reason: str = ""
     last_poll_age_s: float | None = None
     models: list[ModelOnNode] = []
 
@@ -211,6 +220,56 @@ class ModelStatusBody(Body):
     """Answer of pin and unpin: the model on every node that lists it."""
 
     models: list[ModelOnNode] = []
+
+
+class LoadBody(Body):
+    """`POST /cortex/v1/models/load` and `/unload`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str
+    node: str | None = None
+    """None = wherever it fits, or wherever it is."""
+
+
+class NodeChange(Body):
+    """Answer of `POST /cortex/v1/nodes/{name}/{drain,undrain,defrag}`."""
+
+    node: str
+    draining: bool
+    in_flight: int
+    detail: str = ""
+
+
+class ConsideredBody(Body):
+    """One node that was looked at for a request."""
+
+    node: str
+    verdict: str
+    text: str
+    need_mib: int | None = None
+    available_mib: int | None = None
+    total_mib: int | None = None
+    in_flight: int = 0
+    limit: int | None = None
+
+
+class ExplainBody(Body):
+    """`GET /cortex/v1/explain?model=…`: what would be done with a request that came now."""
+
+    model: str
+    decision: str
+    """serve, load, wait or reject."""
+    reason: str
+    node: str | None = None
+    evict: list[str] = []
+    code: str | None = None
+    """The error code of a reject."""
+    load_eta_s: float | None = None
+    retry_after_s: float | None = None
+    recheck_after_s: float | None = None
+    """When the answer may be another even if nothing changes."""
+    considered: list[ConsideredBody] = []
 
 
 class GpuReading(Body):

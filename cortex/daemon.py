@@ -6,7 +6,7 @@ import logging
 import resource
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 
 from aiohttp import web
@@ -19,8 +19,12 @@ from cortex.core.ids import NodeName
 from cortex.core.records import EventKind, FleetEvent
 from cortex.fleet.admission import Admission
 from cortex.fleet.affinity import Affinity
+from cortex.fleet.agents import Agents
+from cortex.fleet.defrag import Defrag
+from cortex.fleet.keeper import Keeper
 from cortex.fleet.lifecycle import Lifecycle
 from cortex.fleet.observations import Observations
+from cortex.fleet.operations import Operations
 from cortex.fleet.poller import Poller
 from cortex.fleet.state import FleetState
 from cortex.gateway.app import make_app, make_metrics_app
@@ -29,6 +33,7 @@ from cortex.gateway.recent import Recent
 from cortex.gateway.services import Services
 from cortex.node.client import NodeClient
 from cortex.policies import (
+    agent_token,
     fleet_policy,
     lifecycle_policy,
     needs_restart,
@@ -118,15 +123,15 @@ class Daemon:
             stack.push_async_callback(self._close_clients)
             await self._build(store)
             async with asyncio.TaskGroup() as self._group:
-                self._loops.append(self._group.create_task(store.run(), name="store"))
                 self._services.lifecycle.start(self._group)
+                self._loop("store", store.run())
+                self._loop("keeper", self._keeper.run())
+                self._loop("defrag", self._services.defrag.run())
                 self._follow_nodes()
                 runners = await self._listen(stack)
                 self._hear_signals()
                 self._journal.record(self._event(EventKind.START, f"cortex {__version__}"))
-                self._loops.append(
-                    self._group.create_task(self._feed_watchdog(), name="watchdog")
-                )
+                self._loop("watchdog", self._feed_watchdog())
                 sdnotify.notify("READY=1", f"STATUS=Serving {len(self._clients)} nodes")
                 await self._stop.wait()
                 await self._drain(runners)
@@ -134,6 +139,10 @@ class Daemon:
     def stop(self) -> None:
         """Begin the drain, after which `serve` returns."""
         self._stop.set()
+
+    def _loop(self, name: str, work: Coroutine[object, object, None]) -> None:
+        """Run for as long as the process serves."""
+        self._loops.append(self._group.create_task(work, name=name))
 
     async def _build(self, store: Store) -> None:
         self._store = store
@@ -164,13 +173,26 @@ class Daemon:
             policy=poll_policy(self._config),
             observed=self._metrics.polled,
         )
+        agents = Agents(state)
+        self._keeper = Keeper(state, admission, lifecycle)
         self._services = Services(
             config=self._config,
             keyring=Keyring(self._config.auth.keys),
+            agent_token=agent_token(self._config),
             state=state,
             observations=Observations(state),
             lifecycle=lifecycle,
             admission=admission,
+            operations=Operations(state, admission, lifecycle),
+            agents=agents,
+            defrag=Defrag(
+                state,
+                admission=admission,
+                lifecycle=lifecycle,
+                agents=agents,
+                client_of=lambda name: self._clients[name],
+                kick=poller.kick,
+            ),
             affinity=Affinity(),
             poller=poller,
             nodes=self._clients,
@@ -184,7 +206,7 @@ class Daemon:
             FleetCollector(
                 state.snapshot,
                 queue_depths=admission.depths,
-                defrag_after_cycles=lambda: self._config.eviction.defrag_after_cycles,
+                why_due=self._services.defrag.why_due,
                 store_ok=self._store_figures,
             )
         )
@@ -268,6 +290,7 @@ class Daemon:
         services = self._services
         services.config = fresh
         services.keyring = Keyring(fresh.auth.keys)
+        services.agent_token = agent_token(fresh)
         services.admission.policy = queue_policy(fresh)
         services.poller.policy = poll_policy(fresh)
         services.lifecycle.policy = lifecycle_policy(fresh)

@@ -1,6 +1,7 @@
 """From the configuration to what each part of the fleet needs of it: pure."""
 
 from cortex.config.schema import Config
+from cortex.core.errors import ConfigError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.snapshot import EvictionRules, Strategy
 from cortex.fleet.admission import QueuePolicy
@@ -74,3 +75,21 @@ def needs_restart(old: Config, new: Config) -> list[str]:
     if old.state != new.state:
         changed.append("state")
     return changed
+
+
+def agent_token(config: Config) -> str | None:
+    """The token that agents present; None = agents are not welcome.
+
+    Raises:
+        ConfigError: The file cannot be read, or is empty.
+    """
+    path = config.agent.token_file
+    if path is None:
+        return None
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        raise ConfigError([f"agent.token_file: {path}: {exc}"]) from exc
+    if not token:
+        raise ConfigError([f"agent.token_file: {path} is empty"])
+    return token

@@ -1,6 +1,7 @@
 """When a node wants a restart to get its memory back in one piece: pure."""
 
-from cortex.core.snapshot import NodeView
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.snapshot import FleetSnapshot, NodeView
 
 RESIDUE_SHARE = 0.1
 """Share of the device that unloads may leave behind before a restart is due."""
@@ -19,3 +20,26 @@ def why_due(node: NodeView, *, after_cycles: int) -> str:
     if total is not None and node.residue_mib > RESIDUE_SHARE * total:
         return f"unloads left {node.residue_mib} MiB of {total} MiB behind"
     return ""
+
+
+def needs_copy(snapshot: FleetSnapshot, name: NodeName) -> list[ModelId]:
+    """Pinned models that would be nowhere while `name` restarts."""
+    return [
+        model.id
+        for model in snapshot.nodes[name].models.values()
+        if model.pinned
+        and model.resident
+        and not any(
+            other != name
+            and snapshot.nodes[other].routable
+            and snapshot.nodes[other].models[model.id].resident
+            for other in snapshot.locations.get(model.id, ())
+        )
+    ]
+
+
+def bring_back(node: NodeView) -> list[ModelId]:
+    """What `node` holds, in the order in which it should come back: pinned, then used last."""
+    held = [model for model in node.models.values() if model.resident]
+    held.sort(key=lambda model: (not model.pinned, -model.last_used_at_ms, model.id))
+    return [model.id for model in held]

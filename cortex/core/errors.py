@@ -41,6 +41,12 @@ class CapacityError(CortexError):
     code = "no_capacity"
 
 
+class ConflictError(CortexError):
+    """What was asked for is forbidden by the present state; change that first."""
+
+    code = "conflict"
+
+
 class NodeError(CortexError):
     """A node misbehaved: refused, reset, fell silent, broke the protocol, answered 5xx."""
 

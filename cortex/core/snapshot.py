@@ -65,6 +65,11 @@ class ModelView:
     wedged: bool = False
     """The node's `reloading` flag leaked: it may still serve, but cannot be loaded again until a restart."""
     pinned: bool = False
+    """Never unloaded to make room."""
+    pin_floats: bool = False
+    """Pinned wherever it is, not to this node: one copy anywhere is enough."""
+    idle_unload_s: float | None = None
+    """Unload after so long without use; None = never."""
     in_flight: int = 0
     """Leases held now, by cortex's own count."""
     max_in_flight: int = 32

@@ -55,7 +55,7 @@ class Admission:
         state: FleetState,
         *,
         policy: QueuePolicy,
-        begin_load: Callable[[Load], None],
+        begin_load: Callable[[Load], object],
         nobody_waits: Callable[[ModelId], None] = lambda _: None,
     ) -> None:
         self._state = state
@@ -66,7 +66,7 @@ class Admission:
         self._queues: dict[ModelId, _Queue] = {}
         self._paces: dict[ModelId, Pace] = {}
         self._closed: str | None = None
-        state.on_change = self._wake_heads
+        state.listeners.append(self._wake_heads)
 
     def depth(self, model: ModelId | None = None) -> int:
         """Requests waiting, for one model or in all."""

@@ -73,7 +73,7 @@ class Lifecycle:
         self._client_of = client_of
         self._loaded = loaded
         self._group: asyncio.TaskGroup
-        self._tasks: dict[asyncio.Task[None], _Job] = {}
+        self._tasks: dict[asyncio.Task[str], _Job] = {}
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Run the jobs in `group`."""
@@ -84,11 +84,15 @@ class Lifecycle:
         for task in self._tasks:
             task.cancel()
 
-    def load(self, decision: Load) -> None:
-        """Start the load that was just decided; no await since the snapshot it was made on."""
+    def load(self, decision: Load) -> asyncio.Future[str]:
+        """Start the load that was just decided; no await since the snapshot it was made on.
+
+        Returns:
+            "" once the model is loaded; else why it is not.
+        """
         transition, victims = self._transitions.begin_load(decision)
         job = _Job(transition)
-        self._run(job, self._load(job, victims), f"load {transition}")
+        return self._run(job, self._load(job, victims), f"load {transition}")
 
     def unload(self, node: NodeName, model: ModelId, reason: str) -> asyncio.Future[str]:
         """Drain and unload a resident model of a node where nothing else moves.
@@ -98,9 +102,7 @@ class Lifecycle:
         """
         transition = self._transitions.begin_drain(node, model, reason)
         job = _Job(transition)
-        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._run(job, self._unload(job, ended), f"unload {transition}")
-        return ended
+        return self._run(job, self._unload(transition), f"unload {transition}")
 
     def withdraw(self, model: ModelId) -> None:
         """Nobody waits for `model` any more: end loads of it that still drain their victims.
@@ -125,16 +127,29 @@ class Lifecycle:
             await self._memory.save_node(replace(node_record(view), drained=False))
             self._state.undrain(name, Drain.REQUEST, "undrained by request")
 
-    def _run(self, job: _Job, work: Coroutine[object, object, None], name: str) -> None:
+    def _run(
+        self, job: _Job, work: Coroutine[object, object, str], name: str
+    ) -> asyncio.Future[str]:
+        """Own the job until it has ended; its result outlives whoever waits for it."""
+        result: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+        def ended(task: asyncio.Task[str]) -> None:
+            del self._tasks[task]
+            if not result.done():
+                gone = task.cancelled() or task.exception() is not None
+                result.set_result("the gateway is stopping" if gone else task.result())
+
         task = self._group.create_task(work, name=name)
         self._tasks[task] = job
-        task.add_done_callback(lambda task: self._tasks.pop(task, None))
+        task.add_done_callback(ended)
+        return result
 
-    async def _load(self, job: _Job, victims: Sequence[Transition]) -> None:
+    async def _load(self, job: _Job, victims: Sequence[Transition]) -> str:
         """Bring the model in and tell the state; a failure is told, never raised."""
         transition = job.transition
         node = self._client_of(transition.node)
         free_mib: int | None = None
+        failure = ""
         try:
             await self._make_room(job, victims, node)
             free_mib = await self._measure(transition.node, node)
@@ -143,14 +158,16 @@ class Lifecycle:
             async with asyncio.timeout(self.policy.load_timeout_s):
                 ours = await bring_in(node, transition.model)
         except _WithdrawnError as exc:
-            self._transitions.withdraw_load(transition, str(exc))
+            failure = str(exc)
+            self._transitions.withdraw_load(transition, failure)
         except TimeoutError:
-            reason = f"not loaded within {self.policy.load_timeout_s:g} s"
-            self._transitions.fail_load(transition, reason=reason)
+            failure = f"not loaded within {self.policy.load_timeout_s:g} s"
+            self._transitions.fail_load(transition, reason=failure)
         except NodeError as exc:
+            failure = exc.message
             wedged = isinstance(exc, LoadFailedError) and exc.wedged
             self._transitions.fail_load(
-                transition, reason=exc.message, wedged=wedged, free_mib=free_mib
+                transition, reason=failure, wedged=wedged, free_mib=free_mib
             )
         else:
             took_s = self._state.clock.now_s() - began_s if ours else None
@@ -162,6 +179,7 @@ class Lifecycle:
             for victim in victims:
                 self._transitions.revive(victim, f"{transition.model} no longer needs the room")
         await self._keep(transition)
+        return failure
 
     async def _make_room(
         self, job: _Job, victims: Sequence[Transition], node: NodeControl
@@ -186,21 +204,16 @@ class Lifecycle:
             if not await self._take_out(victim, node):
                 raise _WithdrawnError(f"{victim.model} could not be unloaded")
 
-    async def _unload(self, job: _Job, ended: asyncio.Future[str]) -> None:
-        transition = job.transition
-        node = self._client_of(transition.node)
-        why = "the gateway is stopping"
+    async def _unload(self, transition: Transition) -> str:
         try:
             async with asyncio.timeout(self.policy.drain_timeout_s):
                 await self._state.idle(transition.node, transition.model)
-            gone = await self._take_out(transition, node)
-            why = "" if gone else "the node did not let go of it"
         except TimeoutError:
             why = f"still in use after {self.policy.drain_timeout_s:g} s"
             self._transitions.revive(transition, why, spared_s=SPARED_S)
-        finally:
-            if not ended.done():
-                ended.set_result(why)
+            return why
+        gone = await self._take_out(transition, self._client_of(transition.node))
+        return "" if gone else "the node did not let go of it"
 
     async def _take_out(self, victim: Transition, node: NodeControl) -> bool:
         """Unload one drained model; the cycle is kept before it counts as done."""

@@ -88,14 +88,17 @@ def govern_model(node: NodeName, view: ModelView, policy: FleetPolicy, pins: Pin
     """One model's view with the configuration applied."""
     rule = policy.models.get(view.id, ModelPolicy())
     on_node = policy.node(node)
-    pinned = (
-        (on_node is not None and view.id in on_node.pinned)
-        or (node, view.id) in pins
-        or (None, view.id) in pins
-    )
+    pinned_here = (on_node is not None and view.id in on_node.pinned) or (
+        node,
+        view.id,
+    ) in pins
+    pinned_anywhere = (None, view.id) in pins
+    idle_s = policy.idle_unload_s if rule.idle_unload_s is None else rule.idle_unload_s
     return replace(
         view,
-        pinned=pinned,
+        pinned=pinned_here or pinned_anywhere,
+        pin_floats=pinned_anywhere and not pinned_here,
+        idle_unload_s=idle_s,
         priority=rule.priority,
         max_in_flight=rule.max_in_flight or policy.max_in_flight_per_model,
         size_mib=rule.size_mib or view.size_mib,

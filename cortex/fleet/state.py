@@ -51,10 +51,8 @@ class FleetState:
         self._revision = 0
         self._snapshot: FleetSnapshot | None = None
         self._locations: Mapping[ModelId, tuple[NodeName, ...]] | None = None
-        #: Set whenever the last lease of a (node, model) comes back; only for those asked about.
-        self._idle: dict[tuple[NodeName, ModelId], asyncio.Event] = {}
-        #: Called after every change that may let a waiting request go on.
-        self.on_change: Callable[[], None] = lambda: None
+        #: Called after every change that somebody may be waiting for.
+        self.listeners: list[Callable[[], None]] = []
         self.policy = policy
         self.apply(policy)
 
@@ -152,24 +150,26 @@ class FleetState:
         elif count and view.breaker is not CLOSED:
             view = replace(view, breaker=CLOSED)
         self._put_in_flight(node, replace(view, last_used_at_ms=self.clock.now_ms()), -1)
-        if view.in_flight == 1 and (lease.node, lease.model) in self._idle:
-            self._idle[lease.node, lease.model].set()
         if node.drains:
             self._drop_if_idle(lease.node)
-        self.on_change()
+        self._tell()
 
     async def idle(self, name: NodeName, model: ModelId) -> None:
-        """Return when nobody uses the model; the caller's deadline bounds it.
+        """Return when nobody uses the model; the caller's deadline bounds it."""
+        await self.until(
+            lambda: (view := self.model(name, model)) is None or not view.in_flight
+        )
 
-        One caller a (node, model), for a model has one transition at a time.
-        """
-        event = self._idle[name, model] = asyncio.Event()
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Return as soon as `holds`, asked after every change; the caller's deadline bounds it."""
+        changed = asyncio.Event()
+        self.listeners.append(changed.set)
         try:
-            while (view := self.model(name, model)) is not None and view.in_flight:
-                event.clear()
-                await event.wait()
+            while not holds():
+                changed.clear()
+                await changed.wait()
         finally:
-            del self._idle[name, model]
+            self.listeners.remove(changed.set)
 
     def check_invariants(self) -> None:
         """What must hold after every method; the tests call it after every step."""
@@ -227,7 +227,7 @@ class FleetState:
         self._revision += 1
         self._snapshot = None
         self._locations = None
-        self.on_change()
+        self._tell()
 
     def event(
         self,
@@ -247,6 +247,10 @@ class FleetState:
                 detail=detail,
             )
         )
+
+    def _tell(self) -> None:
+        for listener in self.listeners:
+            listener()
 
     def _mark(self, name: NodeName, why: Drain) -> None:
         node = self._nodes[name]

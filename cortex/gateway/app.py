@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from cortex.core.errors import CapacityError, CortexError, RequestError
 from cortex.core.ids import RequestId
 from cortex.core.plan import RETRY_AFTER_S
-from cortex.gateway import admin, catalogue, health, openai, responses
+from cortex.gateway import admin, agents, catalogue, fleetops, health, openai, responses
 from cortex.gateway.errors import error_response
 from cortex.gateway.services import CALLER, REQUEST_ID, SERVICES, Services
 from cortex.telemetry.metrics import Metrics
@@ -31,6 +31,9 @@ def make_app(services: Services) -> web.Application:
     app[SERVICES] = services
     for path in openai.ROUTES:
         app.router.add_post(path, openai.infer)
+    app.router.add_post("/v1/models/status", fleetops.model_status)
+    app.router.add_post("/v1/models/unload", fleetops.model_unload)
+    app.router.add_post("/v1/models/reload", fleetops.model_reload)
     app.router.add_get("/v1/models", catalogue.list_models)
     app.router.add_get("/v1/models/{id:.+}", catalogue.get_model)
     app.router.add_get("/v1/responses/{id}", responses.stored_response)
@@ -45,8 +48,15 @@ def make_app(services: Services) -> web.Application:
     app.router.add_get("/cortex/v1/history/stats", admin.stats)
     app.router.add_get("/cortex/v1/events", admin.events)
     app.router.add_get("/cortex/v1/events/stream", admin.event_stream)
-    app.router.add_post("/cortex/v1/models/pin", admin.pin)
-    app.router.add_post("/cortex/v1/models/unpin", admin.unpin)
+    app.router.add_get("/cortex/v1/explain", fleetops.explain)
+    app.router.add_post("/cortex/v1/models/load", fleetops.load)
+    app.router.add_post("/cortex/v1/models/unload", fleetops.unload)
+    app.router.add_post("/cortex/v1/models/pin", fleetops.pin)
+    app.router.add_post("/cortex/v1/models/unpin", fleetops.unpin)
+    app.router.add_post("/cortex/v1/nodes/{name}/drain", fleetops.drain)
+    app.router.add_post("/cortex/v1/nodes/{name}/undrain", fleetops.undrain)
+    app.router.add_post("/cortex/v1/nodes/{name}/defrag", fleetops.defrag)
+    app.router.add_post(agents.PATH, agents.report)
     app.on_response_prepare.append(_sign)
     return app
 
@@ -101,6 +111,8 @@ def _admit(request: web.Request, svc: Services) -> None:
         raise CapacityError(
             "this gateway is shutting down", code="draining", retry_after_s=RETRY_AFTER_S
         )
+    if request.path == agents.PATH:
+        return  # it has a token of its own
     request[CALLER] = caller = svc.keyring.caller(request)
     if request.path.startswith("/cortex/") and not (caller.admin or svc.keyring.open):
         raise RequestError("the admin API wants an admin key", code="permission_denied")

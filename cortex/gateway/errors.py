@@ -21,6 +21,13 @@ STATUS = {
     "not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
+    # Something else must be changed first.
+    "conflict": 409,
+    "model_pinned": 409,
+    "not_unloadable": 409,
+    "not_unloaded": 409,
+    "node_moving": 409,
+    "no_agent": 409,
     "request_too_large": 413,
     # The caller may retry.
     "queue_full": 429,
@@ -61,6 +68,7 @@ _OPENAI_TYPE = {
     404: "invalid_request_error",
     405: "invalid_request_error",
     408: "invalid_request_error",
+    409: "conflict_error",
     413: "invalid_request_error",
     429: "rate_limit_error",
 }

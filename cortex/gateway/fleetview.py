@@ -75,7 +75,7 @@ def _node(svc: Services, node: NodeView, snapshot: FleetSnapshot) -> NodeStatus:
     used = None
     if node.vram_total_mib is not None and node.free_mib is not None:
         used = max(0, node.vram_total_mib - node.free_mib)
-    threshold = svc.config.eviction.defrag_after_cycles
+    due = svc.defrag.why_due(node)
     client = svc.nodes.get(node.name)
     return NodeStatus(
         name=node.name,
@@ -83,6 +83,7 @@ def _node(svc: Services, node: NodeView, snapshot: FleetSnapshot) -> NodeStatus:
         health=node.liveness.health.value,
         reason=node.liveness.reason,
         draining=node.draining,
+        drains=sorted(node.drains),
         version=node.version,
         vram_total_mib=node.vram_total_mib,
         vram_used_mib=used,
@@ -90,10 +91,15 @@ def _node(svc: Services, node: NodeView, snapshot: FleetSnapshot) -> NodeStatus:
         in_flight=node.in_flight,
         max_in_flight=node.max_in_flight,
         cycles=node.cycles,
-        defrag_after_cycles=threshold,
-        defrag_due=0 < threshold <= node.cycles,
+        defrag_after_cycles=svc.config.eviction.defrag_after_cycles,
+        defrag_due=bool(due),
+        defrag_reason=due,
+        residue_mib=node.residue_mib,
+        agent_age_s=svc.agents.age_s(node.name),
         may_load=node.may_load,
         no_load_reason=node.no_load_reason,
+        may_unload=node.may_unload,
+        no_unload_reason=node.no_unload_reason,
         last_poll_age_s=svc.poller.last_answer_age_s(node.name),
         models=[model_on_node(svc, node, view, snapshot) for view in node.models.values()],
     )

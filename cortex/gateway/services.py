@@ -10,8 +10,11 @@ from cortex.core.ids import NodeName
 from cortex.core.records import RequestRecord
 from cortex.fleet.admission import Admission
 from cortex.fleet.affinity import Affinity
+from cortex.fleet.agents import Agents
+from cortex.fleet.defrag import Defrag
 from cortex.fleet.lifecycle import Lifecycle
 from cortex.fleet.observations import Observations
+from cortex.fleet.operations import Operations
 from cortex.fleet.poller import Poller
 from cortex.fleet.state import FleetState
 from cortex.gateway.auth import Caller, Keyring
@@ -28,12 +31,16 @@ class Services:
     observations: Observations
     lifecycle: Lifecycle
     admission: Admission
+    operations: Operations
+    agents: Agents
+    defrag: Defrag
     affinity: Affinity
     poller: Poller
     nodes: Mapping[NodeName, Inference]
     ledger: Ledger
     metrics: Metrics
     recent: Recent
+    agent_token: str | None
     started_at_ms: int
     started_s: float
     draining: bool = False

@@ -134,6 +134,15 @@ class NodeClient:
         """Take a model out; cuts what it is generating, and answers before memory is free."""
         return await self._lifecycle("unload", model)
 
+    async def probe(self, model: ModelId) -> None:
+        """Have the model make one token; a model that cannot chat says so, which is proof enough."""
+        body = {
+            "model": str(model),
+            "messages": [{"role": "user", "content": "ping"}],
+            "max_tokens": 1,
+        }
+        await self._control("POST", "/v1/chat/completions", body, refused_from=500)
+
     @asynccontextmanager
     async def send(
         self, method: str, path: str, headers: Mapping[str, str], body: RequestBody | None
@@ -167,7 +176,12 @@ class NodeClient:
         )
 
     async def _control(
-        self, method: str, path: str, body: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        refused_from: int = 400,
     ) -> bytes:
         try:
             async with self._session.request(
@@ -185,7 +199,7 @@ class NodeClient:
                         raise NodeProtocolError(f"{self.name}: {path} answered without end")
         except (aiohttp.ClientError, OSError) as exc:
             raise self._mapped(exc) from exc
-        if response.status >= 400:
+        if response.status >= refused_from:
             raise NodeProtocolError(f"{self.name}: {path} answered HTTP {response.status}")
         return text
 

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import EventKind, FleetEvent, RequestRecord
-from cortex.core.snapshot import FleetSnapshot
+from cortex.core.snapshot import FleetSnapshot, NodeView
 
 UNKNOWN = "unknown"
 MIB = 1024 * 1024
@@ -189,12 +189,12 @@ class FleetCollector(Collector):
         snapshot: Callable[[], FleetSnapshot],
         *,
         queue_depths: Callable[[], dict[ModelId, int]],
-        defrag_after_cycles: Callable[[], int],
+        why_due: Callable[[NodeView], str],
         store_ok: Callable[[], tuple[bool, int, int]],
     ) -> None:
         self._snapshot = snapshot
         self._queue_depths = queue_depths
-        self._defrag_after_cycles = defrag_after_cycles
+        self._why_due = why_due
         self._store_ok = store_ok
 
     def collect(self) -> Iterator[Metric]:
@@ -230,12 +230,11 @@ class FleetCollector(Collector):
         free = GaugeMetricFamily(
             "cortex_device_vram_free_bytes", "Device memory.", labels=["node"]
         )
-        threshold = self._defrag_after_cycles()
         for node in self._snapshot().nodes.values():
             up.add_metric([node.name], node.liveness.health is NodeHealth.UP)
             draining.add_metric([node.name], node.draining)
             cycles.add_metric([node.name], node.cycles)
-            due.add_metric([node.name], 0 < threshold <= node.cycles)
+            due.add_metric([node.name], bool(self._why_due(node)))
             if node.free_mib is not None:
                 free.add_metric([node.name], node.free_mib * MIB)
                 if node.vram_total_mib is not None:

@@ -57,12 +57,15 @@ async def test_alternating_clients_of_two_models_both_complete(tmp_path: Path) -
         ) as node,
         running(tmp_path, [node]) as gateway,
     ):
+
         async def client(model: str) -> list[str]:
             return [await stream(gateway, model, 10) for _ in range(6)]
 
         async with asyncio.timeout(50), asyncio.TaskGroup() as group:
             ones, others = group.create_task(client("a")), group.create_task(client("b"))
-        assert all(text.endswith("data: [DONE]\n\n") for text in ones.result() + others.result())
+        assert all(
+            text.endswith("data: [DONE]\n\n") for text in ones.result() + others.result()
+        )
         await until(lambda: gateway.services.admission.depth() == 0, "empty queues")
 
 
@@ -80,7 +83,9 @@ async def test_sizes_nobody_knows_are_learned_from_a_load_that_ran_out_of_memory
             ("load", "b"),
             ("evict", "a"),
         ]
-        sizes = {m["model"]: m["size_mib"] for m in (await gateway.status())["nodes"][0]["models"]}
+        sizes = {
+            m["model"]: m["size_mib"] for m in (await gateway.status())["nodes"][0]["models"]
+        }
         assert sizes == {"a": 6000, "b": 6000}
         assert (await gateway.chat("a")).status == 200
         assert node.stats.loads == {"a": 1, "b": 2}

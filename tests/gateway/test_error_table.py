@@ -68,7 +68,21 @@ def test_every_status_has_a_code_that_is_used() -> None:
 
 
 def test_every_status_is_an_error_and_those_of_callers_are_4xx() -> None:
-    assert set(STATUS.values()) <= {400, 401, 403, 404, 405, 408, 413, 429, 500, 502, 503, 504}
+    assert set(STATUS.values()) <= {
+        400,
+        401,
+        403,
+        404,
+        405,
+        408,
+        409,
+        413,
+        429,
+        500,
+        502,
+        503,
+        504,
+    }
     assert {STATUS[kind.code] for kind in subclasses(NodeError) if kind.code in STATUS} <= {
         502,
         504,

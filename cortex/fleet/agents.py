@@ -1,0 +1,113 @@
+"""Which nodes have an agent beside them, and what the agents are asked to do."""
+
+import asyncio
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cortex.core.ids import NodeName
+from cortex.core.records import EventKind
+from cortex.fleet.observations import Observations
+from cortex.fleet.state import FleetState
+
+LOST_AFTER_S = 15.0
+"""Silence after which an agent counts as lost."""
+COMMAND_MAX_AGE_S = 60.0
+"""A command that was not picked up by then is not carried out any more."""
+RESTART = "restart"
+
+
+@dataclass(slots=True)
+class Command:
+    """Something an agent is asked to do, at most once."""
+
+    id: str
+    action: str
+    issued_s: float
+    issued_at_ms: int
+    ended: asyncio.Future[str]
+    """"" once it was carried out; else why it was not."""
+
+
+@dataclass(slots=True)
+class _Agent:
+    seen_s: float
+    can_restart: bool
+    lost: bool = False
+    command: Command | None = None
+
+
+class Agents:
+    """The agents' own registry; commands live until acknowledged or too old."""
+
+    def __init__(self, state: FleetState) -> None:
+        self._state = state
+        self._observations = Observations(state)
+        self._agents: dict[NodeName, _Agent] = {}
+
+    def reported(
+        self,
+        name: NodeName,
+        *,
+        can_restart: bool,
+        free_mib: int | None,
+        acks: Iterable[tuple[str, str]],
+    ) -> Sequence[Command]:
+        """Take in a report; returns the commands that are still to be carried out.
+
+        `acks` are (command id, failure or "").
+        """
+        now_s = self._state.clock.now_s()
+        agent = self._agents.get(name)
+        if agent is None or agent.lost:
+            self._state.event(EventKind.AGENT_UP, "it reports", name)
+        if agent is None:
+            agent = self._agents[name] = _Agent(now_s, can_restart)
+        agent.seen_s, agent.can_restart, agent.lost = now_s, can_restart, False
+        if free_mib is not None:
+            self._observations.measured(name, free_mib=free_mib)
+        command = agent.command
+        for command_id, failure in acks:
+            if command is not None and command.id == command_id and not command.ended.done():
+                command.ended.set_result(failure)
+        if command is None or command.ended.done() or self._too_old(command):
+            agent.command = None
+            return ()
+        return (command,)
+
+    def can_restart(self, name: NodeName) -> bool:
+        """Whether an agent beside the node reported lately that it can."""
+        agent = self._agents.get(name)
+        return agent is not None and agent.can_restart and not self._silent(agent)
+
+    def age_s(self, name: NodeName) -> float | None:
+        """Since its last report; None = there never was one."""
+        agent = self._agents.get(name)
+        return None if agent is None else self._state.clock.now_s() - agent.seen_s
+
+    def restart(self, name: NodeName) -> asyncio.Future[str]:
+        """Have the next replies to the node's agent say so, until it acknowledges.
+
+        Returns:
+            "" once the node was restarted; else why not. The caller's deadline bounds it.
+        """
+        clock = self._state.clock
+        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._agents[name].command = Command(
+            secrets.token_hex(8), RESTART, clock.now_s(), clock.now_ms(), ended
+        )
+        return ended
+
+    def notice_lost(self) -> None:
+        """Tell of agents that fell silent, once each."""
+        for name, agent in self._agents.items():
+            if not agent.lost and self._silent(agent):
+                agent.lost = True
+                why = f"silent for {LOST_AFTER_S:g} s"
+                self._state.event(EventKind.AGENT_LOST, why, name)
+
+    def _silent(self, agent: _Agent) -> bool:
+        return self._state.clock.now_s() - agent.seen_s > LOST_AFTER_S
+
+    def _too_old(self, command: Command) -> bool:
+        return self._state.clock.now_s() - command.issued_s > COMMAND_MAX_AGE_S

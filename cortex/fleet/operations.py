@@ -1,0 +1,69 @@
+"""Loads and unloads that an operator asks for, by the same rules as those that requests cause."""
+
+from cortex.core.decisions import Want
+from cortex.core.errors import ConflictError
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.snapshot import ModelView, NodeView
+from cortex.fleet.admission import Admission
+from cortex.fleet.lifecycle import Lifecycle
+from cortex.fleet.state import FleetState
+
+OPERATOR = "(operator)"
+"""The client that an operator's load queues as."""
+
+
+class Operations:
+    """What `cortex load` and `cortex unload` do."""
+
+    def __init__(self, state: FleetState, admission: Admission, lifecycle: Lifecycle) -> None:
+        self._state = state
+        self._admission = admission
+        self._lifecycle = lifecycle
+
+    async def load(self, model: ModelId, node: NodeName | None) -> None:
+        """Have `model` resident, on `node` or anywhere; it queues as a request would.
+
+        Raises:
+            CapacityError: It cannot be, or was not in time.
+        """
+        if any(n.routable for n, _ in self._copies(model, node)):
+            return
+        admitted = await self._admission.acquire(Want(model=model, only=node), OPERATOR)
+        self._state.release(admitted.lease, count=False)
+
+    async def unload(self, model: ModelId, node: NodeName | None) -> list[NodeName]:
+        """Drain and unload `model`, on `node` or wherever it is; returns where it was.
+
+        Raises:
+            ConflictError: It must not be unloaded somewhere, or was still in use at the deadline.
+        """
+        copies = self._copies(model, node)
+        for view, copy in copies:
+            _may_unload(view, copy)
+        ended = [
+            (view.name, self._lifecycle.unload(view.name, model, "unloaded by request"))
+            for view, _ in copies
+        ]
+        failures = [f"{name}: {why}" for name, end in ended if (why := await end)]
+        if failures:
+            raise ConflictError(f"{model} stays: {'; '.join(failures)}", code="not_unloaded")
+        return [name for name, _ in ended]
+
+    def _copies(
+        self, model: ModelId, node: NodeName | None
+    ) -> list[tuple[NodeView, ModelView]]:
+        snapshot = self._state.snapshot()
+        names = [n for n in snapshot.locations.get(model, ()) if node in (None, n)]
+        views = [snapshot.nodes[name] for name in names]
+        return [(v, v.models[model]) for v in views if v.models[model].resident]
+
+
+def _may_unload(node: NodeView, copy: ModelView) -> None:
+    if copy.pinned:
+        raise ConflictError(f"{copy.id} is pinned on {node.name}", code="model_pinned")
+    if not node.may_unload:
+        raise ConflictError(f"{node.name}: {node.no_unload_reason}", code="not_unloadable")
+    if node.moving is not None:
+        raise ConflictError(
+            f"{node.name} is busy: {node.moving.status} {node.moving.id}", code="node_moving"
+        )

@@ -1,0 +1,61 @@
+"""Reports of the agents beside the nodes."""
+
+import hmac
+
+from aiohttp import web
+
+from cortex.adminapi import AgentCommand, AgentReply, AgentReport, CommandAck
+from cortex.core.errors import RequestError
+from cortex.core.ids import NodeName
+from cortex.fleet.agents import COMMAND_MAX_AGE_S
+from cortex.gateway.jsonio import body_of, json_of
+from cortex.gateway.services import SERVICES, Services
+
+PATH = "/cortex/v1/agents/report"
+
+
+async def report(request: web.Request) -> web.Response:
+    """POST: what an agent saw; the reply carries what it is to do."""
+    svc = request.app[SERVICES]
+    _check_token(request, svc)
+    body = await body_of(request, AgentReport)
+    name = NodeName(body.node)
+    if svc.state.node(name) is None:
+        raise RequestError(
+            f"there is no node {body.node[:80]!r}", code="not_found", param="node"
+        )
+    commands = svc.agents.reported(
+        name,
+        can_restart=body.can_restart,
+        free_mib=sum(gpu.free_mib for gpu in body.gpus) if body.gpus else None,
+        acks=[(ack.id, _failure(ack)) for ack in body.acks],
+    )
+    now_s = svc.state.clock.now_s()
+    return json_of(
+        AgentReply(
+            commands=[
+                AgentCommand(
+                    id=command.id,
+                    action=command.action,
+                    issued_at_ms=command.issued_at_ms,
+                    max_age_s=COMMAND_MAX_AGE_S,
+                    age_s=now_s - command.issued_s,
+                )
+                for command in commands
+            ]
+        )
+    )
+
+
+def _failure(ack: CommandAck) -> str:
+    return "" if ack.ok else ack.detail or "the agent does not say why"
+
+
+def _check_token(request: web.Request, svc: Services) -> None:
+    if svc.agent_token is None:
+        raise RequestError(
+            "agents are not welcome: [agent] token_file is not set", code="permission_denied"
+        )
+    presented = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
+    if not hmac.compare_digest(presented.encode(), svc.agent_token.encode()):
+        raise RequestError("wrong agent token", code="invalid_api_key")

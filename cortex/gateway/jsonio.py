@@ -1,0 +1,57 @@
+"""Bodies and queries of the admin API, in and out."""
+
+import json
+from typing import TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from cortex.core.errors import RequestError
+
+LIMIT_BYTES = 64 * 1024
+
+_B = TypeVar("_B", bound=BaseModel)
+
+
+def json_of(body: BaseModel, status: int = 200) -> web.Response:
+    return web.json_response(text=body.model_dump_json(), status=status)
+
+
+def query_of(request: web.Request, shape: type[_B]) -> _B:
+    """The query string as a body.
+
+    Raises:
+        RequestError: It does not fit.
+    """
+    try:
+        return shape.model_validate(dict(request.query))
+    except ValidationError as exc:
+        raise _invalid(exc) from exc
+
+
+async def body_of(request: web.Request, shape: type[_B]) -> _B:
+    """The JSON body; raises as `query_of` does."""
+    fields = await json_object(request)
+    try:
+        return shape.model_validate(fields)
+    except ValidationError as exc:
+        raise _invalid(exc) from exc
+
+
+async def json_object(request: web.Request) -> dict[str, object]:
+    """A JSON object of at most `LIMIT_BYTES`."""
+    if request.content_length is None or request.content_length > LIMIT_BYTES:
+        raise RequestError(f"a JSON body of at most {LIMIT_BYTES // 1024} KiB is wanted")
+    try:
+        fields = json.loads(await request.read())
+    except (ValueError, RecursionError) as exc:
+        raise RequestError("the body is not valid JSON", code="invalid_json") from exc
+    if not isinstance(fields, dict):
+        raise RequestError("the body is not a JSON object")
+    return fields
+
+
+def _invalid(exc: ValidationError) -> RequestError:
+    first = exc.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    return RequestError(f"{where}: {first['msg']}", param=where)
