@@ -24,6 +24,8 @@ class NoReply:
     reason: str
     refused: bool = False
     """The gateway is there and does not want this agent: 401 or 403."""
+    answered: bool = False
+    """Something is there, and this is what it said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,15 +105,15 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 def _understood(status: int, body: bytes) -> AgentReply | NoReply:
     if status in {401, 403}:
-        return NoReply(f"HTTP {status}{_complaint(body)}", refused=True)
+        return NoReply(f"HTTP {status}{_complaint(body)}", refused=True, answered=True)
     if status != 200:
-        return NoReply(f"HTTP {status}{_complaint(body)}")
+        return NoReply(f"HTTP {status}{_complaint(body)}", answered=True)
     if len(body) > LIMIT_BYTES:
-        return NoReply("a reply without end")
+        return NoReply("a reply without end", answered=True)
     try:
         return AgentReply.model_validate_json(body)
     except ValueError:
-        return NoReply("a reply that is none; is this the gateway's address?")
+        return NoReply("a reply that is none; is this the gateway's address?", answered=True)
 
 
 def _complaint(body: bytes) -> str:

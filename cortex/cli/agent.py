@@ -40,4 +40,4 @@ def _once(wanted: "Settings") -> int:
 def _failure(answer: "NoReply", text: str) -> CliError:
     if answer.refused:
         return KeyRefusedError(text)
-    return UnreachableError(text)
+    return CliError(text) if answer.answered else UnreachableError(text)
