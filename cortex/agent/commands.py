@@ -68,7 +68,7 @@ def judge(command: AgentCommand, standing: Standing) -> Verdict:
     1. Under way: nothing, its outcome will be told.
     2. Begun before: never again; tell how it went.
     3. Too old, unusable or impossible: refuse.
-    4. Issued before the agent's memory begins: refuse, it may have been carried out.
+    4. Issued before the agent's memory begins (an earlier one was lost): refuse, it may have been carried out.
     5. Another one is under way: not yet. It will come again with an age that is true then.
     6. Carry it out.
     """

@@ -49,7 +49,7 @@ class Memory:
             raise _unusable(directory, exc) from exc
 
     complete: bool
-    """Whether the file of the agent before this one was found, and whole."""
+    """False when the file of the agent before this one could not be read."""
 
     def __enter__(self) -> Self:
         return self
@@ -91,7 +91,7 @@ class Memory:
         try:
             text = self._file.read_text()
         except FileNotFoundError:
-            return {}, False
+            return {}, True
         except UnicodeDecodeError:
             text = ""
         try:

@@ -1,8 +1,8 @@
 """A devnode as a process, and a command that restarts it the way a service manager would."""
 
 import os
-import shlex
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Self
@@ -44,8 +44,8 @@ class NodeProcess:
         self.restart_command = (sys.executable, str(script), str(folder), str(self._port))
 
     def __enter__(self) -> Self:
-        words = ["env", f"PYTHONPATH={ROOT}", *self.restart_command]
-        assert os.system(shlex.join(words)) == 0
+        environ = os.environ | {"PYTHONPATH": str(ROOT)}
+        subprocess.run(self.restart_command, env=environ, check=True)
         return self
 
     def __exit__(self, *_exc: object) -> None:

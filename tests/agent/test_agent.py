@@ -9,6 +9,7 @@ from aiohttp import web
 from cortex import __version__
 from cortex.agent.agent import once
 from cortex.agent.gpus import GpuReader
+from cortex.agent.memory import FILE
 from cortex.agent.settings import Settings
 from cortex.agent.uplink import NoReply, Pace
 from cortex.core.ids import NodeName
@@ -189,9 +190,11 @@ async def test_without_a_restart_command_nothing_is_restarted(
     assert "no restart command is configured" in ack.detail
 
 
-async def test_a_command_from_before_the_agents_memory_is_refused(
+async def test_a_command_that_a_lost_memory_may_have_held_is_refused(
     gateway: TinyGateway, tmp_path: Path
 ):
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / FILE).write_text("{")
     gateway.command("c1", age_s=5)
     async with agent_of(gateway, tmp_path, restart=counting(tmp_path)):
         assert "memory begins" in (await gateway.acked("c1")).detail

@@ -82,11 +82,11 @@ async def test_the_service_manager_of_the_agent_is_not_the_commands():
 
 async def test_no_file_is_left_open():
     await sh("true")
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):
         await sh("true")
         await run(["/no/such/command"], os.environ, deadline_s=1)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 async def test_the_loop_turns_while_a_command_runs():
