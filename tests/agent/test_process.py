@@ -177,8 +177,8 @@ def test_once_without_a_gateway(command: str, monkeypatch: pytest.MonkeyPatch, c
     assert len(err.splitlines()) == 1
 
 
-def test_mistakes_are_one_line_each_and_exit_code_78(capsys, tmp_path: Path):
-    assert main(["agent", "--unit", "-x"]) == Exit.CONFIG
+def test_mistakes_are_one_line_each_and_exit_code_78(capsys):
+    assert main(["agent", "--unit", "a b"]) == Exit.CONFIG
     out, err = capsys.readouterr()
     assert out == ""
     assert [line[:20] for line in err.splitlines()] == [
@@ -186,10 +186,17 @@ def test_mistakes_are_one_line_each_and_exit_code_78(capsys, tmp_path: Path):
         "cortex: --node or $C",
         "cortex: --unit: expe",
     ]
-    (tmp_path / "file").write_text("")
-    argv = ["agent", "--gateway", "http://x", "--node", "n0", "--state-dir"]
-    assert main([*argv, str(tmp_path / "file")]) == Exit.CONFIG
-    assert capsys.readouterr().err.startswith("cortex: state directory ")
+
+
+async def test_a_second_agent_with_the_same_memory_does_not_start(
+    gateway: TinyGateway, tmp_path: Path, start: Start
+):
+    start(gateway)
+    await gateway.reported()
+    second = start(gateway)
+    _, err = await ended(second)
+    assert second.returncode == Exit.CONFIG
+    assert err == f'cortex: state directory "{tmp_path / "state"}": in use by another agent\n'
 
 
 def test_its_loop_ends_though_a_call_hangs():
