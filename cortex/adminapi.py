@@ -246,7 +246,7 @@ class ConsideredBody(Body):
 
     node: str
     verdict: str
-    text: str
+    detail: str = ""
     need_mib: int | None = None
     available_mib: int | None = None
     total_mib: int | None = None
@@ -302,19 +302,23 @@ class AgentReport(Body):
     """The node's name in the gateway's configuration."""
     agent_version: str = ""
     can_restart: bool = False
-    """Whether a restart command was configured."""
+    """Whether a restart command is configured; without one, `restart` is refused."""
     node_ok: bool = False
     """Whether the local node answered just now."""
     node_reason: str = ""
     gpus: list[GpuReading] = []
     gpu_reason: str = ""
-    """Why there are no readings; "" where there are."""
+    """Why readings are missing, all of them or those of some GPUs; "" where none is."""
     acks: list[CommandAck] = []
     """Commands of earlier replies that were carried out or refused, repeated until a reply came."""
 
 
 class AgentCommand(Body):
-    """Something the agent is to do, at most once. Repeated in every reply until acknowledged."""
+    """Something the agent is to do, at most once. Repeated in every reply until acknowledged.
+
+    One at a time: a second one is left to a later reply. One that an agent began and never finished, because it was
+    killed, is acknowledged as failed by the next.
+    """
 
     id: str
     action: str

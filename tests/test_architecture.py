@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / "cortex"
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"daemon"},
+    {"daemon", "agent"},
     {"policies"},
     {"gateway"},
     {"fleet", "node", "store"},
@@ -21,6 +21,8 @@ LAYERS = (
 )
 ALONE = {"devnode", "migrations", "__init__", "__version__"}
 DRIVERS = {"aiohttp", "aiosqlite", "pydantic", "prometheus_client", "rich"}
+# What a layer may use of cortex, where that is less than everything further in.
+MAY_USE = {"agent": {"node", "telemetry", "adminapi", "core"}}
 # What only some layers may use.
 ONLY_IN = {
     "aiosqlite": {"store"},
@@ -71,6 +73,8 @@ def forbidden(layer: str, imported: str) -> str | None:
             return None
         if depth(target) < depth(layer):
             return "an inner layer imports an outer one"
+        if target not in MAY_USE.get(layer, {target}):
+            return f"only {', '.join(sorted(MAY_USE[layer]))} may be used"
         if depth(target) == depth(layer):
             return "layers side by side are independent"
         return (
@@ -113,6 +117,10 @@ def test_imports_point_inwards():
         ("devnode", "cortex.core.ids"),
         ("gateway", "cortex.devnode.scripted"),
         ("fleet", "sqlite3"),
+        ("agent", "cortex.config.load"),
+        ("agent", "cortex.fleet.state"),
+        ("agent", "cortex.daemon"),
+        ("node", "cortex.agent.agent"),
     ],
 )
 def test_the_rule_bites(layer: str, imported: str):

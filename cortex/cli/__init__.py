@@ -10,7 +10,11 @@ from cortex.cli.failures import CliError
 from cortex.cli.parser import build_parser
 from cortex.cli.text import safe
 
-MODULES = {"unpin": "pin", "check-config": "check_config"}
+MODULES = {
+    "unpin": "pin",
+    "check-config": "check_config",
+    **dict.fromkeys(("load", "unload", "drain", "undrain", "defrag"), "operations"),
+}
 """Verbs whose module has another name."""
 
 

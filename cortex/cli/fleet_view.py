@@ -171,6 +171,10 @@ def _node_reason(node: NodeStatus) -> str:
     reasons = [safe(node.reason)] if node.reason else []
     if not node.may_load:
         reasons.append(f"does not load or unload: {safe(node.no_load_reason or 'turned off')}")
+    elif not node.may_unload:
+        reasons.append(f"does not unload: {safe(node.no_unload_reason)}")
+    if node.defrag_due:
+        reasons.append(f"wants a restart: {safe(node.defrag_reason)}")
     if node.last_poll_age_s is not None and node.last_poll_age_s > STALE_POLL_S:
         reasons.append(f"last poll {span(node.last_poll_age_s)} ago")
     return "; ".join(reasons)

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from cortex import __version__
+from cortex.cli import agent_options
 from cortex.cli.durations import duration_ms, instant_ms, interval_s
 from cortex.cli.exit_codes import MEANINGS, Exit
+from cortex.cli.operation_options import OPERATIONS, add_operation
 
 SHELLS = ("bash", "zsh", "fish")
 OUTCOMES = ("ok", "client_gone", "error")
@@ -73,7 +75,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     for add in (_serve, _status, _history, _models, _events, _pin, _unpin):
         add(verbs)
-    for add in (_check_config, _demo, _completion):
+    for operation in OPERATIONS:
+        options = _verb(verbs, operation.verb, operation.short, operation.long)
+        add_operation(options, operation)
+        _add_gateway(options)
+    for add in (_check_config, _agent, _demo, _completion):
         add(verbs)
     return parser
 
@@ -303,6 +309,10 @@ def _check_config(verbs: "Verbs[Parser]") -> None:
     )
     parser.add_argument("file", metavar="FILE", nargs="?", help="the same as --config FILE")
     _add_config(parser)
+
+
+def _agent(verbs: "Verbs[Parser]") -> None:
+    agent_options.add_options(_verb(verbs, "agent", agent_options.SHORT, agent_options.LONG))
 
 
 def _demo(verbs: "Verbs[Parser]") -> None:

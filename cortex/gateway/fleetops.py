@@ -216,7 +216,7 @@ def _considered(seen: Considered) -> ConsideredBody:
     return ConsideredBody(
         node=seen.node,
         verdict=seen.verdict.value,
-        text=str(seen),
+        detail=seen.detail,
         need_mib=seen.need_mib,
         available_mib=seen.available_mib,
         total_mib=seen.total_mib,

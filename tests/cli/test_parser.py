@@ -21,6 +21,7 @@ VERBS = [
     "pin",
     "unpin",
     "check-config",
+    "agent",
     "demo",
     "completion",
 ]

@@ -1,0 +1,158 @@
+"""Reads accelerators through NVML, which may be absent, half broken or hung; never raises."""
+
+import asyncio
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cortex.adminapi import GpuReading
+
+MIB = 1024 * 1024
+MOST_REASON_CHARACTERS = 300
+
+
+class Nvml(Protocol):
+    """What is used of the module `pynvml`. Its calls raise exceptions of its own."""
+
+    NVML_TEMPERATURE_GPU: int
+
+    def nvmlInit(self) -> None: ...  # noqa: N802 - NVML's names
+    def nvmlShutdown(self) -> None: ...  # noqa: N802
+    def nvmlDeviceGetCount(self) -> int: ...  # noqa: N802
+    def nvmlDeviceGetHandleByIndex(self, index: int, /) -> Any: ...  # noqa: N802
+    def nvmlDeviceGetName(self, handle: Any, /) -> str | bytes: ...  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle: Any, /) -> Any: ...  # noqa: N802
+    def nvmlDeviceGetUtilizationRates(self, handle: Any, /) -> Any: ...  # noqa: N802
+    def nvmlDeviceGetTemperature(self, handle: Any, sensor: int, /) -> int: ...  # noqa: N802
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """What could be read, and why the rest, or all, could not."""
+
+    gpus: tuple[GpuReading, ...] = ()
+    reason: str = ""
+
+
+def import_nvml() -> Nvml:
+    """The binding of nvidia-ml-py, which the extra `agent` installs."""
+    binding: Nvml = importlib.import_module("pynvml")
+    return binding
+
+
+class GpuReader:
+    """Blocking; one call at a time. The driver stays open between readings.
+
+    Opening it for every reading would wake sleeping GPUs. After a failure it is closed, so that
+    the next reading finds a driver that was replaced or came back.
+    """
+
+    def __init__(self, binding: Callable[[], Nvml] = import_nvml) -> None:
+        self._binding = binding
+        self._nvml: Nvml | None = None
+
+    def read(self) -> Readings:
+        """Every GPU that answers."""
+        try:
+            nvml = self._open()
+            count = nvml.nvmlDeviceGetCount()
+        except ImportError:
+            return Readings(reason="nvidia-ml-py is not installed (cortexd's extra `agent`)")
+        except Exception as exc:  # noqa: BLE001 - a C binding; nothing it raises may end the agent
+            self.close()
+            return Readings(reason=_worded("NVIDIA driver", exc))
+        if count == 0:
+            return Readings(reason="NVIDIA driver: it lists no GPU")
+        gpus, reasons = [], []
+        for index in range(count):
+            try:
+                gpus.append(_reading(nvml, index))
+            except Exception as exc:  # noqa: BLE001 - as above
+                reasons.append(_worded(f"GPU {index}", exc))
+        if reasons:
+            self.close()
+        return Readings(tuple(gpus), "; ".join(reasons)[:MOST_REASON_CHARACTERS])
+
+    def close(self) -> None:
+        """Let go of the driver; the next reading opens it again."""
+        nvml, self._nvml = self._nvml, None
+        if nvml is not None:
+            try:
+                nvml.nvmlShutdown()
+            except Exception:  # noqa: BLE001 - it is being given up
+                return
+
+    def _open(self) -> Nvml:
+        if self._nvml is None:
+            nvml = self._binding()
+            nvml.nvmlInit()
+            self._nvml = nvml
+        return self._nvml
+
+
+class GpuWatch:
+    """Reads off the loop; a driver that hangs costs one thread and no report."""
+
+    def __init__(self, reader: GpuReader) -> None:
+        self._reader = reader
+        self._under_way: asyncio.Future[Readings] | None = None
+        self._begun_s = 0.0
+
+    async def read(self, deadline_s: float) -> Readings:
+        """A fresh reading, or why there is none within `deadline_s`."""
+        loop = asyncio.get_running_loop()
+        reading = self._under_way
+        if reading is None or reading.done():
+            # What came too late is old by now; it is dropped.
+            self._begun_s = loop.time()
+            reading = self._under_way = loop.run_in_executor(None, self._reader.read)
+        else:
+            # Ask nothing more of a driver that owes an answer, and hold no report up for it.
+            deadline_s = 0.0
+        done, _ = await asyncio.wait([reading], timeout=deadline_s)
+        if not done:
+            silent_s = loop.time() - self._begun_s
+            return Readings(reason=f"NVIDIA driver: no answer for {silent_s:.1f} s")
+        return reading.result()
+
+
+def _reading(nvml: Nvml, index: int) -> GpuReading:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+    total, used = int(memory.total), int(memory.used)
+    if not 0 <= used <= total:
+        raise ValueError(f"{used} of {total} bytes used")
+    return GpuReading(
+        index=index,
+        name=_name(nvml, handle),
+        total_mib=total // MIB,
+        # Rounded up: memory that is free in part is not free.
+        used_mib=min(-(-used // MIB), total // MIB),
+        utilization_pct=_optional(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+        temperature_c=_optional(
+            lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU)
+        ),
+    )
+
+
+def _name(nvml: Nvml, handle: object) -> str:
+    """Old bindings answer with bytes."""
+    try:
+        name = nvml.nvmlDeviceGetName(handle)
+    except Exception:  # noqa: BLE001 - a GPU without a name still has memory
+        return ""
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+
+def _optional(read: Callable[[], Any]) -> int | None:
+    """A figure that some GPUs do not have."""
+    try:
+        return int(read())
+    except Exception:  # noqa: BLE001 - unknown is an answer
+        return None
+
+
+def _worded(what: str, exc: Exception) -> str:
+    text = " ".join(str(exc).split()) or type(exc).__name__
+    return f"{what}: {text}"[:MOST_REASON_CHARACTERS]

@@ -1,0 +1,59 @@
+"""What a report says: the local node and the GPUs, asked side by side, each with a deadline."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Self
+
+from cortex import __version__
+from cortex.adminapi import AgentReport, CommandAck
+from cortex.agent.gpus import GpuReader, GpuWatch
+from cortex.agent.settings import Settings
+from cortex.core.errors import NodeError
+from cortex.node.client import NodeClient
+
+
+class Observer:
+    """Makes reports; `async with`."""
+
+    def __init__(self, settings: Settings, gpus: GpuReader, *, deadline_s: float) -> None:
+        self._settings = settings
+        self._gpus = GpuWatch(gpus)
+        self._deadline_s = deadline_s
+        self._node: NodeClient
+
+    async def __aenter__(self) -> Self:
+        self._node = NodeClient(
+            self._settings.node, self._settings.local, connect_timeout_s=self._deadline_s
+        )
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._node.close()
+
+    async def report(self, acks: Sequence[CommandAck] = ()) -> AgentReport:
+        """A fresh report that carries `acks`."""
+        async with asyncio.TaskGroup() as group:
+            asked = group.create_task(self._ask_node(), name="node")
+            readings = await self._gpus.read(self._deadline_s)
+        reason = asked.result()
+        return AgentReport(
+            node=self._settings.node,
+            agent_version=__version__,
+            can_restart=bool(self._settings.restart),
+            node_ok=not reason,
+            node_reason=reason,
+            gpus=list(readings.gpus),
+            gpu_reason=readings.reason,
+            acks=list(acks),
+        )
+
+    async def _ask_node(self) -> str:
+        """Why the local node does not answer; "" when it does."""
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                await self._node.list_models()
+        except NodeError as exc:
+            return exc.message
+        except TimeoutError:
+            return f"{self._settings.node}: no answer within {self._deadline_s:g} s"
+        return ""

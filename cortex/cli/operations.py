@@ -1,0 +1,83 @@
+"""`cortex load`, `unload`, `drain`, `undrain` and `defrag`."""
+
+import argparse
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import quote
+
+from rich.console import Console
+
+from cortex.adminapi import LoadBody, ModelStatusBody, NodeChange
+from cortex.cli.bodies import as_json, understood
+from cortex.cli.client import Client
+from cortex.cli.endpoint import resolve
+from cortex.cli.exit_codes import Exit
+from cortex.cli.fleet_view import pin_lines
+from cortex.cli.text import safe, span
+
+PATIENCE_S = 3600.0
+"""The gateway ends the wait by its own deadlines long before."""
+_DOING = {"load": "loading", "unload": "draining and unloading"}
+
+
+def run(args: argparse.Namespace) -> int:
+    """Ask, wait, and say how things stand."""
+    client = Client(resolve(args), timeout_s=PATIENCE_S)
+    if args.verb in _DOING:
+        return _change_model(args, client)
+    return _change_node(args, client)
+
+
+def _change_model(args: argparse.Namespace, client: Client) -> int:
+    wanted = LoadBody(model=args.model, node=args.node).model_dump(exclude_none=True)
+    began_s = time.monotonic()
+    with _progress(f"{_DOING[args.verb]} {safe(args.model)}"):
+        answer = client.post(f"/cortex/v1/models/{args.verb}", wanted)
+    body = understood(ModelStatusBody, answer, client)
+    if args.json:
+        print(as_json(answer))
+        return Exit.OK
+    print(f"{args.verb}ed {safe(args.model)} in {span(time.monotonic() - began_s)}")
+    for line in pin_lines(body.models):
+        print(line)
+    return Exit.OK
+
+
+def _change_node(args: argparse.Namespace, client: Client) -> int:
+    answer = client.post(f"/cortex/v1/nodes/{quote(args.node, safe='')}/{args.verb}", {})
+    body = understood(NodeChange, answer, client)
+    if args.json:
+        print(as_json(answer))
+        return Exit.OK
+    if args.verb == "defrag":
+        print(f"{safe(body.node)} {safe(body.detail)}; `cortex events --follow` tells of it")
+        return Exit.OK
+    how = "draining" if body.draining else "in service"
+    running = f", {body.in_flight} in flight" if body.in_flight else ""
+    print(f"{safe(body.node)} is {how}{running}")
+    return Exit.OK
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[None]:
+    """A spinner with the time on a terminal's stderr, for what may take minutes; else nothing."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    began_s, done = time.monotonic(), threading.Event()
+    with Console(stderr=True).status(what) as status:
+
+        def tick() -> None:
+            while not done.wait(1.0):
+                status.update(f"{what} {span(time.monotonic() - began_s)}")
+
+        ticker = threading.Thread(target=tick, daemon=True)
+        ticker.start()
+        try:
+            yield
+        finally:
+            done.set()
+            ticker.join()
