@@ -104,8 +104,8 @@ def _demo(args: argparse.Namespace, directory: Path, children: Children) -> int:
     _prove(client, f"{chosen.prefix}-a")
     if args.once:
         return Exit.OK
-    print(guide(client.endpoint.url, chosen), flush=True)
     try:
+        print(guide(client.endpoint.url, chosen), flush=True)
         while True:
             children.check()
             time.sleep(0.5)

@@ -172,7 +172,7 @@ def test_once_without_a_gateway(command: str, monkeypatch: pytest.MonkeyPatch, c
     out, err = capsys.readouterr()
     report = json.loads(out)
     assert report["can_restart"] is bool(command)
-    assert "Connect call failed" in report["node_reason"]
+    assert "Connection refused" in report["node_reason"]
     assert err.startswith(f"cortex: {url}: ")
     assert len(err.splitlines()) == 1
 

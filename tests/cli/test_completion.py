@@ -55,7 +55,7 @@ CASES = [
     ("cortex status --w", {"--watch"}),
     ("cortex history --s", {"--since", "--slow", "--stats"}),
     ("cortex completion ", {"bash", "zsh", "fish"}),
-    ("cortex events --kind lo", {"load", "loaded", "load_failed"}),
+    ("cortex events --kind lo", {"load", "loaded", "load_failed", "load_abandoned"}),
     ("cortex history --outcome ", {"ok", "client_gone", "error"}),
     ("cortex history --model ", {"acme/small:4b", "acme/small:8b", "other"}),
     ("cortex history --csv --node gpu-", {"gpu-large", "gpu-b", "gpu-c"}),
