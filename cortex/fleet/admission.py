@@ -37,6 +37,25 @@ class _Waiter:
         self.turn = asyncio.Event()
 
 
+class _Queue(deque[_Waiter]):
+    """Who waits for one model, and how long it has been for a load rather than for a slot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loading_s = 0.0
+        self._since_s: float | None = None
+
+    def loading_s(self, now_s: float) -> float:
+        """Time spent on loads so far, whoever was at the head."""
+        under_way_s = 0.0 if self._since_s is None else now_s - self._since_s
+        return self._loading_s + under_way_s
+
+    def head_waits(self, now_s: float, *, for_load: bool) -> None:
+        """The head has decided anew."""
+        self._loading_s = self.loading_s(now_s)
+        self._since_s = now_s if for_load else None
+
+
 class Admission:
     """Queues per model, first come first served; the head alone decides, so none is overtaken."""
 
@@ -52,7 +71,7 @@ class Admission:
         self._clock = clock
         self.policy = policy
         self._begin_load = begin_load
-        self._queues: dict[ModelId, deque[_Waiter]] = {}
+        self._queues: dict[ModelId, _Queue] = {}
         self._closed: str | None = None
         state.on_change = self._wake_heads
 
@@ -100,7 +119,7 @@ class Admission:
         return decision
 
     async def _wait_in_line(self, want: Want) -> Admitted:
-        queue = self._queues.setdefault(want.model, deque())
+        queue = self._queues.setdefault(want.model, _Queue())
         if queue and len(queue) >= self.policy.max_queue:
             raise CapacityError(
                 f"{len(queue)} requests are waiting for {want.model}",
@@ -110,9 +129,10 @@ class Admission:
         waiter = _Waiter()
         queue.append(waiter)
         began_s = self._clock.now_s()
+        loading_before_s = queue.loading_s(began_s)
         try:
             async with asyncio.timeout(self.policy.timeout_s):
-                lease, load_wait_s = await self._take_turns(want, waiter, queue)
+                lease = await self._take_turns(want, waiter, queue)
         except TimeoutError as exc:
             raise CapacityError(
                 f"no slot for {want.model} within {self.policy.timeout_s:g} s",
@@ -125,33 +145,29 @@ class Admission:
                 queue[0].turn.set()
             elif self._queues.get(want.model) is queue:
                 del self._queues[want.model]
-        waited_s = self._clock.now_s() - began_s
-        return Admitted(
-            lease, queue_s=max(0.0, waited_s - load_wait_s), load_wait_s=load_wait_s
-        )
+        ended_s = self._clock.now_s()
+        load_wait_s = queue.loading_s(ended_s) - loading_before_s
+        return Admitted(lease, queue_s=ended_s - began_s - load_wait_s, load_wait_s=load_wait_s)
 
-    async def _take_turns(
-        self, want: Want, waiter: _Waiter, queue: deque[_Waiter]
-    ) -> tuple[Lease, float]:
-        load_wait_s = 0.0
+    async def _take_turns(self, want: Want, waiter: _Waiter, queue: _Queue) -> Lease:
         while True:
-            loading = False
             if queue[0] is waiter or self._closed is not None:
                 waiter.turn.clear()
-                match self._decide(want):
+                decision = self._decide(want)
+                loading = isinstance(decision, Load) or (
+                    isinstance(decision, Wait) and decision.loading
+                )
+                queue.head_waits(self._clock.now_s(), for_load=loading)
+                match decision:
                     case Serve(node=node, model=model):
-                        return self._state.lease(node, model), load_wait_s
-                    case Load() as decision:
+                        return self._state.lease(node, model)
+                    case Load():
                         self._begin_load(decision)
-                        loading = True
-                    case Wait(loading=loading):
+                    case Wait():
                         pass
                     case Reject():
                         raise AssertionError("_decide raises it")
-            paused_s = self._clock.now_s()
             await waiter.turn.wait()
-            if loading:
-                load_wait_s += self._clock.now_s() - paused_s
 
     def _expected_wait_s(self, want: Want) -> float:
         decision = plan(

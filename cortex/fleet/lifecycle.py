@@ -49,7 +49,8 @@ class Lifecycle:
         self.load_timeout_s = load_timeout_s
         self._client_of = client_of
         self._loaded = loaded
-        self._tasks: dict[tuple[NodeName, ModelId], asyncio.Task[None]] = {}
+        #: After a restart of a node, its old load may still be ending beside its new one.
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, group: asyncio.TaskGroup, decision: Load) -> None:
         """Start the load that was just decided; no await since the snapshot it was made on.
@@ -61,12 +62,12 @@ class Lifecycle:
         task = group.create_task(
             self._load(*key, generation), name=f"load {decision.model} on {decision.node}"
         )
-        self._tasks[key] = task
-        task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def stop(self) -> None:
         """Stop following loads; the nodes finish them, and the next start sees the result."""
-        for task in self._tasks.values():
+        for task in self._tasks:
             task.cancel()
 
     async def _load(self, name: NodeName, model: ModelId, generation: int) -> None:
