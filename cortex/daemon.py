@@ -14,7 +14,7 @@ from aiohttp import web
 from cortex import __version__
 from cortex.config.load import find, load, state_path
 from cortex.config.schema import Config
-from cortex.core.errors import ConfigError
+from cortex.core.errors import CapacityError, ConfigError
 from cortex.core.ids import NodeName
 from cortex.core.records import EventKind, FleetEvent
 from cortex.fleet.admission import Admission
@@ -51,6 +51,8 @@ EX_CONFIG = 78
 EX_OSERR = 71
 SHUTDOWN_TIMEOUT_S = 0.25
 """What aiohttp adds of its own after our drain; connections still open then are cut."""
+CUT_TIMEOUT_S = 2.0
+"""What streams that outlast the drain get to tell their clients that they are cut."""
 BACKLOG = 1024
 
 
@@ -63,16 +65,17 @@ def run(path: Path | None, environ: Mapping[str, str]) -> int:
     except ConfigError as exc:
         return _refuse(exc)
     _raise_file_limit()
+    code = 0
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(Daemon(source, config, environ).serve())
-    except ConfigError as exc:
-        return _refuse(exc)
-    except OSError as exc:
+    except* ConfigError as group:
+        code = _refuse(group.exceptions[0])
+    except* OSError as group:
         # An address in use, or one that is not ours.
-        print(f"cortex: cannot serve: {exc}", file=sys.stderr)  # noqa: T201
-        return EX_OSERR
-    return 0
+        print(f"cortex: cannot serve: {group.exceptions[0]}", file=sys.stderr)  # noqa: T201
+        code = EX_OSERR
+    return code
 
 
 class Journal:
@@ -308,11 +311,10 @@ class Daemon:
         self._journal.record(
             self._event(EventKind.STOP, "told to stop", in_flight=services.recent.in_flight)
         )
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limits.drain_timeout_s):
-                await services.recent.idle()
-        if services.recent.in_flight:
+        if not await services.recent.idle_within(limits.drain_timeout_s):
             log.warning("cut", extra={"fields": {"in_flight": services.recent.in_flight}})
+            services.recent.cut(CapacityError("this gateway is shutting down", code="draining"))
+            await services.recent.idle_within(CUT_TIMEOUT_S)
         for runner in runners:
             for site in list(runner.sites):
                 await site.stop()
@@ -361,8 +363,7 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _refuse(*errors: ConfigError) -> int:
-    for error in errors:
-        for line in error.lines:
-            print(f"cortex: {line}", file=sys.stderr)  # noqa: T201
+def _refuse(error: Exception) -> int:
+    for line in str(error).splitlines():
+        print(f"cortex: {line}", file=sys.stderr)  # noqa: T201
     return EX_CONFIG

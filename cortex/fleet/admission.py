@@ -44,7 +44,23 @@ class _Waiter:
         self.displaced = False
 
 
-_Queue = FairQueue[_Waiter]
+class _Queue(FairQueue[_Waiter]):
+    """Who waits for one model, and how long it has been for a load rather than for a slot."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._loading_s = 0.0
+        self._since_s: float | None = None
+
+    def loading_s(self, now_s: float) -> float:
+        """Time spent on loads so far, whoever was at the head."""
+        under_way_s = 0.0 if self._since_s is None else now_s - self._since_s
+        return self._loading_s + under_way_s
+
+    def head_waits(self, now_s: float, *, for_load: bool) -> None:
+        """The head has decided anew."""
+        self._loading_s = self.loading_s(now_s)
+        self._since_s = now_s if for_load else None
 
 
 class Admission:
@@ -126,11 +142,12 @@ class Admission:
         began_s = self._state.clock.now_s()
         waiter = _Waiter(client, began_s if want.since_s is None else want.since_s)
         queue.add(waiter)
+        loading_before_s = queue.loading_s(began_s)
         served = False
         try:
             left_s = waiter.since_s + self.policy.timeout_s - began_s
             async with asyncio.timeout(max(0.0, left_s)):
-                lease, load_wait_s = await self._take_turns(want, waiter, queue)
+                lease = await self._take_turns(want, waiter, queue)
             served = True
         except TimeoutError as exc:
             raise CapacityError(
@@ -140,10 +157,9 @@ class Admission:
             ) from exc
         finally:
             self._leave(want.model, queue, waiter, served=served)
-        waited_s = self._state.clock.now_s() - began_s
-        return Admitted(
-            lease, queue_s=max(0.0, waited_s - load_wait_s), load_wait_s=load_wait_s
-        )
+        ended_s = self._state.clock.now_s()
+        load_wait_s = queue.loading_s(ended_s) - loading_before_s
+        return Admitted(lease, queue_s=ended_s - began_s - load_wait_s, load_wait_s=load_wait_s)
 
     def _make_place(self, queue: _Queue, want: Want, client: str) -> None:
         """Have the client with the most requests in a full queue give up its newest.
@@ -164,26 +180,23 @@ class Admission:
             retry_after_s=self._expected_wait_s(want),
         )
 
-    async def _take_turns(
-        self, want: Want, waiter: _Waiter, queue: _Queue
-    ) -> tuple[Lease, float]:
-        load_wait_s = 0.0
+    async def _take_turns(self, want: Want, waiter: _Waiter, queue: _Queue) -> Lease:
         while True:
             waiter.turn.clear()
             if waiter.displaced:
                 raise self._queue_full(want, len(queue))
-            decision: Decision | None = None
+            recheck_s: float | None = None
             if queue.head is waiter or self._closed is not None:
                 decision = self._decide(self._with_seniority(want, queue))
-            if isinstance(decision, Serve):
-                return self._state.lease(decision.node, decision.model), load_wait_s
-            if isinstance(decision, Load):
-                self._begin_load(decision)
-            waits = decision if isinstance(decision, Wait) else None
-            recheck_s = waits.recheck_s if waits else None
-            paused_s = await self._pause(waiter.turn, recheck_s)
-            if isinstance(decision, Load) or (waits and waits.loading):
-                load_wait_s += paused_s
+                waits = decision if isinstance(decision, Wait) else None
+                loading = isinstance(decision, Load) or (waits is not None and waits.loading)
+                queue.head_waits(self._state.clock.now_s(), for_load=loading)
+                if isinstance(decision, Serve):
+                    return self._state.lease(decision.node, decision.model)
+                if isinstance(decision, Load):
+                    self._begin_load(decision)
+                recheck_s = waits.recheck_s if waits is not None else None
+            await self._pause(waiter.turn, recheck_s)
 
     def _with_seniority(self, want: Want, queue: _Queue) -> Want:
         """The want as the queue's oldest request has it, and what still older ones wait for."""
@@ -227,14 +240,12 @@ class Admission:
         known = [seconds for seconds in (load_s, queue_s) if seconds is not None]
         return max(1.0, sum(known)) if known else RETRY_AFTER_S
 
-    async def _pause(self, turn: asyncio.Event, recheck_s: float | None) -> float:
-        """Wait for the turn, but not beyond `recheck_s`; returns for how long."""
-        began_s = self._state.clock.now_s()
-        after_s = None if recheck_s is None else max(0.0, recheck_s - began_s)
+    async def _pause(self, turn: asyncio.Event, recheck_s: float | None) -> None:
+        """Wait for the turn, but not beyond `recheck_s`."""
+        after_s = None if recheck_s is None else max(0.0, recheck_s - self._state.clock.now_s())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(after_s):
                 await turn.wait()
-        return self._state.clock.now_s() - began_s
 
     def _wake_heads(self) -> None:
         for queue in self._queues.values():

@@ -134,6 +134,7 @@ async def _attempt(
             line,
             gap_s=svc.config.limits.idle_timeout_s,
             headers=_response_headers(request, line),
+            among=svc.recent.relays,
         )
         count = True
         if line.record.error_code in _NODE_CODES:

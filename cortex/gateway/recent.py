@@ -3,13 +3,21 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from statistics import median
+from typing import Protocol
 
+from cortex.core.errors import CortexError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import RequestRecord
 
 SAMPLES = 50
+
+
+class Cuttable(Protocol):
+    """An exchange under way that can be ended early."""
+
+    def cut(self, error: CortexError) -> None: ...
 
 
 class Recent:
@@ -17,6 +25,8 @@ class Recent:
         self.requests_total = 0
         #: Requests inside a handler now, queued ones included.
         self.in_flight = 0
+        #: Those of them that a node is answering.
+        self.relays: set[Cuttable] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self._rates: dict[tuple[NodeName, ModelId], deque[float]] = {}
@@ -34,9 +44,17 @@ class Recent:
             if not self.in_flight:
                 self._idle.set()
 
-    async def idle(self) -> None:
-        """Return once nothing runs; the deadline is the caller's."""
-        await self._idle.wait()
+    async def idle_within(self, timeout_s: float) -> bool:
+        """Wait until nothing runs; False when something still does after that time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        return not self.in_flight
+
+    def cut(self, error: CortexError) -> None:
+        """End every relay with this error, which its client is told."""
+        for relay in tuple(self.relays):
+            relay.cut(error)
 
     def request_done(self, record: RequestRecord) -> None:
         self.requests_total += 1

@@ -19,6 +19,7 @@ from cortex.core.stream import Fault, Watch
 from cortex.gateway.errors import ClientStalledError, NodeFaultError, error_event
 from cortex.gateway.line import Line
 from cortex.gateway.ports import Answer
+from cortex.gateway.recent import Cuttable
 
 ERROR_BODY_BYTES = 256 * 1024
 """As much of a node's error answer as is read."""
@@ -52,11 +53,22 @@ class GapTimer:
     One `asyncio.timeout` and one lazily re-armed timer a stream: `touch` is a clock read.
     """
 
-    __slots__ = ("_gap_s", "_handle", "_last_s", "_loop", "_timeout", "writing")
+    __slots__ = (
+        "_among",
+        "_cut",
+        "_gap_s",
+        "_handle",
+        "_last_s",
+        "_loop",
+        "_timeout",
+        "writing",
+    )
 
-    def __init__(self, gap_s: float) -> None:
+    def __init__(self, gap_s: float, among: set[Cuttable]) -> None:
         self._loop = asyncio.get_running_loop()
         self._gap_s = gap_s
+        self._among = among
+        self._cut: CortexError | None = None
         self._timeout = asyncio.timeout(None)
         self._last_s = self._loop.time()
         self._handle = self._loop.call_later(gap_s, self._check)
@@ -71,9 +83,19 @@ class GapTimer:
         if left_s > 0:
             self._handle = self._loop.call_later(left_s, self._check)
         else:
+            self._expire()
+
+    def cut(self, error: CortexError) -> None:
+        """End the exchange now; `error` is raised in its place."""
+        self._cut = error
+        self._expire()
+
+    def _expire(self) -> None:
+        if not self._timeout.expired():
             self._timeout.reschedule(self._loop.time())
 
     async def __aenter__(self) -> Self:
+        self._among.add(self)
         await self._timeout.__aenter__()
         return self
 
@@ -84,9 +106,12 @@ class GapTimer:
         trace: TracebackType | None,
     ) -> None:
         self._handle.cancel()
+        self._among.discard(self)
         try:
             await self._timeout.__aexit__(kind, error, trace)
         except TimeoutError as exc:
+            if self._cut is not None:
+                raise self._cut from exc
             if self.writing:
                 raise ClientStalledError(
                     f"the client read nothing for {self._gap_s:g} s"
@@ -101,6 +126,7 @@ async def relay(
     *,
     gap_s: float,
     headers: Mapping[str, str],
+    among: set[Cuttable],
 ) -> web.StreamResponse:
     """Send the request on and copy the answer to the client.
 
@@ -113,14 +139,16 @@ async def relay(
         line: The account; a failure after the first byte is told to it.
         gap_s: Longest silence of the node, its head included, and of the client.
         headers: Added to the response.
+        among: Where to be found while it runs, by whoever must end it early.
 
     Raises:
         NodeError: Before the first byte was sent.
+        CortexError: What it was cut with, likewise.
     """
     response: web.StreamResponse | None = None
     sse = False
     try:
-        async with GapTimer(gap_s) as timer, sending as answer:
+        async with GapTimer(gap_s, among) as timer, sending as answer:
             watch, first = await _first_bytes(answer)
             sse = watch.sse
             response = web.StreamResponse(

@@ -40,6 +40,7 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
                 line,
                 gap_s=svc.config.limits.idle_timeout_s,
                 headers={"x-request-id": request[REQUEST_ID], "x-cortex-node": name},
+                among=svc.recent.relays,
             )
         except NodeFaultError as exc:
             if exc.fault.status != 404:

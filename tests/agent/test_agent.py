@@ -52,7 +52,9 @@ async def test_a_node_that_does_not_answer_has_its_reason(gateway: TinyGateway, 
         await until(lambda: not gateway.reports[-1].node_ok, "a silent node")
         assert gateway.reports[-1].node_reason == "n0: no answer within 0.5 s"
         await node.stop()
-        await until(lambda: "refused" in gateway.reports[-1].node_reason, "a refused connection")
+        await until(
+            lambda: "refused" in gateway.reports[-1].node_reason, "a refused connection"
+        )
         node.knobs.listing_delay_s = 0
         await node.start()
         await until(lambda: gateway.reports[-1].node_ok, "a node that is back")

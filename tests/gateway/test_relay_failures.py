@@ -63,6 +63,28 @@ async def test_a_failure_in_mid_stream_is_an_error_event_and_an_abort(
         assert f'cortex_request_errors_total{{code="{code}"}} 1.0' in await gateway.metrics()
 
 
+async def test_a_client_that_lags_behind_still_gets_all_there_was(tmp_path: Path) -> None:
+    event = b'data: {"pad":"' + b"x" * 50_000 + b'"}\n\n'
+    async with (
+        RawNode(["m1"], answer=streaming(*[event] * 200)) as node,
+        running(tmp_path, [node]) as gateway,
+        gateway.http.post(
+            gateway.url + CHAT, json=chat_body(stream=True), read_bufsize=4096
+        ) as response,
+    ):
+        # By now every buffer on the way is full, and the node has ended.
+        await asyncio.sleep(0.1)
+        seen = Streamed(response.status, response.headers)
+        try:
+            while chunk_read := await response.content.readany():
+                seen.chunks.append(chunk_read)
+            seen.complete = True
+        except aiohttp.ClientPayloadError:
+            pass
+        assert error_at_the_end(seen)["code"] == "node_truncated"
+        assert seen.body.startswith(event * 200)
+
+
 async def test_the_bare_text_errors_of_older_nodes_are_understood(tmp_path: Path) -> None:
     async with (
         scripted(["m1"], profile="v0.9.2", error_event_after=2) as node,

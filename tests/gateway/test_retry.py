@@ -126,7 +126,8 @@ async def test_the_first_failure_is_the_answer_when_every_node_fails(tmp_path: P
 
 
 async def test_three_nodes_are_tried_and_no_more(tmp_path: Path) -> None:
-    nodes = [RawNode(["m1"], answer=hang_up) for _ in range(4)]
+    answer = FirstFails(saying(whole(OOM, "500 Internal Server Error")), hang_up)
+    nodes = [RawNode(["m1"], answer=answer) for _ in range(4)]
     async with (
         nodes[0],
         nodes[1],
@@ -134,7 +135,7 @@ async def test_three_nodes_are_tried_and_no_more(tmp_path: Path) -> None:
         nodes[3],
         running(tmp_path, nodes) as gateway,
     ):
-        assert (await gateway.chat("m1")).code == "node_unreachable"
+        assert (await gateway.chat("m1")).code == "node_error"
         assert sorted(len(node.got) for node in nodes) == [0, 1, 1, 1]
 
 

