@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from cortex.core.decisions import Decision, Load, Reject, Serve, Wait, Want
@@ -31,14 +32,25 @@ class Admitted:
     load_wait_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Something to be done again and again for a request while it waits."""
+
+    act: Callable[[], Awaitable[None]]
+    every_s: float
+
+
 class _Waiter:
     """One request in a queue. Its turn comes when it is at the head and something changed."""
 
-    __slots__ = ("client", "displaced", "since_s", "turn")
+    __slots__ = ("beat", "beat_s", "client", "displaced", "since_s", "turn")
 
-    def __init__(self, client: str, since_s: float) -> None:
+    def __init__(self, client: str, since_s: float, beat: Beat | None) -> None:
         self.client = client
         self.since_s = since_s
+        self.beat = beat
+        #: When the next beat is due (monotonic).
+        self.beat_s = math.inf if beat is None else since_s + beat.every_s
         self.turn = asyncio.Event()
         #: A full queue made it give up its place for a client with fewer.
         self.displaced = False
@@ -98,7 +110,7 @@ class Admission:
         self._closed = reason
         self._wake_heads()
 
-    async def acquire(self, want: Want, client: str = "") -> Admitted:
+    async def acquire(self, want: Want, client: str = "", beat: Beat | None = None) -> Admitted:
         """Lease the model, loading it first where that is possible.
 
         1. Nobody waits for the model, and a copy is free: lease it, without any await.
@@ -106,7 +118,10 @@ class Admission:
            every change: serve, begin a load, wait on, or reject.
         3. Past the deadline: 503 with the expected wait as Retry-After.
 
-        `want.since_s` None = now; the deadline counts from it.
+        Args:
+            want: `since_s` None = now; the deadline counts from it.
+            client: Whom it waits for; clients are served in turn.
+            beat: Done while it waits.
 
         Raises:
             CapacityError: Rejected, queue full, deadline passed, or draining.
@@ -115,7 +130,7 @@ class Admission:
             decision = self._decide(want)
             if isinstance(decision, Serve):
                 return Admitted(self._state.lease(decision.node, decision.model))
-        return await self._wait_in_line(want, client)
+        return await self._wait_in_line(want, client, beat)
 
     def explain(self, want: Want) -> Decision:
         """What `acquire` would decide for a request that came now."""
@@ -135,12 +150,13 @@ class Admission:
             )
         return decision
 
-    async def _wait_in_line(self, want: Want, client: str) -> Admitted:
+    async def _wait_in_line(self, want: Want, client: str, beat: Beat | None) -> Admitted:
         queue = self._queues.setdefault(want.model, _Queue())
         if queue and len(queue) >= self.policy.max_queue:
             self._make_place(queue, want, client)
         began_s = self._state.clock.now_s()
-        waiter = _Waiter(client, began_s if want.since_s is None else want.since_s)
+        since_s = began_s if want.since_s is None else want.since_s
+        waiter = _Waiter(client, since_s, beat)
         queue.add(waiter)
         loading_before_s = queue.loading_s(began_s)
         served = False
@@ -185,7 +201,7 @@ class Admission:
             waiter.turn.clear()
             if waiter.displaced:
                 raise self._queue_full(want, len(queue))
-            recheck_s: float | None = None
+            recheck_s = math.inf
             if queue.head is waiter or self._closed is not None:
                 decision = self._decide(self._with_seniority(want, queue))
                 waits = decision if isinstance(decision, Wait) else None
@@ -195,8 +211,9 @@ class Admission:
                     return self._state.lease(decision.node, decision.model)
                 if isinstance(decision, Load):
                     self._begin_load(decision)
-                recheck_s = waits.recheck_s if waits is not None else None
-            await self._pause(waiter.turn, recheck_s)
+                if waits is not None and waits.recheck_s is not None:
+                    recheck_s = waits.recheck_s
+            await self._pause(waiter, recheck_s)
 
     def _with_seniority(self, want: Want, queue: _Queue) -> Want:
         """The want as the queue's oldest request has it, and what still older ones wait for."""
@@ -240,12 +257,17 @@ class Admission:
         known = [seconds for seconds in (load_s, queue_s) if seconds is not None]
         return max(1.0, sum(known)) if known else RETRY_AFTER_S
 
-    async def _pause(self, turn: asyncio.Event, recheck_s: float | None) -> None:
-        """Wait for the turn, but not beyond `recheck_s`."""
-        after_s = None if recheck_s is None else max(0.0, recheck_s - self._state.clock.now_s())
+    async def _pause(self, waiter: _Waiter, recheck_s: float) -> None:
+        """Wait for the turn, but not beyond `recheck_s`; beat meanwhile."""
+        clock = self._state.clock
+        until_s = min(recheck_s, waiter.beat_s)
+        after_s = None if until_s == math.inf else max(0.0, until_s - clock.now_s())
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(after_s):
-                await turn.wait()
+                await waiter.turn.wait()
+        if waiter.beat is not None and clock.now_s() >= waiter.beat_s:
+            waiter.beat_s = clock.now_s() + waiter.beat.every_s
+            await waiter.beat.act()
 
     def _wake_heads(self) -> None:
         for queue in self._queues.values():

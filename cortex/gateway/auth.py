@@ -17,6 +17,8 @@ CLIENT_NAME_LENGTH = 64
 class Caller:
     name: str | None
     admin: bool
+    share: str
+    """Who is served in turn with others: the key, or without keys the address and program."""
 
 
 class Keyring:
@@ -24,7 +26,7 @@ class Keyring:
 
     def __init__(self, keys: Iterable[Key]) -> None:
         self._by_digest = {
-            _digest_of(key): Caller(key.name, key.role == "admin") for key in keys
+            _digest_of(key): Caller(key.name, key.role == "admin", key.name) for key in keys
         }
 
     @property
@@ -39,7 +41,8 @@ class Keyring:
             RequestError: Keys are configured and the request carries none of them.
         """
         if self.open:
-            return Caller(_product(request), admin=False)
+            product = _product(request)
+            return Caller(product, admin=False, share=f"{request.remote} {product}")
         presented = _presented(request)
         if presented is None:
             raise RequestError(
@@ -57,7 +60,10 @@ def require_admin(request: web.BaseRequest, caller: Caller, keyring: Keyring) ->
     Raises:
         RequestError: 403, saying who may.
     """
-    if caller.admin or (keyring.open and _is_loopback(request)):
+    if caller.admin:
+        return
+    if keyring.open and _is_loopback(request):
+        _refuse_other_sites(request)
         return
     who = (
         "from this machine only, as no keys are configured"
@@ -88,6 +94,16 @@ def _product(request: web.BaseRequest) -> str | None:
     """The first word of the User-Agent: enough to tell one's own clients apart in the history."""
     agent = request.headers.get("User-Agent", "").split(" ", 1)[0][:CLIENT_NAME_LENGTH]
     return agent if agent.isprintable() and agent else None
+
+
+def _refuse_other_sites(request: web.BaseRequest) -> None:
+    """A page of another site can make its reader's browser, on this very machine, post here."""
+    origin = request.headers.get("Origin")
+    if origin is not None and origin.partition("://")[2] != request.host:
+        raise RequestError(
+            "not from a page of another site, as no keys are configured",
+            code="permission_denied",
+        )
 
 
 def _is_loopback(request: web.BaseRequest) -> bool:

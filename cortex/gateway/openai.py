@@ -7,18 +7,19 @@ from dataclasses import replace
 from aiohttp import web
 
 from cortex.core.decisions import Want
-from cortex.core.errors import CapacityError, NodeError, RequestError
+from cortex.core.errors import CapacityError, CortexError, NodeError, RequestError
 from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.nodefaults import Blame
 from cortex.core.plan import RETRY_AFTER_S
 from cortex.core.snapshot import ModelStatus
-from cortex.fleet.admission import Admitted
+from cortex.fleet.admission import Admitted, Beat
 from cortex.gateway.auth import Caller
 from cortex.gateway.body import Body, read_body
 from cortex.gateway.errors import NodeFaultError
 from cortex.gateway.line import Line
-from cortex.gateway.relay import relay
+from cortex.gateway.opening import COMMENT_S, Opening
+from cortex.gateway.relay import GapTimer, abort, relay
 from cortex.gateway.services import REQUEST_ID, SERVICES, Services, caller_of
 
 ROUTES = {
@@ -67,7 +68,16 @@ async def infer(request: web.Request) -> web.StreamResponse:
         line.record.model = want.model
         if want.model != body.envelope.model:
             body = body.with_model(want.model)
-        return await _serve(request, svc, line, want, sticky, body)
+        exchange = _Exchange(request, svc, line, body)
+        try:
+            return await exchange.serve(want, sticky)
+        except CortexError as exc:
+            opened = exchange.opening.response
+            if opened is None:
+                raise
+            line.failed(exc)
+            await abort(request, opened, exc)
+            return opened
 
 
 async def _want(
@@ -89,63 +99,75 @@ async def _want(
     return Want(model=model, preferred=svc.affinity.preferred(model, sticky), only=only), sticky
 
 
-async def _serve(
-    request: web.Request, svc: Services, line: Line, want: Want, sticky: str | int, body: Body
-) -> web.StreamResponse:
-    """Try nodes until one has sent its first byte.
+class _Exchange:
+    """One request on its way to an answer."""
 
-    1. Lease. 2. Relay. 3. A node that failed before the first byte is excluded and another is
-    chosen; a node that turned out not to hold the model is believed, and asked again by poll.
-    4. When none is left, the first failure is the answer: it says more than "no node left".
-    """
-    first_failure: NodeError | None = None
-    while True:
+    __slots__ = ("_body", "_line", "_request", "_svc", "opening")
+
+    def __init__(self, request: web.Request, svc: Services, line: Line, body: Body) -> None:
+        self._request = request
+        self._svc = svc
+        self._line = line
+        self._body = body
+        self.opening = Opening(request, line, request[REQUEST_ID])
+
+    async def serve(self, want: Want, sticky: str | int) -> web.StreamResponse:
+        """Try nodes until one has sent its first byte.
+
+        1. Lease. 2. Relay. 3. A node that failed before the first byte is excluded and another is
+        chosen; a node that turned out not to hold the model is believed, and asked again by poll.
+        4. When none is left, the first failure is the answer: it says more than "no node left".
+        """
+        svc, line = self._svc, self._line
+        share = caller_of(self._request).share
+        beat = Beat(self.opening.beat, COMMENT_S) if self._body.envelope.stream else None
+        first_failure: NodeError | None = None
+        while True:
+            try:
+                admitted = await svc.admission.acquire(want, share, beat)
+            except CapacityError as exc:
+                raise first_failure or exc from first_failure
+            node = admitted.lease.node
+            _note(line, admitted)
+            try:
+                response = await self._attempt(admitted)
+            except NodeError as exc:
+                if isinstance(exc, NodeFaultError) and exc.fault.blame is Blame.CALLER:
+                    raise
+                first_failure = first_failure or exc
+                if line.record.attempts >= MAX_ATTEMPTS:
+                    raise first_failure from exc
+                want = replace(want, excluded=want.excluded | {node}, preferred=None)
+            else:
+                svc.affinity.served(want.model, sticky, node)
+                return response
+
+    async def _attempt(self, admitted: Admitted) -> web.StreamResponse:
+        """One node: send, relay, and give the lease back with what is to be thought of the node."""
+        svc, line, request = self._svc, self._line, self._request
+        lease = admitted.lease
+        failure: str | None = None
+        count = False
+        headers = _request_headers(request)
         try:
-            admitted = await svc.admission.acquire(want)
-        except CapacityError as exc:
-            raise first_failure or exc from first_failure
-        node = admitted.lease.node
-        _note(line, admitted)
-        try:
-            response = await _attempt(request, svc, line, admitted, body)
-        except NodeError as exc:
-            if isinstance(exc, NodeFaultError) and exc.fault.blame is Blame.CALLER:
-                raise
-            first_failure = first_failure or exc
-            if line.record.attempts >= MAX_ATTEMPTS:
-                raise first_failure from exc
-            want = replace(want, excluded=want.excluded | {node}, preferred=None)
-        else:
-            svc.affinity.served(want.model, sticky, node)
+            response = await relay(
+                request,
+                svc.nodes[lease.node].send("POST", request.path, headers, self._body),
+                line,
+                timer=GapTimer(svc.config.limits.idle_timeout_s, svc.recent.relays),
+                headers=_response_headers(request, line),
+                opened=self.opening.response,
+            )
+            count = True
+            if line.record.error_code in _NODE_CODES:
+                failure = line.record.error_code
+                svc.poller.kick(lease.node)
             return response
-
-
-async def _attempt(
-    request: web.Request, svc: Services, line: Line, admitted: Admitted, body: Body
-) -> web.StreamResponse:
-    """One node: send, relay, and give the lease back with what is to be thought of the node."""
-    lease = admitted.lease
-    failure: str | None = None
-    count = False
-    try:
-        response = await relay(
-            request,
-            svc.nodes[lease.node].send("POST", request.path, _request_headers(request), body),
-            line,
-            gap_s=svc.config.limits.idle_timeout_s,
-            headers=_response_headers(request, line),
-            among=svc.recent.relays,
-        )
-        count = True
-        if line.record.error_code in _NODE_CODES:
-            failure = line.record.error_code
-            svc.poller.kick(lease.node)
-        return response
-    except NodeError as exc:
-        failure = _blame(svc, lease.node, lease.model, exc)
-        raise
-    finally:
-        svc.state.release(lease, failure=failure, count=count)
+        except NodeError as exc:
+            failure = _blame(svc, lease.node, lease.model, exc)
+            raise
+        finally:
+            svc.state.release(lease, failure=failure, count=count)
 
 
 _NODE_CODES = frozenset(

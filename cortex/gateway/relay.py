@@ -50,7 +50,8 @@ _NOT_RELAYED = frozenset(
 class GapTimer:
     """Bounds the gap between real bytes, not the length of a stream.
 
-    One `asyncio.timeout` and one lazily re-armed timer a stream: `touch` is a clock read.
+    One `asyncio.timeout` and one lazily re-armed timer a stream: `touch` is a clock read. While
+    it runs it is in `among`, for whoever must end every exchange early.
     """
 
     __slots__ = (
@@ -124,9 +125,9 @@ async def relay(
     sending: AbstractAsyncContextManager[Answer],
     line: Line,
     *,
-    gap_s: float,
+    timer: GapTimer,
     headers: Mapping[str, str],
-    among: set[Cuttable],
+    opened: web.StreamResponse | None = None,
 ) -> web.StreamResponse:
     """Send the request on and copy the answer to the client.
 
@@ -137,9 +138,9 @@ async def relay(
         request: The client's.
         sending: What `Inference.send` returned; entered here, so that one timer bounds it all.
         line: The account; a failure after the first byte is told to it.
-        gap_s: Longest silence of the node, its head included, and of the client.
+        timer: Bounds the silence of the node, its head included, and of the client.
         headers: Added to the response.
-        among: Where to be found while it runs, by whoever must end it early.
+        opened: The answer, where its head had to be sent ahead.
 
     Raises:
         NodeError: Before the first byte was sent.
@@ -148,17 +149,17 @@ async def relay(
     response: web.StreamResponse | None = None
     sse = False
     try:
-        async with GapTimer(gap_s, among) as timer, sending as answer:
+        async with timer, sending as answer:
             watch, first = await _first_bytes(answer)
             sse = watch.sse
-            response = web.StreamResponse(
-                status=answer.status, headers=_relayed(answer.headers)
-            )
-            response.headers.update(headers)
-            if sse:
-                response.headers["X-Accel-Buffering"] = "no"
-            await response.prepare(request)
-            line.sending(response.status)
+            response = opened or _head_of(answer, headers, sse=sse)
+            if opened is None:
+                await response.prepare(request)
+                line.sending(response.status)
+            elif not sse:
+                raise NodeProtocolError(
+                    "the node answered a streaming request without a stream"
+                )
             try:
                 await _copy(answer, response, line, watch, timer, first)
             finally:
@@ -167,7 +168,15 @@ async def relay(
         if response is None:
             raise
         line.failed(exc)
-        await _abort(request, response, exc if sse else None)
+        await abort(request, response, exc if sse or opened else None)
+    return response
+
+
+def _head_of(answer: Answer, headers: Mapping[str, str], *, sse: bool) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers=_relayed(answer.headers))
+    response.headers.update(headers)
+    if sse:
+        response.headers["X-Accel-Buffering"] = "no"
     return response
 
 
@@ -223,7 +232,7 @@ async def _copy(
     await response.write_eof()
 
 
-async def _abort(
+async def abort(
     request: web.Request, response: web.StreamResponse, error: CortexError | None
 ) -> None:
     """End a response so that it cannot pass for a complete one."""

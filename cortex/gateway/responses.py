@@ -8,7 +8,7 @@ from cortex.core.plan import RETRY_AFTER_S
 from cortex.gateway.errors import NodeFaultError
 from cortex.gateway.line import Line
 from cortex.gateway.openai import node_of_response
-from cortex.gateway.relay import relay
+from cortex.gateway.relay import GapTimer, relay
 from cortex.gateway.services import REQUEST_ID, SERVICES, caller_of
 
 
@@ -38,9 +38,8 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
                 request,
                 svc.nodes[name].send(request.method, request.path, headers, None),
                 line,
-                gap_s=svc.config.limits.idle_timeout_s,
+                timer=GapTimer(svc.config.limits.idle_timeout_s, svc.recent.relays),
                 headers={"x-request-id": request[REQUEST_ID], "x-cortex-node": name},
-                among=svc.recent.relays,
             )
         except NodeFaultError as exc:
             if exc.fault.status != 404:

@@ -32,7 +32,6 @@ async def test_past_the_deadline_comes_a_503_with_a_time_to_come_back(tmp_path: 
         assert node.stats.started == 1
         assert await queued(gateway) == 0
         [row] = await gateway.history()
-        assert row["queue_ms"] == 0  # of an admission; this request never had one
         assert 300 <= row["duration_ms"] < 3000
 
 

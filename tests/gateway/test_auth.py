@@ -147,6 +147,8 @@ class From:
         self.transport = self
         self._peer = peer
         self.headers = {"User-Agent": "curl/8.0 (Linux)"}
+        self.remote = "127.0.0.1"
+        self.host = "localhost:8000"
 
     def get_extra_info(self, _: str) -> object:
         return self._peer
@@ -170,7 +172,7 @@ class From:
 def test_without_keys_only_loopback_may_change_the_fleet(peer: object, allowed: bool) -> None:
     request: web.BaseRequest = From(peer)  # type: ignore[assignment]
     caller = Keyring([]).caller(request)
-    assert caller == Caller("curl/8.0", admin=False)
+    assert caller == Caller("curl/8.0", admin=False, share="127.0.0.1 curl/8.0")
     if allowed:
         require_admin(request, caller, Keyring([]))
     else:
@@ -179,12 +181,27 @@ def test_without_keys_only_loopback_may_change_the_fleet(peer: object, allowed: 
         assert caught.value.code == "permission_denied"
 
 
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [("http://localhost:8000", True), ("http://evil.example", False), ("null", False)],
+)
+def test_without_keys_another_site_in_a_browser_may_not(origin: str, allowed: bool) -> None:
+    request: web.BaseRequest = From(("127.0.0.1", 5))  # type: ignore[assignment]
+    request.headers["Origin"] = origin  # type: ignore[index]
+    caller = Keyring([]).caller(request)
+    if allowed:
+        require_admin(request, caller, Keyring([]))
+    else:
+        with pytest.raises(RequestError, match="another site"):
+            require_admin(request, caller, Keyring([]))
+
+
 def test_with_keys_loopback_alone_is_not_enough() -> None:
     request: web.BaseRequest = From(("127.0.0.1", 5))  # type: ignore[assignment]
     keyring = Keyring([Key(name="me", key="k")])
     with pytest.raises(RequestError, match="with an admin key"):
-        require_admin(request, Caller("me", admin=False), keyring)
-    require_admin(request, Caller("me", admin=True), keyring)
+        require_admin(request, Caller("me", admin=False, share="me"), keyring)
+    require_admin(request, Caller("me", admin=True, share="me"), keyring)
 
 
 async def test_a_client_without_a_key_is_known_by_its_program(tmp_path: Path) -> None:

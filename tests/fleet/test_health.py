@@ -1,0 +1,291 @@
+"""Nodes that fail, refuse, fall silent, restart or poison a model, and who notices when."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cortex.devnode.scripted import ScriptedNode
+from tests.fleet.conftest import apart, held, model_view, node_view, polls
+from tests.gateway.conftest import scripted
+from tests.running import Running, running, until
+
+BROKEN = {"status": 500, "message": "CUDA_ERROR_ILLEGAL_ADDRESS", "times": None}
+RARE_POLLS = "[polling]\ninterval_s = 60\ntimeout_s = 1.0"
+
+
+async def health_is(gateway: Running, node: str, *wanted: str) -> None:
+    async def so() -> bool:
+        return (await node_view(gateway, node))["health"] in wanted
+
+    await until(so, f"{node} to be {' or '.join(wanted)}")
+
+
+async def kinds(gateway: Running, node: str) -> list[str]:
+    """Of all the events of a node since its first."""
+    return [row["kind"] for row in await gateway.events(node=node)][1:]
+
+
+async def test_three_failures_open_the_breaker_and_no_client_notices(tmp_path: Path) -> None:
+    async with (
+        scripted(["a"], http_error=BROKEN) as broken,
+        scripted(["a"]) as good,
+        running(tmp_path, [broken, good]) as gateway,
+    ):
+        for _ in range(6):
+            reply = await gateway.chat("a", **apart())
+            assert (reply.status, reply.headers["x-cortex-node"]) == (200, "n1")
+        assert (broken.stats.injected, good.stats.started) == (3, 6)
+        rows = (await gateway.history())[::-1]
+        assert [row["outcome"] for row in rows] == ["ok"] * 6
+        assert [row["attempts"] for row in rows] == [2, 2, 2, 1, 1, 1]
+        view = await model_view(gateway, "n0", "a")
+        assert view["breaker_open"] is True
+        assert "CUDA_ERROR_ILLEGAL_ADDRESS" in view["breaker_reason"]
+        [opened] = await gateway.events(kind="breaker_open")
+        assert (opened["node"], opened["model"]) == ("n0", "a")
+        assert opened["detail"] == {"failures": 3, "open_s": 5.0}
+        assert (await node_view(gateway, "n0"))["health"] == "up"
+
+
+async def test_a_success_in_between_keeps_the_breaker_closed(tmp_path: Path) -> None:
+    async with scripted(["a"]) as node, running(tmp_path, [node]) as gateway:
+        for _ in range(3):
+            await node.set(http_error=BROKEN | {"times": 2})
+            replies = [(await gateway.chat("a")).status for _ in range(3)]
+            assert replies == [502, 502, 200]
+        assert await gateway.events(kind="breaker_open") == []
+
+
+async def test_after_a_while_one_request_tries_and_its_success_closes_the_breaker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cortex.core.health.BREAKER_BASE_S", 0.4)
+    async with scripted(["a"], http_error=BROKEN) as node, running(tmp_path, [node]) as gateway:
+        for _ in range(3):
+            assert (await gateway.chat("a")).code == "node_error"
+        assert (await gateway.chat("a")).code == "model_failing"
+
+        async def tried() -> bool:
+            return (await gateway.chat("a")).code == "node_error"
+
+        await until(tried, "a trial")
+        opened = await gateway.events(kind="breaker_open")
+        assert [row["detail"]["open_s"] for row in opened] == [0.4, 0.8]
+        await node.set(http_error=None)
+
+        async def served() -> bool:
+            return (await gateway.chat("a")).status == 200
+
+        await until(served, "the next trial")
+        assert not (await model_view(gateway, "n0", "a"))["breaker_open"]
+        assert node.stats.injected == 4
+
+
+async def test_a_mistake_of_the_caller_says_nothing_of_the_node(tmp_path: Path) -> None:
+    async with scripted(["a"], context_tokens=4) as node, running(tmp_path, [node]) as gateway:
+        long = {"messages": [{"role": "user", "content": "word " * 5000}]}
+        for _ in range(4):
+            assert 400 <= (await gateway.chat("a", **long)).status < 500
+        assert (await gateway.chat("a", max_tokens=1)).status == 200
+        assert await gateway.events(kind="breaker_open") == []
+
+
+async def test_a_refused_connection_makes_a_node_suspect_at_once(tmp_path: Path) -> None:
+    async with (
+        scripted(["a"]) as one,
+        scripted(["a"]) as other,
+        # Nobody polls in time: the request itself must notice.
+        running(tmp_path, [one, other], toml=RARE_POLLS) as gateway,
+    ):
+        assert (await gateway.chat("a")).headers["x-cortex-node"] == "n0"
+        await one.stop()
+        for _ in range(3):
+            assert (await gateway.chat("a", **apart())).headers["x-cortex-node"] == "n1"
+        rows = (await gateway.history())[::-1]
+        assert [row["attempts"] for row in rows] == [1, 2, 1, 1]
+        assert [row["outcome"] for row in rows] == ["ok"] * 4
+        assert (await kinds(gateway, "n0"))[0] == "node_suspect"
+        assert (await node_view(gateway, "n0"))["health"] in {"suspect", "down"}
+
+
+async def test_with_every_node_down_a_known_model_is_503_and_never_404(tmp_path: Path) -> None:
+    async with (
+        scripted(["a"]) as one,
+        scripted(["a", "b"], unloaded=["b"]) as other,
+        running(tmp_path, [one, other]) as gateway,
+    ):
+        await one.stop()
+        await other.stop()
+        for node in ("n0", "n1"):
+            await health_is(gateway, node, "down")
+        for model in ("a", "b"):
+            reply = await gateway.chat(model)
+            assert (reply.status, reply.code) == (503, "no_healthy_node")
+            assert int(reply.headers["Retry-After"]) >= 1
+            assert "n1" in reply.json["error"]["message"]
+        assert (await gateway.chat("c")).status == 404
+        assert (await gateway.get("/health")).json["status"] == "impaired"
+
+        await one.start()
+        await health_is(gateway, "n0", "up")
+        assert (await gateway.chat("a")).status == 200
+        lines = (await gateway.metrics()).splitlines()
+        assert {'cortex_node_up{node="n0"} 1.0', 'cortex_node_up{node="n1"} 0.0'} <= set(lines)
+
+
+async def test_a_model_nobody_knows_is_404_with_names_that_are_near(tmp_path: Path) -> None:
+    async with scripted(["qwen-large"]) as node, running(tmp_path, [node]) as gateway:
+        reply = await gateway.chat("qwen-larg")
+        assert (reply.status, reply.code) == (404, "model_not_found")
+        assert "did you mean qwen-large?" in reply.json["error"]["message"]
+        assert (node.stats.started, dict(node.stats.reload_posts)) == (0, {})
+
+
+async def test_missed_polls_do_not_take_a_node_out_until_there_are_enough(
+    tmp_path: Path,
+) -> None:
+    toml = "[polling]\ninterval_s = 0.1\ntimeout_s = 0.1\nfailures_before_down = 8"
+    async with scripted(["a"]) as node, running(tmp_path, [node], toml=toml) as gateway:
+        await node.set(listing_delay_s=5.0)
+
+        async def missed() -> bool:
+            return await polls(gateway, "n0", "failed") >= 1
+
+        await until(missed, "a missed poll")
+        assert (await gateway.chat("a")).status == 200
+        assert (await node_view(gateway, "n0"))["health"] == "up"
+        assert await gateway.events(kind="node_down") == []
+
+        await health_is(gateway, "n0", "down")
+        assert await polls(gateway, "n0", "failed") >= 8
+        [down] = await gateway.events(kind="node_down")
+        assert (down["node"], down["reason"]) == ("n0", "no answer in 0.1 s")
+        await node.set(listing_delay_s=0.0)
+        await health_is(gateway, "n0", "up")
+        assert (await gateway.chat("a")).status == 200
+
+
+async def test_one_missed_poll_is_forgiven(tmp_path: Path) -> None:
+    toml = "[polling]\ninterval_s = 0.2\ntimeout_s = 0.4"
+    async with scripted(["a"]) as node, running(tmp_path, [node], toml=toml) as gateway:
+        for _ in range(4):
+            before = await polls(gateway, "n0", "failed"), await polls(gateway, "n0", "ok")
+            await node.set(listing_delay_s=3.0)
+
+            async def one_more(index: int, outcome: str, counts: Any = before) -> bool:
+                return await polls(gateway, "n0", outcome) > counts[index]
+
+            await until(lambda: one_more(0, "failed"), "a missed poll")
+            await node.set(listing_delay_s=0.0)
+            await until(lambda: one_more(1, "ok"), "an answered poll")
+        assert await kinds(gateway, "n0") == []
+
+
+async def test_a_restart_is_noticed_and_touches_no_request_of_another_node(
+    tmp_path: Path,
+) -> None:
+    async with (
+        scripted(["a"]) as one,
+        scripted(["b"], endless=True, token_interval_s=0.05) as other,
+        running(tmp_path, [one, other]) as gateway,
+        held(gateway, "b"),
+    ):
+        await one.stop()
+        await one.start()
+
+        async def noticed() -> bool:
+            return bool(await gateway.events(kind="node_restarted"))
+
+        await until(noticed, "the restart")
+        [event] = await gateway.events(kind="node_restarted")
+        assert (event["node"], event["reason"]) == ("n0", "its process start changed")
+        assert (await node_view(gateway, "n1"))["in_flight"] == 1
+        assert other.stats.streams_stopped == 0
+        assert (await gateway.chat("a")).status == 200
+        assert await kinds(gateway, "n1") == []
+
+
+async def test_a_restart_frees_what_was_in_flight_on_the_node(tmp_path: Path) -> None:
+    async with (
+        scripted(["a"], endless=True, token_interval_s=0.02) as node,
+        running(tmp_path, [node]) as gateway,
+        held(gateway, "a", 3),
+    ):
+        await node.stop()
+        await node.start()
+
+        async def freed() -> bool:
+            return bool((await node_view(gateway, "n0"))["in_flight"] == 0)
+
+        await until(freed, "the leases to come back")
+        rows = await gateway.history()
+        assert [row["outcome"] for row in rows] == ["error"] * 3
+
+
+async def poisoned(node: ScriptedNode, gateway: Running) -> None:
+    """Reload the loaded model `a`, behind the gateway's back: its node lists it twice for ever."""
+    await node.residency.reload("a")
+
+    async def seen() -> bool:
+        return bool((await model_view(gateway, "n0", "a"))["status"] == "wedged")
+
+    await until(seen, "a poll")
+
+
+async def test_a_model_listed_twice_is_wedged_and_still_served(tmp_path: Path) -> None:
+    async with scripted(["a"]) as node, running(tmp_path, [node]) as gateway:
+        await poisoned(node, gateway)
+        [event] = await gateway.events(kind="wedged")
+        assert (event["node"], event["model"]) == ("n0", "a")
+        assert event["reason"] == "listed twice by its node"
+        reasons = (await gateway.get("/health")).json["reasons"]
+        assert reasons == ["model a is wedged on n0: restart the node to load it again"]
+        assert (await gateway.chat("a")).status == 200
+        catalogue = (await gateway.get("/v1/models")).json["data"]
+        assert [entry["id"] for entry in catalogue] == ["a"]
+
+
+async def test_a_wedged_model_that_is_gone_is_loaded_elsewhere_until_the_node_restarts(
+    tmp_path: Path,
+) -> None:
+    async with (
+        scripted(["a"]) as one,
+        scripted(["a"], unloaded=["a"]) as other,
+        running(tmp_path, [one, other]) as gateway,
+    ):
+        await poisoned(one, gateway)
+        await one.residency.unload("a")
+        reply = await gateway.chat("a")
+        assert (reply.status, reply.headers["x-cortex-node"]) == (200, "n1")
+        assert dict(one.stats.reload_posts) == {}
+        assert dict(other.stats.reload_posts) == {"a": 1}
+
+        await one.stop()
+        await one.start()
+
+        async def mended() -> bool:
+            return bool((await model_view(gateway, "n0", "a"))["status"] == "loaded")
+
+        await until(mended, "the restart to mend it")
+
+
+async def test_a_crash_under_load_loses_no_request_that_has_not_begun_to_answer(
+    tmp_path: Path,
+) -> None:
+    async with (
+        scripted(["a"], answer_delay_s=0.3) as one,
+        scripted(["a"], answer_delay_s=0.3) as other,
+        running(tmp_path, [one, other]) as gateway,
+        asyncio.TaskGroup() as group,
+    ):
+        tasks = [
+            group.create_task(gateway.chat("a", **apart()), name=f"chat {n}") for n in range(20)
+        ]
+        await until(
+            lambda: one.stats.started + other.stats.started == 20, "all to be under way"
+        )
+        one.crash()
+        assert [(await task).status for task in tasks] == [200] * 20
+        assert {(await task).headers["x-cortex-node"] for task in tasks} == {"n1"}

@@ -1,0 +1,178 @@
+"""Log lines: one JSON object each, whatever is logged."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cortex.telemetry.logs import JsonFormatter, configure
+from tests.gateway.conftest import scripted
+from tests.running import running
+
+
+class Lines:
+    """What a logger wrote, read as the journal would."""
+
+    def __init__(self, name: str) -> None:
+        self.logger = logging.getLogger(name)
+        self._text = io.StringIO()
+        self.handler = logging.StreamHandler(self._text)
+        self.handler.setFormatter(JsonFormatter())
+
+    def read(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._text.getvalue().splitlines()]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    lines = Lines("cortex")
+    level = lines.logger.level
+    lines.logger.addHandler(lines.handler)
+    lines.logger.setLevel(logging.DEBUG)
+    yield lines
+    lines.logger.removeHandler(lines.handler)
+    lines.logger.setLevel(level)
+
+
+def test_a_line_is_an_object_with_its_fields_beside_the_message(lines: Lines) -> None:
+    log = logging.getLogger("cortex.somewhere")
+    log.warning("reload refused", extra={"fields": {"node": "n0", "mistakes": ["a", "b"]}})
+    [line] = lines.read()
+    at = datetime.fromisoformat(line.pop("at"))
+    assert at.tzinfo is not None
+    assert abs(datetime.now(UTC) - at) < timedelta(seconds=5)
+    assert line == {
+        "level": "warning",
+        "logger": "cortex.somewhere",
+        "message": "reload refused",
+        "node": "n0",
+        "mistakes": ["a", "b"],
+    }
+
+
+@pytest.mark.parametrize(
+    "message", ["two\nlines", 'a "quoted" word', "snowman \u2603", "\x1b[31mred", "\u2028"]
+)
+def test_nothing_in_a_message_breaks_the_line(lines: Lines, message: str) -> None:
+    logging.getLogger("cortex").info("%s", message)
+    raw = lines.handler.stream.getvalue()
+    assert raw.count("\n") == 1
+    assert "\x1b" not in raw
+    assert json.loads(raw)["message"] == message
+
+
+def test_a_value_that_json_does_not_know_is_written_as_text(lines: Lines) -> None:
+    logging.getLogger("cortex").info("x", extra={"fields": {"path": Path("/a/b")}})
+    assert lines.read()[0]["path"] == "/a/b"
+
+
+def test_a_traceback_is_a_field_of_its_line(lines: Lines) -> None:
+    try:
+        int("nonsense")
+    except ValueError:
+        logging.getLogger("cortex").exception("bug")
+    [line] = lines.read()
+    assert (line["level"], line["message"]) == ("error", "bug")
+    assert line["traceback"].startswith("Traceback")
+    assert line["traceback"].endswith("with base 10: 'nonsense'")
+
+
+def test_everything_of_the_process_goes_to_stderr(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        configure("warning")
+        logging.getLogger("some.library").warning("hello")
+        logging.getLogger("cortex").info("too quiet")
+        assert [type(handler.formatter) for handler in root.handlers] == [JsonFormatter]
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert [json.loads(line)["message"] for line in err.splitlines()] == ["hello"]
+
+
+async def test_a_request_that_failed_for_us_is_a_warning_with_its_figures(
+    tmp_path: Path, lines: Lines
+) -> None:
+    error = {"status": 500, "message": "CUDA_ERROR", "times": None}
+    async with (
+        scripted(["a"], http_error=error) as node,
+        running(tmp_path, [node]) as gateway,
+    ):
+        body = {"model": "a", "messages": []}
+        agent = {"User-Agent": "zed/1.2 (linux)"}
+        reply = await gateway.post("/v1/chat/completions", body, headers=agent)
+        assert reply.status == 502
+        [line] = [line for line in lines.read() if line["logger"] == "cortex.request"]
+        duration_ms = line.pop("duration_ms")
+        assert 0 < duration_ms < 5000
+        line.pop("at")
+        assert line == {
+            "level": "warning",
+            "logger": "cortex.request",
+            "message": "request",
+            "request_id": reply.headers["x-request-id"],
+            "route": "chat",
+            "model": "a",
+            "node": "n0",
+            "client": "zed/1.2",
+            "outcome": "error",
+            "error_code": "node_error",
+            "status": 502,
+            "queue_ms": 0.0,
+            "load_wait_ms": 0.0,
+            "ttft_ms": None,
+            "prompt_tokens": None,
+            "completion_tokens": None,
+        }
+
+
+async def test_a_request_that_went_well_or_was_the_callers_fault_is_no_warning(
+    tmp_path: Path, lines: Lines
+) -> None:
+    async with scripted(["a"]) as node, running(tmp_path, [node]) as gateway:
+        assert (await gateway.chat("a")).status == 200
+        assert (await gateway.chat("b")).status == 404
+        levels = [line["level"] for line in lines.read() if line["logger"] == "cortex.request"]
+        assert levels == ["debug", "debug"]
+
+
+async def test_what_clients_send_is_not_logged(tmp_path: Path, lines: Lines) -> None:
+    async with scripted(["a"]) as node, running(tmp_path, [node]) as gateway:
+        secret = {"role": "user", "content": "a-secret-of-mine"}
+        headers = {"Authorization": "Bearer a-secret-of-mine"}
+        for model in ("a", "nowhere"):
+            body = {"model": model, "messages": [secret]}
+            await gateway.post("/v1/chat/completions", body, headers=headers)
+        assert lines.read()
+        assert "a-secret-of-mine" not in json.dumps(lines.read())
+
+
+async def test_a_change_of_the_fleet_is_logged_with_its_reason(
+    tmp_path: Path, lines: Lines
+) -> None:
+    async with (
+        scripted(["a"], unloaded=["a"], load_fail="no weights") as node,
+        running(tmp_path, [node]) as gateway,
+    ):
+        await gateway.chat("a")
+        told = {
+            line["message"]: line for line in lines.read() if line["logger"] == "cortex.daemon"
+        }
+        assert (told["load"]["level"], told["load"]["model"]) == ("info", "a")
+        failed = told["load_failed"]
+        assert (failed["level"], failed["node"], failed["model"], failed["reason"]) == (
+            "warning",
+            "n0",
+            "a",
+            "no weights",
+        )

@@ -1,0 +1,251 @@
+"""Names, labels and buckets: dashboards and alerts are written against exactly these."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+from prometheus_client import Metric, generate_latest
+
+from cortex.core.health import Liveness, NodeHealth
+from cortex.core.ids import ModelId, NodeName, RequestId
+from cortex.core.records import EventKind, FleetEvent, Outcome, RequestRecord
+from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView
+from cortex.telemetry.metrics import FleetCollector, Metrics
+
+PLACE = {"route", "model", "node"}
+PAIR = {"model", "node"}
+MIB = 1024 * 1024
+
+CONTRACT = {
+    "cortex_requests_total": ("counter", PLACE | {"outcome"}),
+    "cortex_request_duration_seconds": ("histogram", PLACE),
+    "cortex_time_to_first_token_seconds": ("histogram", PLACE),
+    "cortex_tokens_per_second": ("histogram", PAIR),
+    "cortex_prompt_tokens_total": ("counter", PAIR),
+    "cortex_completion_tokens_total": ("counter", PAIR),
+    "cortex_cached_prompt_tokens_total": ("counter", PAIR),
+    "cortex_request_errors_total": ("counter", {"code"}),
+    "cortex_cold_starts_total": ("counter", PAIR),
+    "cortex_retries_total": ("counter", {"node"}),
+    "cortex_evictions_total": ("counter", {"reason"}),
+    "cortex_model_load_seconds": ("histogram", PAIR),
+    "cortex_model_load_failures_total": ("counter", PAIR),
+    "cortex_events_total": ("counter", {"kind"}),
+    "cortex_poll_duration_seconds": ("histogram", {"node", "outcome"}),
+    "cortex_node_up": ("gauge", {"node"}),
+    "cortex_node_draining": ("gauge", {"node"}),
+    "cortex_model_resident": ("gauge", PAIR),
+    "cortex_model_pinned": ("gauge", PAIR),
+    "cortex_in_flight": ("gauge", PAIR),
+    "cortex_queue_depth": ("gauge", {"model"}),
+    "cortex_defrag_cycles": ("gauge", {"node"}),
+    "cortex_defrag_due": ("gauge", {"node"}),
+    "cortex_device_vram_used_bytes": ("gauge", {"node"}),
+    "cortex_device_vram_free_bytes": ("gauge", {"node"}),
+    "cortex_store_ok": ("gauge", set()),
+    "cortex_store_queued_rows": ("gauge", set()),
+    "cortex_store_dropped_rows": ("gauge", set()),
+}
+"""Sample name (less `_bucket`, `_sum`, `_count`) to type and labels."""
+
+
+def record(**more: object) -> RequestRecord:
+    done: dict[str, object] = {
+        "request_id": RequestId("r1"),
+        "started_at_ms": 0,
+        "route": "chat",
+        "model": ModelId("a"),
+        "node": NodeName("n0"),
+    }
+    return RequestRecord(**(done | more))  # type: ignore[arg-type]
+
+
+def event(kind: EventKind, **detail: object) -> FleetEvent:
+    return FleetEvent(
+        at_ms=0,
+        kind=kind,
+        reason="why",
+        node=NodeName("n0"),
+        model=ModelId("a"),
+        detail=detail,
+    )
+
+
+def fleet(*nodes: NodeView) -> FleetSnapshot:
+    return FleetSnapshot(
+        revision=1,
+        nodes={node.name: node for node in nodes},
+        locations={},
+        aliases={},
+        allowed_nodes={},
+    )
+
+
+def busy_node() -> NodeView:
+    held = ModelView(id=ModelId("a"), status=ModelStatus.LOADED, pinned=True, in_flight=3)
+    absent = ModelView(id=ModelId("b"))
+    return NodeView(
+        name=NodeName("n0"),
+        liveness=Liveness(NodeHealth.UP),
+        vram_total_mib=24_576,
+        free_mib=4_576,
+        in_flight=3,
+        cycles=50,
+        models={held.id: held, absent.id: absent},
+    )
+
+
+def silent_node() -> NodeView:
+    return NodeView(
+        name=NodeName("n1"),
+        liveness=Liveness(NodeHealth.DOWN, 3),
+        drains=frozenset({Drain.REQUEST}),
+    )
+
+
+def collector(*nodes: NodeView) -> FleetCollector:
+    return FleetCollector(
+        lambda: fleet(*nodes),
+        queue_depths=lambda: {ModelId("a"): 2},
+        why_due=lambda node: "50 cycles" if node.cycles else "",
+        store_ok=lambda: (False, 7, 9),
+    )
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Everything that can be fed has been, once."""
+    metrics = Metrics()
+    metrics.registry.register(collector(busy_node(), silent_node()))
+    metrics.request_done(
+        record(
+            outcome=Outcome.ERROR,
+            error_code="node_truncated",
+            stream=True,
+            ttft_ms=120.0,
+            duration_ms=900.0,
+            tokens_per_s=33.0,
+            prompt_tokens=5,
+            completion_tokens=7,
+            cached_tokens=3,
+            cold_start=True,
+            attempts=3,
+        )
+    )
+    metrics.event(event(EventKind.EVICT, cause="idle"))
+    metrics.event(event(EventKind.LOAD_FAILED))
+    metrics.loaded(NodeName("n0"), ModelId("a"), 12.0)
+    metrics.polled(NodeName("n0"), ok=True, duration_s=0.004)
+    return metrics
+
+
+def families(metrics: Metrics) -> Iterator[Metric]:
+    return (f for f in metrics.registry.collect() if f.name.startswith("cortex_"))
+
+
+def values(metrics: Metrics) -> dict[str, float]:
+    """Sample lines as a scrape has them, to numbers."""
+    lines = generate_latest(metrics.registry).decode().splitlines()
+    pairs = (line.rpartition(" ") for line in lines if line.startswith("cortex_"))
+    return {name: float(value) for name, _, value in pairs}
+
+
+def test_every_metric_has_the_name_the_type_and_the_labels_it_is_known_by(
+    metrics: Metrics,
+) -> None:
+    found = {}
+    for family in families(metrics):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        found[name] = (family.type, labels)
+    assert found == CONTRACT
+
+
+def test_every_metric_explains_itself(metrics: Metrics) -> None:
+    assert [family.name for family in families(metrics) if not family.documentation] == []
+
+
+def test_no_series_is_scraped_twice_for_its_time_of_creation(metrics: Metrics) -> None:
+    assert "_created" not in generate_latest(metrics.registry).decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("cortex_request_duration_seconds", 0.05, 1800),
+        ("cortex_time_to_first_token_seconds", 0.025, 120),
+        ("cortex_tokens_per_second", 1, 800),
+        ("cortex_model_load_seconds", 0.5, 600),
+        ("cortex_poll_duration_seconds", 0.001, 5),
+    ],
+)
+def test_histograms_are_fine_enough_to_tell_percentiles(
+    metrics: Metrics, name: str, least: float, most: float
+) -> None:
+    [family] = [family for family in families(metrics) if family.name == name]
+    edges = [float(s.labels["le"]) for s in family.samples if s.name.endswith("_bucket")]
+    assert (edges[0], edges[-2], edges[-1]) == (least, most, float("inf"))
+    # An estimate lies within one bucket, so no bucket may be wider than five times its start.
+    assert all(after / before <= 5 for before, after in pairwise(edges[:-1]))
+
+
+def test_a_request_is_counted_once_everywhere(metrics: Metrics) -> None:
+    seen = values(metrics)
+    place, pair = 'model="a",node="n0",route="chat"', '{model="a",node="n0"}'
+    assert seen['cortex_requests_total{model="a",node="n0",outcome="error",route="chat"}'] == 1
+    assert seen[f"cortex_request_duration_seconds_sum{{{place}}}"] == pytest.approx(0.9)
+    assert seen[f"cortex_time_to_first_token_seconds_sum{{{place}}}"] == pytest.approx(0.12)
+    assert seen[f"cortex_tokens_per_second_sum{pair}"] == 33
+    assert seen[f"cortex_prompt_tokens_total{pair}"] == 5
+    assert seen[f"cortex_completion_tokens_total{pair}"] == 7
+    assert seen[f"cortex_cached_prompt_tokens_total{pair}"] == 3
+    assert seen['cortex_request_errors_total{code="node_truncated"}'] == 1
+    assert seen[f"cortex_cold_starts_total{pair}"] == 1
+    assert seen['cortex_retries_total{node="n0"}'] == 2
+
+
+def test_what_is_not_known_is_counted_as_unknown_and_adds_no_tokens() -> None:
+    metrics = Metrics()
+    metrics.request_done(record(model=None, node=None, outcome=Outcome.ERROR))
+    seen = values(metrics)
+    where = 'model="unknown",node="unknown"'
+    assert seen[f'cortex_requests_total{{{where},outcome="error",route="chat"}}'] == 1
+    assert seen[f'cortex_request_duration_seconds_count{{{where},route="chat"}}'] == 1
+    assert not any("tokens_total" in name for name in seen)
+
+
+def test_events_count_by_kind_and_evictions_by_cause(metrics: Metrics) -> None:
+    metrics.event(event(EventKind.EVICT))
+    seen = values(metrics)
+    assert seen['cortex_events_total{kind="evict"}'] == 2
+    assert seen['cortex_events_total{kind="load_failed"}'] == 1
+    assert seen['cortex_evictions_total{reason="idle"}'] == 1
+    assert seen['cortex_evictions_total{reason="room"}'] == 1
+    assert seen['cortex_model_load_failures_total{model="a",node="n0"}'] == 1
+
+
+def test_the_gauges_are_the_fleet_at_the_moment_of_the_scrape(metrics: Metrics) -> None:
+    seen = values(metrics)
+    nodes = {
+        "cortex_node_up": (1, 0),
+        "cortex_node_draining": (0, 1),
+        "cortex_defrag_cycles": (50, 0),
+        "cortex_defrag_due": (1, 0),
+    }
+    for gauge, expected in nodes.items():
+        assert (seen[f'{gauge}{{node="n0"}}'], seen[f'{gauge}{{node="n1"}}']) == expected
+    assert seen['cortex_model_resident{model="a",node="n0"}'] == 1
+    assert seen['cortex_model_resident{model="b",node="n0"}'] == 0
+    assert seen['cortex_model_pinned{model="a",node="n0"}'] == 1
+    assert seen['cortex_model_pinned{model="b",node="n0"}'] == 0
+    assert seen['cortex_in_flight{model="a",node="n0"}'] == 3
+    assert seen['cortex_queue_depth{model="a"}'] == 2
+    assert (seen["cortex_store_ok"], seen["cortex_store_queued_rows"]) == (0, 7)
+    assert seen["cortex_store_dropped_rows"] == 9
+
+
+def test_memory_is_in_bytes_and_absent_where_a_node_reports_none(metrics: Metrics) -> None:
+    seen = values(metrics)
+    assert seen['cortex_device_vram_free_bytes{node="n0"}'] == 4_576 * MIB
+    assert seen['cortex_device_vram_used_bytes{node="n0"}'] == 20_000 * MIB
+    assert not [name for name in seen if "vram" in name and "n1" in name]
