@@ -288,9 +288,9 @@ async def test_a_silent_gateway_is_given_up_at_the_deadline(
     gateway: TinyGateway, tmp_path: Path, lines: Lines
 ):
     gateway.delay_s = 30
-    async with agent_of(gateway, tmp_path):
+    async with agent_of(gateway, tmp_path, limits=Limits(post_s=0.3)):
         await until(lambda: "gateway lost" in lines.texts, "the deadline")
-    assert lines.fields("gateway lost")["reason"] == "no answer within 2 s"
+    assert lines.fields("gateway lost")["reason"] == "no answer within 0.3 s"
 
 
 async def test_once_ignores_commands(gateway: TinyGateway, tmp_path: Path):
