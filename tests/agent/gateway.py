@@ -22,8 +22,10 @@ class TinyGateway:
         self.tries = 0
         """Reports that came, those refused or left without a reply too."""
         self.interval_s = 0.1
-        self.drop = 0
-        """So many reports are taken, and their connection is closed without a reply."""
+        self.drop_acks = 0
+        """So many reports with acks are lost: their connection is closed without a reply."""
+        self.ageless = False
+        """Every command is said to be 0 s old."""
         self.answer: web.Response | None = None
         """Sent instead of a reply, once."""
         self.delay_s = 0.0
@@ -81,8 +83,8 @@ class TinyGateway:
             return web.json_response(REFUSAL, status=401)
         report = AgentReport.model_validate_json(await request.read())
         self.reports.append(report)
-        if self.drop > 0:
-            self.drop -= 1
+        if report.acks and self.drop_acks > 0:
+            self.drop_acks -= 1
             assert request.transport is not None
             request.transport.abort()
             return web.Response()
@@ -95,7 +97,7 @@ class TinyGateway:
         now_s = time.monotonic()
         reply = AgentReply(
             commands=[
-                command.model_copy(update={"age_s": now_s - issued_s})
+                command.model_copy(update={"age_s": 0.0 if self.ageless else now_s - issued_s})
                 for command, issued_s in self._commands.values()
             ],
             interval_s=self.interval_s,

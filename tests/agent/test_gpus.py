@@ -82,6 +82,8 @@ def test_one_failing_gpu_leaves_the_others():
     readings = reader_of(nvml).read()
     assert [gpu.index for gpu in readings.gpus] == [0, 2]
     assert readings.reason == "GPU 1: GPU is lost"
+    # It may come back only to those who open the driver anew.
+    assert nvml.closed == 1
 
 
 def test_figures_that_cannot_be_true_are_not_reported():
@@ -113,6 +115,9 @@ async def test_a_hung_driver_costs_one_thread_and_no_report():
             late = await watch.read(0.02)
             assert late.gpus == ()
             assert "no answer for" in late.reason
+        async with asyncio.timeout(2):
+            # What is known to be late is not waited for again.
+            assert (await watch.read(60)).gpus == ()
         assert threading.active_count() <= before + 1
     finally:
         nvml.gate.set()

@@ -209,6 +209,8 @@ def test_its_loop_ends_though_a_call_hangs():
         with pytest.raises(ZeroDivisionError):
             await asyncio.to_thread(lambda: 1 // 0)
         assert not hung.done()
+        # The interpreter's own end would wait for any other.
+        assert all(thread.daemon for thread in threading.enumerate()[1:])
 
     begun_s = time.monotonic()
     with asyncio.Runner(loop_factory=new_loop) as runner:
