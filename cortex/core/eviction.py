@@ -172,9 +172,7 @@ def _smallest(
     *others, last = prefix
     largest_first = sorted(others, key=lambda c: (-_mib(c), c.rank))
     count = next(
-        n
-        for n in range(len(prefix))
-        if _suffices([last, *largest_first[:n]], deficit_mib)
+        n for n in range(len(prefix)) if _suffices([last, *largest_first[:n]], deficit_mib)
     )
     if len(prefix) > EXACT_UP_TO:
         chosen = largest_first[:count]

@@ -28,7 +28,11 @@ SIZES = (2, 4)
 
 
 def _rank(view: ModelView, strategy: Strategy) -> tuple[int, int, str]:
-    return (view.priority if strategy is Strategy.PRIORITY else 0), view.last_used_at_ms, view.id
+    return (
+        (view.priority if strategy is Strategy.PRIORITY else 0),
+        view.last_used_at_ms,
+        view.id,
+    )
 
 
 def _allowed(view: ModelView, wanted: ModelView, strategy: Strategy) -> bool:
@@ -42,9 +46,7 @@ def _subsets(views: Iterable[ModelView]) -> Iterator[tuple[ModelView, ...]]:
         yield from itertools.combinations(views, count)
 
 
-def _best(
-    snapshot: FleetSnapshot, *, with_busy: bool
-) -> tuple[str, frozenset[str]] | None:
+def _best(snapshot: FleetSnapshot, *, with_busy: bool) -> tuple[str, frozenset[str]] | None:
     """The node and the victims with which the wanted model fits at the least loss."""
     strategy = snapshot.eviction.strategy
     found = []
@@ -52,7 +54,9 @@ def _best(
         wanted = n.models[WANTED]
         assert wanted.size_mib is not None
         assert n.vram_total_mib is not None
-        held = sum(m.size_mib or 0 for m in n.models.values() if m.status is not ModelStatus.UNLOADED)
+        held = sum(
+            m.size_mib or 0 for m in n.models.values() if m.status is not ModelStatus.UNLOADED
+        )
         free = n.vram_total_mib - held
         if n.free_mib is not None:
             free = min(free, n.free_mib)
@@ -105,9 +109,7 @@ def _residents(
     return [None, *itertools.product(sizes, (False, True), (0, 1), priorities)]
 
 
-def _made(
-    name: str, at: int, kind: tuple[int, bool, int, int] | None
-) -> list[ModelView]:
+def _made(name: str, at: int, kind: tuple[int, bool, int, int] | None) -> list[ModelView]:
     if kind is None:
         return []
     size, pinned, in_flight, priority = kind
@@ -143,7 +145,9 @@ def test_one_node_with_up_to_three_residents(strategy: Strategy, size: int) -> N
             free = None if outside is None else max(0, 8 - held - outside)
             n = node("n", absent(size, priority=100), *views, total_mib=8, free_mib=free)
             seen.add(_check(fleet(n, eviction=EvictionRules(strategy=strategy))))
-    assert seen == ({"model_never_fits"} if size == 9 else {"fits", "evict", "drain", "no_room"})
+    assert seen == (
+        {"model_never_fits"} if size == 9 else {"fits", "evict", "drain", "no_room"}
+    )
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
@@ -197,9 +201,7 @@ def test_large_fleets(
 def test_beyond_twelve_candidates_the_set_is_still_sufficient_and_lean(
     sizes: list[int], size: int
 ) -> None:
-    views = [
-        model(f"m{n:02}", size_mib=mib, last_used_at_ms=n) for n, mib in enumerate(sizes)
-    ]
+    views = [model(f"m{n:02}", size_mib=mib, last_used_at_ms=n) for n, mib in enumerate(sizes)]
     total = sum(sizes)
     answer = plan(fleet(node("n", absent(size), *views, total_mib=total)), want(), now_s=NOW_S)
     if size > total:
