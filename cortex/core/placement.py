@@ -93,7 +93,7 @@ def _look(
     )
     if refusal is None:
         return _option(snapshot, node, model, want, now_s=now_s)
-    if refusal.verdict in {Verdict.MOVING, Verdict.RESTARTING}:
+    if refusal.verdict is Verdict.MOVING:
         return _Refused(refusal, Postponed(reason=refusal.detail, recheck_s=None))
     return _Refused(refusal)
 

@@ -32,10 +32,12 @@ def plan(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Decision:
     if placed.load is not None:
         return placed.load
     seen = _merge(seen_resident, placed.considered)
-    if placed.postponed:
+    back = [s.node for s in seen if s.verdict is Verdict.RESTARTING]
+    reasons = [placed.postponed, f"{', '.join(back)} will be back" if back else ""]
+    if any(reasons):
         return Wait(
             model=want.model,
-            reason=placed.postponed,
+            reason="; ".join(filter(None, reasons)),
             recheck_s=placed.recheck_s,
             considered=seen,
         )

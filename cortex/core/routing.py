@@ -35,9 +35,7 @@ def unfit(snapshot: FleetSnapshot, node: NodeView, want: Want) -> Considered | N
     if node.name in want.excluded:
         return Considered(node=node.name, verdict=Verdict.ALREADY_TRIED)
     if node.drains == {Drain.DEFRAG}:
-        return Considered(
-            node=node.name, verdict=Verdict.RESTARTING, detail="restarting to free its memory"
-        )
+        return Considered(node=node.name, verdict=Verdict.RESTARTING)
     if node.drains:
         return Considered(node=node.name, verdict=Verdict.DRAINING)
     if node.liveness.health is not NodeHealth.UP:

@@ -9,11 +9,11 @@ the cycle counts, which are, suffice to begin again.
 import asyncio
 from collections.abc import Callable
 
-from cortex.core.decisions import Load, Want
+from cortex.core.decisions import Decision, Load, Wait, Want
 from cortex.core.defrag import bring_back, needs_copy, why_due
 from cortex.core.errors import ConflictError, NodeError
 from cortex.core.health import NodeHealth
-from cortex.core.ids import NodeName
+from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import EventKind
 from cortex.core.snapshot import Drain, ModelStatus, ModelView, NodeView
 from cortex.fleet.admission import Admission
@@ -29,6 +29,8 @@ RETRY_S = 600.0
 """Pause before a node whose restart failed is tried again."""
 DRAIN_S = 600.0
 """How long running requests of the node get."""
+COPY_S = 120.0
+"""Until another node can take a pinned model."""
 COMMAND_S = 180.0
 """Until the agent tells what became of the restart."""
 RESTART_S = 600.0
@@ -77,6 +79,7 @@ class Defrag:
                 code="no_agent",
             )
         self._requested.add(name)
+        self._not_before_s.pop(name, None)
 
     def why_due(self, node: NodeView) -> str:
         """Why the node wants a restart; "" = it does not."""
@@ -136,14 +139,25 @@ class Defrag:
     async def _copy_pinned(self, name: NodeName) -> None:
         """Give every pinned model that only this node holds a copy where one fits."""
         for model in needs_copy(self._state.snapshot(), name):
-            want = Want(model=model, excluded=frozenset({name}))
-            decision = self._admission.explain(want)
+            decision = await self._elsewhere(name, model)
             if not isinstance(decision, Load):
                 continue  # nowhere else: without this node it waits for the restart
             self._say(name, "copy", f"{model} goes to {decision.node} meanwhile")
             why = await self._lifecycle.load(decision)
             if why:
                 raise _StepFailedError(f"{model} did not load on {decision.node}: {why}")
+
+    async def _elsewhere(self, name: NodeName, model: ModelId) -> Decision:
+        """What would become of `model` without the node, once that is more than "wait"."""
+        want = Want(model=model, excluded=frozenset({name}))
+        try:
+            async with asyncio.timeout(COPY_S):
+                await self._state.until(
+                    lambda: not isinstance(self._admission.explain(want), Wait)
+                )
+        except TimeoutError as exc:
+            raise _StepFailedError(f"no room for pinned {model} in {COPY_S:g} s") from exc
+        return self._admission.explain(want)
 
     async def _quiet(self, name: NodeName) -> NodeView:
         """Wait until nothing runs or moves there; returns the node as it is then."""

@@ -17,7 +17,7 @@ def names_of(url: str) -> list[str]:
 def test_sigterm_lets_a_running_stream_finish_whole(processes: Processes) -> None:
     node = processes.node("a", **SLOW)
     gateway = processes.serve(node, toml="[limits]\ndrain_timeout_s = 20")
-    stream = gateway.stream("a", max_tokens=60)
+    stream = gateway.stream("a", max_tokens=40)
     assert stream.read()
     gateway.send(signal.SIGTERM)
     eventually(lambda: gateway.chat("a").status == 503, "new requests to be refused")
@@ -32,7 +32,7 @@ def test_sigterm_lets_a_running_stream_finish_whole(processes: Processes) -> Non
     pieces = [json.loads(event) for event in events[:-1]]
     assert (
         sum(bool(p["choices"] and p["choices"][0]["delta"].get("content")) for p in pieces)
-        == 60
+        == 40
     )
     ended_s = time.monotonic()
     assert gateway.end() == 0
@@ -103,7 +103,7 @@ def test_an_idle_gateway_ends_at_once_and_says_so_in_its_events(
 def test_sighup_adds_and_removes_nodes_without_cutting_a_stream(processes: Processes) -> None:
     first, second = processes.node("a", **SLOW), processes.node("a", "b")
     gateway = processes.serve(first)
-    stream = gateway.stream("a", max_tokens=100)
+    stream = gateway.stream("a", max_tokens=70)
     assert stream.read()
     assert gateway.chat("b").status == 404
 

@@ -168,7 +168,7 @@ async def test_missed_polls_do_not_take_a_node_out_until_there_are_enough(
 
 
 async def test_one_missed_poll_is_forgiven(tmp_path: Path) -> None:
-    toml = "[polling]\ninterval_s = 0.2\ntimeout_s = 0.4"
+    toml = "[polling]\ninterval_s = 0.2\ntimeout_s = 0.25"
     async with scripted(["a"]) as node, running(tmp_path, [node], toml=toml) as gateway:
         for _ in range(4):
             before = await polls(gateway, "n0", "failed"), await polls(gateway, "n0", "ok")
