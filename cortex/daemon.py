@@ -71,11 +71,14 @@ def run(path: Path | None, environ: Mapping[str, str]) -> int:
             runner.run(Daemon(source, config, environ).serve())
     except* ConfigError as group:
         code = _refuse(group.exceptions[0])
-    except* OSError as group:
-        # An address in use, or one that is not ours.
+    except* ListenError as group:
         print(f"cortex: cannot serve: {group.exceptions[0]}", file=sys.stderr)  # noqa: T201
         code = EX_OSERR
     return code
+
+
+class ListenError(Exception):
+    """An address is in use, or not ours."""
 
 
 class Journal:
@@ -260,7 +263,10 @@ class Daemon:
             site = web.TCPSite(
                 runner, host.strip("[]"), int(port), backlog=BACKLOG, reuse_address=True
             )
-            await site.start()
+            try:
+                await site.start()
+            except OSError as exc:
+                raise ListenError(f"{address}: {exc.strerror}") from exc
             runners.append(runner)
             log.info("listening", extra={"fields": {"address": address}})
         if self._services.keyring.open and not _loopback(self._config.gateway.listen):

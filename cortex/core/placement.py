@@ -87,7 +87,7 @@ def _look(
     snapshot: FleetSnapshot, node: NodeView, model: ModelView, want: Want, *, now_s: float
 ) -> _Option | _Refused:
     refusal = (
-        _too_small(node, model)
+        _too_small(node, model, now_s)
         or unfit(snapshot, node, want)
         or _cannot_load(node, model, now_s=now_s)
     )
@@ -98,10 +98,10 @@ def _look(
     return _Refused(refusal)
 
 
-def _too_small(node: NodeView, model: ModelView) -> Considered | None:
+def _too_small(node: NodeView, model: ModelView, now_s: float) -> Considered | None:
     """Asked first: a node that is down as well is still too small."""
     if node.vram_total_mib is not None and (model.size_mib or 0) > node.vram_total_mib:
-        return _seen(node, model, Verdict.TOO_SMALL)
+        return _seen(node, model, now_s, Verdict.TOO_SMALL)
     return None
 
 
@@ -135,34 +135,38 @@ def _cannot_load(node: NodeView, model: ModelView, *, now_s: float) -> Considere
 def _option(
     snapshot: FleetSnapshot, node: NodeView, model: ModelView, want: Want, *, now_s: float
 ) -> _Option | _Refused:
-    need, available = model.size_mib, node.available_mib
+    need, available = model.size_mib, node.available_mib(now_s)
     known = need is not None and available is not None
     deficit = need - available if need is not None and available is not None else None
     fits = deficit <= 0 if deficit is not None else not model.out_of_memory
     if fits:
         left = (available or 0) - (need or 0)
-        return _Option((0 if known else 1, -left, node.name), _seen(node, model))
+        return _Option((0 if known else 1, -left, node.name), _seen(node, model, now_s))
     match evict(node, model, want, snapshot.eviction, deficit_mib=deficit, now_s=now_s):
         case Eviction(victims=victims, freed_mib=freed, rank=rank):
             busy = any(victim.in_flight for victim in victims)
             cost = (2, busy, rank, len(victims), freed, node.name)
             detail = "after unloading " + ", ".join(victim.id for victim in victims)
-            return _Option(cost, _seen(node, model, detail=detail), victims)
+            return _Option(cost, _seen(node, model, now_s, detail=detail), victims)
         case Postponed() as until:
-            return _Refused(_seen(node, model, Verdict.IN_USE, until.reason), until)
+            return _Refused(_seen(node, model, now_s, Verdict.IN_USE, until.reason), until)
         case Impossible(reason=reason):
-            return _Refused(_seen(node, model, Verdict.NO_ROOM, reason))
+            return _Refused(_seen(node, model, now_s, Verdict.NO_ROOM, reason))
 
 
 def _seen(
-    node: NodeView, model: ModelView, verdict: Verdict = Verdict.LESS_ROOM, detail: str = ""
+    node: NodeView,
+    model: ModelView,
+    now_s: float,
+    verdict: Verdict = Verdict.LESS_ROOM,
+    detail: str = "",
 ) -> Considered:
     """What was seen there; `LESS_ROOM` stands for "could" until the best is chosen."""
     return Considered(
         node=node.name,
         verdict=verdict,
         need_mib=model.size_mib,
-        available_mib=node.available_mib,
+        available_mib=node.available_mib(now_s),
         total_mib=node.vram_total_mib,
         detail=detail,
     )

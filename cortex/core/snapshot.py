@@ -11,6 +11,8 @@ from cortex.core.health import CLOSED, UNSEEN, Breaker, Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName
 
 DEFAULT_PRIORITY = 100
+FRESH_S = 5.0
+"""How long a reading of a device's free memory is believed."""
 
 
 class Strategy(StrEnum):
@@ -121,7 +123,9 @@ class NodeView:
     """Why it takes no new lease and no load; empty = it does."""
     vram_total_mib: int | None = None
     free_mib: int | None = None
-    """Free device memory as the node last reported it; None = it reports none."""
+    """Free device memory as it was last read; None = the node reports none."""
+    free_read_s: float | None = None
+    """When that was (monotonic); None = just now."""
     max_in_flight: int | None = None
     in_flight: int = 0
     may_load: bool = True
@@ -166,11 +170,15 @@ class NodeView:
             m.size_mib or 0 for m in self.models.values() if m.status is ModelStatus.LOADING
         )
 
-    @property
-    def available_mib(self) -> int | None:
-        """min(reported free, total - what residents are known to hold) - reserved; None = unknown."""
+    def available_mib(self, now_s: float) -> int | None:
+        """min(free as read, total - what residents are known to hold) - reserved; None = unknown.
+
+        A reading older than `FRESH_S` does not count: what others freed since must not keep a
+        model out for ever, and a load reads anew before it begins.
+        """
         bounds = []
-        if self.free_mib is not None:
+        fresh = self.free_read_s is None or now_s - self.free_read_s <= FRESH_S
+        if self.free_mib is not None and fresh:
             bounds.append(self.free_mib)
         if self.vram_total_mib is not None:
             held = sum(

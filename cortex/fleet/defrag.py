@@ -194,7 +194,7 @@ class Defrag:
             node = self._state.node(name)
             if node is None or model not in node.models:
                 continue
-            load = _if_it_fits(node, node.models[model])
+            load = _if_it_fits(node, node.models[model], self._state.clock.now_s())
             if load is not None:
                 await self._lifecycle.load(load)
 
@@ -238,10 +238,10 @@ class Defrag:
         self._state.event(EventKind.DEFRAG, reason, name, step=step)
 
 
-def _if_it_fits(node: NodeView, model: ModelView) -> Load | None:
+def _if_it_fits(node: NodeView, model: ModelView, now_s: float) -> Load | None:
     if model.status is not ModelStatus.UNLOADED or model.wedged or node.moving is not None:
         return None
-    size, free = model.size_mib, node.available_mib
+    size, free = model.size_mib, node.available_mib(now_s)
     if size is not None and free is not None and size > free:
         return None
     return Load(

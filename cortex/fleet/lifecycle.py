@@ -236,7 +236,7 @@ class Lifecycle:
         if view is None or not self._transitions.is_current(transition):
             raise _WithdrawnError("the node restarted or was removed")
         need = view.models[transition.model].size_mib
-        available = view.available_mib
+        available = view.available_mib(self._state.clock.now_s())
         if need is not None and available is not None and available < 0:
             raise _WithdrawnError(
                 f"needs {need} MiB, {need + available} MiB are free after all"

@@ -68,6 +68,7 @@ class Observations:
             node,
             version=info.version,
             free_mib=info.free_mib,
+            free_read_s=state.clock.now_s(),
             vram_total_mib=configured or info.vram_total_mib,
         )
         state.put(state.govern(fresh))
@@ -76,8 +77,11 @@ class Observations:
     def measured(self, name: NodeName, *, free_mib: int) -> None:
         """Take in the free memory that an agent reads beside the node."""
         node = self._state.node(name)
-        if node is not None and node.free_mib != free_mib:
-            self._state.put(replace(node, free_mib=free_mib))
+        if node is None:
+            return
+        now_s = self._state.clock.now_s()
+        self._state.put(replace(node, free_mib=free_mib, free_read_s=now_s))
+        if node.free_mib != free_mib:
             self._state.changed()
 
     def missed_poll(self, name: NodeName, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+import time
 from dataclasses import replace
 
 from aiohttp import web
@@ -123,9 +124,11 @@ class _Exchange:
         beat = Beat(self.opening.beat, COMMENT_S) if self._body.envelope.stream else None
         first_failure: NodeError | None = None
         while True:
+            began_s = time.perf_counter()
             try:
                 admitted = await svc.admission.acquire(want, share, beat)
             except CapacityError as exc:
+                line.record.queue_ms += (time.perf_counter() - began_s) * 1000
                 raise first_failure or exc from first_failure
             node = admitted.lease.node
             _note(line, admitted)

@@ -1,5 +1,6 @@
 """Opens the SQLite file: claims it, sets a corrupt one aside, refuses a newer or a locked one."""
 
+import errno
 import fcntl
 import logging
 import os
@@ -51,6 +52,9 @@ def prepare(path: Path, limits: Limits) -> Prepared:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not os.access(path, os.W_OK, effective_ids=True):
+            # SQLite would open it for reading, as if nothing were wrong.
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         claim = _claim(path, limits.open_s)
     except OSError as exc:
         raise ConfigError([f"{path}: {exc.strerror}: state cannot be kept there"]) from exc
@@ -203,7 +207,7 @@ def _plainly(exc: sqlite3.Error) -> str:
     if _code(exc) == sqlite3.SQLITE_NOTADB:
         return "it is not a SQLite database"
     if _code(exc) in _NOT_WRITABLE:
-        return f"{exc}: its folder must be writable"
+        return f"{exc}: this user must be able to write to it and to its folder"
     return f"{exc}: it cannot be used"
 
 
