@@ -223,7 +223,9 @@ class Processes:
         assert said(), child.stderr
         return said()[0]
 
-    def write(self, *nodes: str, toml: str = "", port: int | None = None) -> tuple[Path, int]:
+    def write(
+        self, *nodes: str, toml: str = "", node_toml: str = "", port: int | None = None
+    ) -> tuple[Path, int]:
         """A `cortex.toml` for the nodes at these URLs, named n0, n1…; returns its port too."""
         port = port or free_port()
         tables = {"polling": "interval_s = 0.2\ntimeout_s = 2.0"}
@@ -232,14 +234,16 @@ class Processes:
         text += "".join(f"[{k}]\n{v}\n" for k, v in tables.items() if f"[{k}]" not in toml)
         text += toml + "\n"
         for index, url in enumerate(nodes):
-            text += f'[[nodes]]\nname = "n{index}"\nendpoint = "{url}"\n'
+            text += f'[[nodes]]\nname = "n{index}"\nendpoint = "{url}"\n{node_toml}\n'
         source = self.folder / "cortex.toml"
         source.write_text(text)
         return source, port
 
-    def serve(self, *nodes: str, toml: str = "", **environ: str) -> Gateway:
+    def serve(
+        self, *nodes: str, toml: str = "", node_toml: str = "", **environ: str
+    ) -> Gateway:
         """`cortex serve` over the nodes at these URLs, once it is ready."""
-        return self.serve_file(*self.write(*nodes, toml=toml), **environ)
+        return self.serve_file(*self.write(*nodes, toml=toml, node_toml=node_toml), **environ)
 
     def serve_file(self, source: Path, port: int, **environ: str) -> Gateway:
         """`cortex serve --config source`, once it is ready."""

@@ -3,7 +3,10 @@
 import importlib.util
 import json
 import os
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,14 +27,18 @@ pytestmark = [
 ]
 
 
-def test_real_text_a_load_on_demand_and_an_unload_that_frees(processes: Processes) -> None:
+def real_node(processes: Processes, *, warm: str, cold: str) -> str:
+    """The URL of a node with two models, one of them loaded."""
     # CORTEX_… is taken from the children's environment, so that nobody's settings leak in.
     engine = {k: v for k in ("CORTEX_ENGINE_PYTHON",) if (v := os.environ.get(k))}
-    models = (f"warm={GGUF}", f"cold={GGUF}")
-    argv = [part for model in models for part in ("--model", model)]
-    node = processes.listening(
-        "real", *argv, "--unloaded", "cold", environ=engine, within_s=LOAD_S
+    argv = [part for model in (warm, cold) for part in ("--model", f"{model}={GGUF}")]
+    return processes.listening(
+        "real", *argv, "--unloaded", cold, environ=engine, within_s=LOAD_S
     )
+
+
+def test_real_text_a_load_on_demand_and_an_unload_that_frees(processes: Processes) -> None:
+    node = real_node(processes, warm="warm", cold="cold")
     gateway = processes.serve(node, toml="[polling]\ninterval_s = 1\ntimeout_s = 10")
 
     whole = gateway.chat("warm", max_tokens=12, temperature=0)
@@ -89,3 +96,55 @@ def test_real_text_a_load_on_demand_and_an_unload_that_frees(processes: Processe
     assert rows[0]["completion_tokens"] == answer["usage"]["completion_tokens"]
     assert rows[1]["completion_tokens"] == rows[0]["completion_tokens"]
     assert rows[1]["ttft_ms"] > 0
+
+
+def test_two_models_that_fit_only_one_at_a_time_serve_two_clients(processes: Processes) -> None:
+    node = real_node(processes, warm="a", cold="b")
+    gateway = processes.serve(
+        node,
+        toml="""
+[polling]
+interval_s = 1
+timeout_s = 10
+[models."a"]
+vram_mb = 300
+[models."b"]
+vram_mb = 300
+""",
+        # The engine runs on the CPU and reports no device; this is the one it is to have.
+        node_toml="vram_mb = 400",
+    )
+    rounds = 3
+
+    def client(model: str) -> list[tuple[str, bool]]:
+        ends = []
+        for _ in range(rounds):
+            stream = gateway.stream(model, max_tokens=8, temperature=0)
+            ends.append((stream.rest()[-1], stream.cut))
+        return ends
+
+    with ThreadPoolExecutor(2) as pool:
+        for ends in pool.map(client, ("a", "b")):
+            assert ends == [("[DONE]", False)] * rounds
+
+    eventually(
+        lambda: len(request(gateway.url + "/cortex/v1/history").json["rows"]) == 2 * rounds,
+        "the history",
+    )
+    stats = request(node + "/_stats").json
+    assert stats["cut"] == 0
+    swaps = sum(stats["reload_posts"].values())
+    assert 1 <= swaps <= 2 * rounds
+    assert stats["unload_posts"] == _counted(gateway.events("unloaded"))
+    assert stats["reload_posts"] == _counted(gateway.events("loaded"))
+    assert len(stats["processes"]) == 1
+
+    # The command tells the story too.
+    told = processes.cortex("events", "--kind", "evict", "--endpoint", gateway.url).stdout
+    assert "to make room for b" in told
+    told = processes.cortex("history", "--json", "--endpoint", gateway.url).stdout
+    assert {row["cold_start"] for row in json.loads(told)["rows"]} == {True, False}
+
+
+def _counted(rows: list[Any]) -> dict[str, int]:
+    return dict(Counter(row["model"] for row in rows))
