@@ -110,9 +110,10 @@ class Lifecycle:
         A load that its node is at cannot be called back, and goes on.
         """
         for job in self._tasks.values():
-            if job.transition.model == model and job.drain is not None:
+            drain = job.drain
+            if job.transition.model == model and drain is not None and not drain.expired():
                 job.unwanted = True
-                job.drain.reschedule(asyncio.get_running_loop().time())
+                drain.reschedule(asyncio.get_running_loop().time())
 
     async def drain_node(self, name: NodeName) -> None:
         """Take a node out of service; committed first, so that no restart undoes it."""

@@ -66,11 +66,7 @@ class FleetState:
                 nodes=dict(self._nodes),
                 locations=self._locations,
                 aliases=self.policy.aliases,
-                allowed_nodes={
-                    model: policy.nodes
-                    for model, policy in self.policy.models.items()
-                    if policy.nodes is not None
-                },
+                allowed_nodes=self._allowed_nodes,
                 eviction=self.policy.eviction,
             )
         return self._snapshot
@@ -88,6 +84,9 @@ class FleetState:
         """
         first = not self._nodes
         self.policy = policy
+        self._allowed_nodes = {
+            model: rule.nodes for model, rule in policy.models.items() if rule.nodes is not None
+        }
         wanted = {node.name for node in policy.nodes}
         for name in list(self._nodes):
             if name not in wanted:

@@ -34,6 +34,8 @@ class Freed:
 
     mib: int | None = None
     residue_mib: int | None = None
+    free_mib: int | None = None
+    """What the device has free now."""
 
 
 class Transitions:
@@ -184,7 +186,11 @@ class Transitions:
         if view.size_mib is None and freed.mib and freed.mib > 0:
             view = replace(view, size_mib=freed.mib)
         residue = node.residue_mib + (freed.residue_mib or 0)
-        self._state.put(replace(node, cycles=node.cycles + 1, residue_mib=residue))
+        node = replace(node, cycles=node.cycles + 1, residue_mib=residue)
+        if freed.free_mib is not None:
+            now_s = self._state.clock.now_s()
+            node = replace(node, free_mib=freed.free_mib, free_read_s=now_s)
+        self._state.put(node)
         self._leave(
             transition,
             replace(view, status=ModelStatus.UNLOADED, resident_since_s=None),

@@ -81,10 +81,10 @@ async def _verify(node: NodeControl, size_mib: int | None, before_mib: int | Non
                 steady = info.free_mib == last_mib > before_mib
                 last_mib = info.free_mib
                 if is_returned(size_mib, before_mib, last_mib) or (size_mib is None and steady):
-                    return Freed(mib=last_mib - before_mib)
+                    return Freed(mib=last_mib - before_mib, free_mib=last_mib)
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, MAX_PAUSE_S)
     except TimeoutError:
         freed_mib = last_mib - before_mib
         left_mib = None if size_mib is None else residue_mib(size_mib, before_mib, last_mib)
-        return Freed(mib=freed_mib, residue_mib=left_mib)
+        return Freed(mib=freed_mib, residue_mib=left_mib, free_mib=last_mib)

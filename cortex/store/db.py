@@ -111,11 +111,6 @@ def connect_read_only(path: Path, busy_s: float = _DEFAULTS.busy_s) -> sqlite3.C
     raise StoreError(f"{path}: its schema is older; start the gateway once to upgrade it")
 
 
-def is_corrupt(exc: sqlite3.Error) -> bool:
-    """Whether the file itself is damaged, rather than out of reach or refused."""
-    return isinstance(exc, UnsoundError) or _code(exc) in _CORRUPT
-
-
 def _claim(path: Path, wait_s: float) -> int:
     """Keep a second gateway off: its rows would take the ids that ours are about to get.
 
@@ -143,7 +138,7 @@ def _bring_up_or_replace(path: Path, limits: Limits) -> tuple[int, int]:
     try:
         return _bring_up(path, limits)
     except sqlite3.DatabaseError as exc:
-        if not is_corrupt(exc):
+        if not (isinstance(exc, UnsoundError) or _code(exc) in _CORRUPT):
             raise
         _set_aside(path, str(exc))
         return _bring_up(path, limits)
@@ -151,13 +146,14 @@ def _bring_up_or_replace(path: Path, limits: Limits) -> tuple[int, int]:
 
 def _bring_up(path: Path, limits: Limits) -> tuple[int, int]:
     with closing(connect(path, limits.open_s)) as connection:
-        if version_of(connection) > newest():
-            raise ConfigError([newer_schema(path, version_of(connection))])
+        have = version_of(connection)
+        if have > newest():
+            raise ConfigError([newer_schema(path, have)])
         if path.stat().st_size < CHECK_UP_TO_BYTES:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
                 raise UnsoundError(verdict)
-        migrate(connection, path)
+        migrate(connection)
         last = dict(connection.execute("SELECT name, seq FROM sqlite_sequence"))
         return last.get("requests", 0), last.get("events", 0)
 

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from cortex.core.errors import ConfigError
-
 _NUMBERED = re.compile(r"(\d{4})_\w+\.sql")
 
 
@@ -30,22 +28,17 @@ def newest() -> int:
     return len(migrations())
 
 
-def migrate(
-    connection: sqlite3.Connection, path: Path, steps: Sequence[str] | None = None
-) -> int:
-    """Apply what is missing of `steps` (all that are installed, if None); returns how many were.
+def migrate(connection: sqlite3.Connection, steps: Sequence[str] | None = None) -> None:
+    """Apply what is missing of `steps`: of all that are installed, if None.
 
     The runner wraps each file itself, because `executescript` commits an open transaction first,
     so that a BEGIN outside of it would not roll back DDL.
 
     Raises:
-        ConfigError: The file has a newer schema than this version knows.
         sqlite3.Error: A migration failed; the file is as it was before that one.
     """
     steps = migrations() if steps is None else steps
     have = version_of(connection)
-    if have > len(steps):
-        raise ConfigError([newer_schema(path, have)])
     for number, sql in enumerate(steps[have:], start=have + 1):
         try:
             connection.executescript(
@@ -54,7 +47,6 @@ def migrate(
         except sqlite3.Error:
             connection.rollback()
             raise
-    return len(steps) - have
 
 
 def version_of(connection: sqlite3.Connection) -> int:

@@ -73,7 +73,8 @@ def request_row(row_id: int, record: RequestRecord) -> Row:
 
 def event_row(row_id: int, event: FleetEvent) -> Row:
     try:
-        detail = json.dumps(dict(event.detail), default=str)
+        # Not as ASCII: `plain` would not see half a surrogate pair, nor could a reader send it on.
+        detail = json.dumps(dict(event.detail), default=str, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         detail = '{"lost": "the detail of this event could not be written as JSON"}'
     fields = (event.at_ms, event.kind.value, event.reason, event.node, event.model, detail)

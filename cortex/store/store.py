@@ -36,15 +36,6 @@ class Clock(Protocol):
     def now_ms(self) -> int: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreHealth:
-    """Whether the file takes what is written."""
-
-    ok: bool = True
-    reason: str = ""
-    since_at_ms: int
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Save:
     """Rows somebody waits for; `done` gets None, or why they were not written."""
@@ -87,8 +78,9 @@ class Store:
         #: Set while a batch is full or somebody waits for a commit.
         self._urgent = asyncio.Event()
         self._flushing = asyncio.Lock()
-        self._health = StoreHealth(since_at_ms=clock.now_ms())
+        #: Flushes that failed in a row, and why the last one did; "" while the file takes rows.
         self._failures = 0
+        self._reason = ""
         self._closed = False
 
     @classmethod
@@ -116,10 +108,6 @@ class Store:
             path, prepared, writer, retention_days=retention_days, clock=clock, limits=limits
         )
 
-    @property
-    def health(self) -> StoreHealth:
-        return self._health
-
     def status(self) -> StoreStatus:
         """For the admin API; a file that was removed under us is no longer ok."""
         try:
@@ -128,8 +116,8 @@ class Store:
             size_bytes, gone = 0, f"the file cannot be reached: {exc.strerror}"
         return StoreStatus(
             path=str(self._path),
-            ok=self._health.ok and not gone,
-            reason=self._health.reason or gone,
+            ok=not (self._reason or gone),
+            reason=self._reason or gone,
             size_bytes=size_bytes,
             queued_rows=len(self._queue) + len(self._batch),
             dropped_rows=self._dropped,
@@ -180,7 +168,7 @@ class Store:
             async with asyncio.timeout(self._limits.save_s):
                 failure = await save.done
         except TimeoutError as exc:
-            why = self._health.reason or "the writer is busy"
+            why = self._reason or "the writer is busy"
             raise StoreError(f"not written within {self._limits.save_s:g} s: {why}") from exc
         if failure is not None:
             raise StoreError(f"not written: {failure}")
@@ -311,21 +299,16 @@ class Store:
 
     def _degrade(self, exc: sqlite3.Error) -> None:
         self._failures += 1
-        if self._health.ok:
+        if not self._reason:
             log.error("the store takes nothing", extra={"fields": {"reason": str(exc)}})
-            self._health = StoreHealth(
-                ok=False, reason=str(exc), since_at_ms=self._clock.now_ms()
-            )
-        elif self._health.reason != str(exc):
-            since = self._health.since_at_ms
-            self._health = StoreHealth(ok=False, reason=str(exc), since_at_ms=since)
+        self._reason = str(exc)
 
     def _recover(self) -> None:
         self._failures = 0
-        if not self._health.ok:
-            fields = {"after": self._health.reason, "dropped_rows": self._dropped}
+        if self._reason:
+            fields = {"after": self._reason, "dropped_rows": self._dropped}
             log.warning("the store works again", extra={"fields": fields})
-            self._health = StoreHealth(since_at_ms=self._clock.now_ms())
+            self._reason = ""
 
     async def recall(self) -> Memory:
         """What the fleet knew when the last process ended."""

@@ -16,11 +16,8 @@ class Subscription:
         self._rows: deque[EventRow] = deque(maxlen=max_rows)
         self._some = asyncio.Event()
         self._ended = False
-        #: Events that this reader was too slow for.
-        self.lost = 0
 
     def publish(self, row: EventRow) -> None:
-        self.lost += len(self._rows) == self._rows.maxlen
         self._rows.append(row)
         self._some.set()
 
