@@ -23,6 +23,7 @@ from cortex.cli.tables import Screen
 from cortex.cli.text import span
 
 PATH = "/cortex/v1/status"
+_ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,7 +89,10 @@ def _watch(client: Client, screen: Screen, *, interval_s: float, as_lines: bool)
     # The terminal gets its own screen back only if SIGTERM unwinds the stack as well.
     signal.signal(signal.SIGTERM, _unwind)
     parts = view.parts()
+    # One that came while the screen is being taken would leave it taken.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
     with Live(Group(*parts), console=screen.console, screen=True, auto_refresh=False) as live:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDS)
         _repeat(interval_s, lambda: live.update(Group(*view.parts()), refresh=True))
 
 

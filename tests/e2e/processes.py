@@ -234,7 +234,8 @@ class Processes:
         text += "".join(f"[{k}]\n{v}\n" for k, v in tables.items() if f"[{k}]" not in toml)
         text += toml + "\n"
         for index, url in enumerate(nodes):
-            text += f'[[nodes]]\nname = "n{index}"\nendpoint = "{url}"\n{node_toml}\n'
+            text += f'[[nodes]]\nname = "n{index}"\nendpoint = "{url}"\n'
+            text += f"{node_toml}\n" if node_toml else ""
         source = self.folder / "cortex.toml"
         source.write_text(text)
         return source, port

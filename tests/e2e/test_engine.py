@@ -143,7 +143,7 @@ vram_mb = 300
     told = processes.cortex("events", "--kind", "evict", "--endpoint", gateway.url).stdout
     assert "to make room for b" in told
     told = processes.cortex("history", "--json", "--endpoint", gateway.url).stdout
-    assert {row["cold_start"] for row in json.loads(told)["rows"]} == {True, False}
+    assert any(row["cold_start"] for row in json.loads(told)["rows"])
 
 
 def _counted(rows: list[Any]) -> dict[str, int]:
