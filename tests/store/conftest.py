@@ -1,10 +1,12 @@
 """What the tests of the store share: a real file, a clock they set, and short waits."""
 
 import asyncio
-import contextlib
+import os
+import shutil
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ FAST = Limits(
     flush_s=0.01, open_s=0.1, busy_s=0.05, retry_s=0.01, max_retry_s=0.05, prune_pause_s=0.001
 )
 NOW_MS = 1_800_000_000_000
+SECOND = "another process holds it; is a second cortex running with this file?"
+MUST_WRITE = "this user must be able to write to it and to its folder"
+NOBODY = 65534
 
 
 class SetClock:
@@ -107,13 +112,30 @@ async def flushed(store: Store) -> None:
     await until(lambda: store.status().queued_rows == 0, "rows to be written")
 
 
-@contextlib.contextmanager
-def writing(path: Path) -> Any:
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
     """Another program in the middle of a transaction: nobody else can write."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.rollback()
+
+
+@contextmanager
+def unprivileged() -> Iterator[Path]:
+    """A folder of our own, without root's right to write anywhere."""
+    folder = Path(tempfile.mkdtemp())
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.chown(folder, NOBODY, NOBODY)
+            os.seteuid(NOBODY)
+        yield folder
+    finally:
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -142,15 +142,3 @@ async def test_a_log_without_sense_does_not_harm_a_sound_file(path: Path) -> Non
     async with opened(path) as store:
         assert len(await told(store)) == 2000
     assert set_aside(path) == []
-
-
-async def test_ids_of_a_sound_file_are_never_given_twice(path: Path) -> None:
-    async with opened(path, runs=False) as store:
-        for number in range(3):
-            store.request_done(request(number))
-    async with opened(path, runs=False) as store:
-        await store._writer.execute("DELETE FROM requests")
-        await store._writer.commit()
-    async with opened(path, runs=False) as store:
-        store.request_done(request(9))
-    assert select(path, "SELECT id, request_id FROM requests") == [(4, "r9")]

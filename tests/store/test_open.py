@@ -1,23 +1,28 @@
 """One gateway a file; and each reason why a file cannot be used, in one line."""
 
 import asyncio
-import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from cortex.core.errors import ConfigError
-from tests.store.conftest import opened, request, told, writing, written
-
-NOBODY = 65534
-SECOND = "another process holds it; is a second cortex running with this file?"
+from cortex.store.db import connect
+from cortex.store.migrate import migrate, migrations
+from tests.running import until
+from tests.store.conftest import (
+    MUST_WRITE,
+    SECOND,
+    opened,
+    request,
+    told,
+    unprivileged,
+    writing,
+    written,
+)
 
 
 async def refusal(path: Path) -> str:
@@ -27,23 +32,6 @@ async def refusal(path: Path) -> str:
             pass
     (line,) = refused.value.lines
     return line
-
-
-@contextmanager
-def unprivileged() -> Iterator[Path]:
-    """A folder of our own, without root's right to write anywhere."""
-    folder = Path(tempfile.mkdtemp())
-    root = os.geteuid() == 0
-    try:
-        if root:
-            os.chown(folder, NOBODY, NOBODY)
-            os.seteuid(NOBODY)
-        yield folder
-    finally:
-        if root:
-            os.seteuid(0)
-        folder.chmod(0o700)
-        shutil.rmtree(folder)
 
 
 async def test_a_second_opener_is_refused_while_the_first_lives(path: Path) -> None:
@@ -57,11 +45,10 @@ async def test_a_second_opener_is_refused_while_the_first_lives(path: Path) -> N
 
 
 async def test_an_opener_waits_for_the_first_to_end(path: Path) -> None:
-    async with asyncio.TaskGroup() as group:
-        async with opened(path, runs=False):
-            waiting = group.create_task(leave_a_row(path), name="second")
-            await asyncio.sleep(0.15)
-            assert not waiting.done()
+    async with asyncio.TaskGroup() as group, opened(path, runs=False):
+        waiting = group.create_task(leave_a_row(path), name="second")
+        await asyncio.sleep(0.15)
+        assert not waiting.done()
     assert written(path) == ["r2"]
 
 
@@ -94,9 +81,22 @@ async def test_a_killed_opener_gives_the_file_up(path: Path) -> None:
         assert store.status().ok
 
 
-async def test_a_program_that_writes_to_the_file_keeps_us_out(path: Path) -> None:
+async def test_a_program_that_writes_to_the_file_delays_no_start(path: Path) -> None:
     async with opened(path):
         pass
+    with writing(path):
+        async with opened(path) as store:
+            store.request_done(request(1))
+            await until(lambda: not store.status().ok, "the lock to be noticed")
+            assert store.status().reason == "database is locked"
+    assert written(path) == []
+
+
+async def test_a_file_to_be_upgraded_that_another_program_writes_to_is_refused(
+    path: Path,
+) -> None:
+    with closing(connect(path, 1.0)) as connection:
+        migrate(connection, migrations()[:1])
     with writing(path):
         assert await refusal(path) == f"{path}: {SECOND}"
     async with opened(path) as store:
@@ -122,14 +122,12 @@ async def test_any_name_of_a_file_will_do(tmp_path: Path) -> None:
 async def test_a_file_where_a_folder_should_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "cortex.db"
-    assert await refusal(path) == f"{path}: Not a directory: state cannot be kept there"
+    assert await refusal(path) == f"{path}: File exists: state cannot be kept there"
 
 
 async def test_a_folder_where_the_file_should_be_is_refused(path: Path) -> None:
     path.mkdir()
-    line = await refusal(path)
-    assert line.startswith(f"{path}: ")
-    print(line)
+    assert await refusal(path) == f"{path}: unable to open database file: {MUST_WRITE}"
 
 
 async def test_a_folder_that_cannot_be_written_to_is_refused() -> None:
@@ -140,39 +138,22 @@ async def test_a_folder_that_cannot_be_written_to_is_refused() -> None:
         assert list(folder.iterdir()) == []
 
 
-async def test_a_file_that_cannot_be_written_to_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("target", "why"),
+    [
+        ("cortex.db", "Permission denied: state cannot be kept there"),
+        ("", f"attempt to write a readonly database: {MUST_WRITE}"),
+    ],
+    ids=["file", "folder"],
+)
+async def test_a_file_that_was_made_read_only_is_refused(target: str, why: str) -> None:
     with unprivileged() as folder:
         path = folder / "cortex.db"
         async with opened(path):
             pass
-        path.chmod(0o400)
-        line = await refusal(path)
-        assert line.startswith(f"{path}: ")
-        print(line)
-        path.chmod(0o600)
+        (folder / target).chmod(0o500)
+        assert await refusal(path) == f"{path}: {why}"
+        (folder / target).chmod(0o700)
+        # The refusal holds nothing.
         async with opened(path) as store:
             assert store.status().ok
-
-
-async def test_a_file_in_a_folder_that_was_made_read_only_is_refused() -> None:
-    with unprivileged() as folder:
-        path = folder / "cortex.db"
-        async with opened(path):
-            pass
-        folder.chmod(0o500)
-        line = await refusal(path)
-        print(line)
-        folder.chmod(0o700)
-        async with opened(path) as store:
-            assert store.status().ok
-
-
-async def test_what_opening_was_refused_for_leaves_no_thread_behind(path: Path) -> None:
-    path.mkdir()
-    threads = set(os.listdir("/proc/self/task"))
-    for _ in range(3):
-        await refusal(path)
-    path.rmdir()
-    async with opened(path) as store:
-        assert store.status().ok
-    del threads
