@@ -149,6 +149,8 @@ def _bring_up(path: Path, limits: Limits) -> tuple[int, int]:
         have = version_of(connection)
         if have > newest():
             raise ConfigError([newer_schema(path, have)])
+        if have == 0 and connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise ConfigError([f"{path}: it is the database of another program"])
         if path.stat().st_size < CHECK_UP_TO_BYTES:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":

@@ -1,6 +1,7 @@
 """One gateway a file; and each reason why a file cannot be used, in one line."""
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -157,3 +158,13 @@ async def test_a_file_that_was_made_read_only_is_refused(target: str, why: str) 
         # The refusal holds nothing.
         async with opened(path) as store:
             assert store.status().ok
+
+
+async def test_the_database_of_another_program_is_refused_untouched(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE theirs (x)")
+    assert await refusal(path) == f"{path}: it is the database of another program"
+    with closing(sqlite3.connect(path)) as connection:
+        assert [row[0] for row in connection.execute("SELECT name FROM sqlite_master")] == [
+            "theirs"
+        ]
