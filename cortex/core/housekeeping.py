@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from cortex.core.decisions import Want
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
+from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView
 
 
 def idle_for_too_long(
@@ -35,17 +35,21 @@ def _idle_s(model: ModelView, *, now_s: float, now_ms: int) -> float:
     return min(since_load_s, (now_ms - model.last_used_at_ms) / 1000)
 
 
-def absent_pins(snapshot: FleetSnapshot) -> Iterator[tuple[NodeView, Want]]:
-    """Every pinned model that is not in memory where its pin wants it, on a quiet node."""
+def absent_pins(snapshot: FleetSnapshot) -> list[Want]:
+    """Every pinned model that is not in memory where its pin wants it.
+
+    A pin that names no node is content with one copy anywhere, and is wanted once.
+    """
+    wanted: dict[tuple[ModelId, NodeName | None], Want] = {}
     for node in snapshot.nodes.values():
-        if not node.routable or node.moving is not None:
-            continue
         for model in node.models.values():
             if not model.pinned or model.status is not ModelStatus.UNLOADED:
                 continue
             if model.pin_floats and _held_somewhere(snapshot, model.id):
                 continue
-            yield node, Want(model=model.id, only=node.name)
+            only = None if model.pin_floats else node.name
+            wanted[model.id, only] = Want(model=model.id, only=only)
+    return list(wanted.values())
 
 
 def _held_somewhere(snapshot: FleetSnapshot, model: ModelId) -> bool:

@@ -36,9 +36,11 @@ class Keeper:
                 _ = self._lifecycle.unload(name, model, f"idle for {idle_s:.0f} s")
 
     def _load_pinned(self) -> None:
-        for node, want in absent_pins(self._state.snapshot()):
-            # Decided anew: an earlier one of this round may have taken the room.
+        for want in absent_pins(self._state.snapshot()):
+            # Decided anew each: an earlier one of this round may have taken the room.
             decision = self._admission.explain(want)
-            quiet = not node.in_flight
-            if isinstance(decision, Load) and (quiet or not decision.evict):
+            if not isinstance(decision, Load):
+                continue
+            node = self._state.node(decision.node)
+            if node is not None and (not node.in_flight or not decision.evict):
                 _ = self._lifecycle.load(decision)
