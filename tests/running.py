@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,10 +113,16 @@ async def until(
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """Ports nobody uses just now; different ones, since all are held until the last is found."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return tuple(probe.getsockname()[1] for probe in probes)
 
 
 def configuration(
@@ -125,7 +131,7 @@ def configuration(
     *,
     toml: str = "",
     node_toml: Sequence[str] = (),
-    ports: tuple[int, int],
+    ports: tuple[int, ...],
 ) -> str:
     """The text of a `cortex.toml`: `nodes` are named n0, n1…, `toml` adds or replaces tables."""
     tables = {
@@ -157,7 +163,7 @@ async def running(
 
     `settled` waits until every node has been polled once.
     """
-    ports = free_port(), free_port()
+    ports = free_ports(2)
     source = folder / "cortex.toml"
     source.write_text(configuration(folder, nodes, toml=toml, node_toml=node_toml, ports=ports))
     daemon = Daemon(source, load(source, environ or {}), environ or {})

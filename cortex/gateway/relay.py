@@ -1,8 +1,9 @@
 """Copies a node's answer to the client as it comes: same bytes, no queue, one timer a stream."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -20,6 +21,7 @@ from cortex.gateway.errors import ClientStalledError, NodeFaultError, error_even
 from cortex.gateway.line import Line
 from cortex.gateway.ports import Answer
 from cortex.gateway.recent import Cuttable
+from cortex.gateway.services import REQUEST_ID
 
 ERROR_BODY_BYTES = 256 * 1024
 """As much of a node's error answer as is read."""
@@ -44,6 +46,21 @@ _NOT_RELAYED = frozenset(
         "access-control-allow-origin",
         "access-control-allow-credentials",
     }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What a stream says besides its content."""
+
+    waiting: bytes
+    """While nothing is there yet; every client ignores it."""
+    error: Callable[[CortexError, str], bytes]
+    """The last event of a stream that failed; takes the request id too."""
+
+
+OPENAI = Dialect(
+    waiting=b": waiting for the model\n\n", error=lambda error, _request_id: error_event(error)
 )
 
 
@@ -168,7 +185,7 @@ async def relay(
         if response is None:
             raise
         line.failed(exc)
-        await abort(request, response, exc if sse or opened else None)
+        await abort(request, response, exc if sse or opened else None, OPENAI)
     return response
 
 
@@ -233,7 +250,10 @@ async def _copy(
 
 
 async def abort(
-    request: web.Request, response: web.StreamResponse, error: CortexError | None
+    request: web.Request,
+    response: web.StreamResponse,
+    error: CortexError | None,
+    dialect: Dialect,
 ) -> None:
     """End a response so that it cannot pass for a complete one."""
     transport = request.transport
@@ -245,7 +265,7 @@ async def abort(
                 # An abort throws away what the transport still holds, so wait until that is
                 # nothing.
                 transport.set_write_buffer_limits(high=0)
-                await response.write(error_event(error))
+                await response.write(dialect.error(error, request[REQUEST_ID]))
                 await request.writer.drain()
         except (TimeoutError, ConnectionError):
             pass  # the client is gone or stuck; there is nothing left to tell it

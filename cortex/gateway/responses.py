@@ -5,9 +5,9 @@ from aiohttp import web
 from cortex.core.errors import CapacityError, RequestError
 from cortex.core.health import NodeHealth
 from cortex.core.plan import RETRY_AFTER_S
+from cortex.gateway.asking import node_of_response
 from cortex.gateway.errors import NodeFaultError
 from cortex.gateway.line import Line
-from cortex.gateway.openai import node_of_response
 from cortex.gateway.relay import GapTimer, relay
 from cortex.gateway.services import REQUEST_ID, SERVICES, caller_of
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.running import free_port
+from tests.running import free_ports
 
 ROOT = Path(__file__).parents[2]
 START_S = 20.0
@@ -227,9 +227,12 @@ class Processes:
         self, *nodes: str, toml: str = "", node_toml: str = "", port: int | None = None
     ) -> tuple[Path, int]:
         """A `cortex.toml` for the nodes at these URLs, named n0, n1…; returns its port too."""
-        port = port or free_port()
+        ours, metrics = free_ports(2)
+        port = port or ours
         tables = {"polling": "interval_s = 0.2\ntimeout_s = 2.0"}
-        text = f'[gateway]\nlisten = "127.0.0.1:{port}"\nmetrics_listen = "127.0.0.1:{free_port()}"\n'
+        text = (
+            f'[gateway]\nlisten = "127.0.0.1:{port}"\nmetrics_listen = "127.0.0.1:{metrics}"\n'
+        )
         text += f'[state]\npath = "{self.folder / "cortex.db"}"\n'
         text += "".join(f"[{k}]\n{v}\n" for k, v in tables.items() if f"[{k}]" not in toml)
         text += toml + "\n"

@@ -14,7 +14,7 @@ HI = [{"role": "user", "content": "hi"}]
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cortex.gateway.openai.COMMENT_S", 0.1)
+    monkeypatch.setattr("cortex.gateway.exchange.COMMENT_S", 0.1)
 
 
 async def ask(gateway: Running, model: str, **more: object) -> aiohttp.ClientResponse:

@@ -1,0 +1,1 @@
+"""Anthropic Messages and OpenAI Chat Completions, each to the other: pure, and incremental where they stream."""

@@ -1,0 +1,68 @@
+"""Server-sent events from bytes, however they are cut (WHATWG HTML, §9.2)."""
+
+from typing import NamedTuple
+
+MAX_EVENT_BYTES = 16 * 1024 * 1024
+"""A longer event is not believed; a whole tool call may be large."""
+
+
+class Event(NamedTuple):
+    """One event. `name` is "" where the stream gives none."""
+
+    name: str
+    data: str
+
+
+class EventTooLongError(ValueError):
+    """An event grew beyond `MAX_EVENT_BYTES`."""
+
+
+class SseReader:
+    """`feed` it bytes; it gives the events that they complete."""
+
+    __slots__ = ("_data", "_line", "_name", "_size")
+
+    def __init__(self) -> None:
+        self._line = b""
+        self._name = ""
+        self._data: list[str] = []
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """The events that `chunk` completes. Comments, ids and retry times are left out.
+
+        Raises:
+            EventTooLongError: The event under way is too long.
+        """
+        events: list[Event] = []
+        # Only whole lines are decoded: a character may be cut in two by a packet.
+        *lines, self._line = (self._line + chunk).split(b"\n")
+        for line in lines:
+            event = self._take(line.removesuffix(b"\r"))
+            if event is not None:
+                events.append(event)
+        if self._size + len(self._line) > MAX_EVENT_BYTES:
+            raise EventTooLongError(f"an event of more than {MAX_EVENT_BYTES} bytes")
+        return events
+
+    def _take(self, line: bytes) -> Event | None:
+        if not line:
+            return self._dispatch()
+        field, _, value = line.partition(b":")
+        value = value.removeprefix(b" ")
+        if field == b"data":
+            self._data.append(value.decode(errors="replace"))
+            self._size += len(value)
+        elif field == b"event":
+            self._name = value.decode(errors="replace")
+        return None
+
+    def _dispatch(self) -> Event | None:
+        data, name = self._data, self._name
+        self._data, self._name, self._size = [], "", 0
+        return Event(name, "\n".join(data)) if data else None
+
+
+def sse(name: str, data: str) -> bytes:
+    """One event with a name; `data` is one line."""
+    return f"event: {name}\ndata: {data}\n\n".encode()

@@ -1,0 +1,82 @@
+"""From a request to what is asked of the fleet: the model a name means, and the conversation it is."""
+
+import difflib
+import hashlib
+
+from aiohttp import web
+
+from cortex.core.errors import CapacityError, RequestError
+from cortex.core.health import NodeHealth
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.plan import RETRY_AFTER_S
+from cortex.gateway.auth import Caller
+from cortex.gateway.body import Body
+from cortex.gateway.services import Services
+
+CONVERSATION_BYTES = 512
+"""As much of a conversation's head as its stickiness hangs on."""
+NEAR_NAMES_AMONG = 2000
+"""Near names are looked for in catalogues up to this size only: the search is quadratic."""
+
+_AFFINITY_HEADERS = (
+    "x-session-affinity",
+    "x-session-id",
+    "session-id",
+    "x-claude-code-session-id",
+)
+
+
+def resolve(svc: Services, name: str) -> ModelId:
+    """The model that a name means.
+
+    Raises:
+        RequestError: 404 with near names.
+        CapacityError: 503 while some node has never been heard of, for it may list the model.
+    """
+    snapshot = svc.state.snapshot()
+    model = snapshot.resolve(name)
+    if model is not None:
+        return model
+    silent = [
+        n.name for n in snapshot.nodes.values() if n.liveness.health is NodeHealth.UNKNOWN
+    ]
+    if silent:
+        raise CapacityError(
+            f"model {name[:200]!r} is not known yet: no answer so far from {', '.join(silent)}",
+            code="starting",
+            retry_after_s=RETRY_AFTER_S,
+        )
+    names = [*snapshot.locations, *snapshot.aliases]
+    near = (
+        difflib.get_close_matches(name[:200], names, n=3)
+        if len(names) < NEAR_NAMES_AMONG
+        else []
+    )
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise RequestError(
+        f"model {name[:200]!r} does not exist on any node{hint}",
+        code="model_not_found",
+        param="model",
+    )
+
+
+async def node_of_response(svc: Services, response_id: str) -> NodeName | None:
+    """Which node holds the state of a `resp_…`."""
+    recent = svc.recent.node_of_response(response_id)
+    return recent if recent is not None else await svc.ledger.node_of_response(response_id)
+
+
+def affinity_key(request: web.Request, body: Body, caller: Caller) -> str | int:
+    """What tells one conversation from another: the first of these that there is."""
+    for header in _AFFINITY_HEADERS:
+        if value := request.headers.get(header):
+            return value[:200]
+    if body.envelope.prompt_cache_key:
+        return body.envelope.prompt_cache_key[:200]
+    head = body.head(4096)
+    for key in (b'"messages"', b'"input"', b'"prompt"'):
+        at = head.find(key)
+        if at >= 0:
+            digest = hashlib.blake2b(head[at : at + CONVERSATION_BYTES], digest_size=8).digest()
+            return int.from_bytes(digest, "big")
+    return caller.name or ""
