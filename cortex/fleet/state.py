@@ -139,7 +139,7 @@ class FleetState:
 
         Args:
             lease: From `lease`.
-            failure: What the node did wrong; feeds the breaker.
+            failure: What the node did wrong; feeds the breaker, and is no use of the model.
             count: False leaves the breaker alone: the caller went away, or was at fault.
         """
         node = self._nodes[lease.node]
@@ -148,7 +148,9 @@ class FleetState:
             view = self.failed(lease.node, view, failure)
         elif count and view.breaker is not CLOSED:
             view = replace(view, breaker=CLOSED)
-        self._put_in_flight(node, replace(view, last_used_at_ms=self.clock.now_ms()), -1)
+        if failure is None:
+            view = replace(view, last_used_at_ms=self.clock.now_ms())
+        self._put_in_flight(node, view, -1)
         if node.drains:
             self._drop_if_idle(lease.node)
         self._tell()

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cortex.adminapi import EventRow
-from cortex.core.records import FleetEvent, NodeRecord, RequestRecord, ResidencyRecord
+from cortex.core.records import (
+    FleetEvent,
+    NodeRecord,
+    Outcome,
+    RequestRecord,
+    ResidencyRecord,
+)
 
 Values = tuple[object, ...]
 
@@ -54,8 +60,9 @@ PRUNE = {
 }
 
 _INT_MAX = 2**63 - 1
-_MODEL, _NODE, _STARTED, _DURATION = (
-    1 + _COLUMNS.index(name) for name in ("model", "node", "started_at_ms", "duration_ms")
+_MODEL, _NODE, _STARTED, _DURATION, _OUTCOME, _STATUS = (
+    1 + _COLUMNS.index(name)
+    for name in ("model", "node", "started_at_ms", "duration_ms", "outcome", "status")
 )
 
 
@@ -94,16 +101,25 @@ def to_event(values: Sequence[object]) -> EventRow:
 
 
 def last_used(rows: Sequence[Row]) -> list[Values]:
-    """When the requests of a batch last used each (node, model): at their end."""
+    """When the requests of a batch last used each (node, model): at their end.
+
+    A request that its node failed is no use of the model; one that it refused is.
+    """
     ends: dict[tuple[object, object], int] = {}
     for row in rows:
         if row.sql is not INSERT_REQUEST:
             continue
         key = row.values[_NODE], row.values[_MODEL]
-        if None not in key:
+        failed = row.values[_OUTCOME] == Outcome.ERROR and not is_refusal(row.values[_STATUS])
+        if None not in key and not failed:
             ended = _number(row.values[_STARTED]) + _number(row.values[_DURATION])
             ends[key] = max(ends.get(key, 0), int(ended))
     return [(node, model, plain(ended)) for (node, model), ended in ends.items()]
+
+
+def is_refusal(status: object) -> bool:
+    """A node's answer that the caller was wrong."""
+    return isinstance(status, int) and 400 <= status < 500
 
 
 def residency_values(record: ResidencyRecord) -> Values:
