@@ -8,7 +8,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types engine clean
+.PHONY: help demo test check lint types engine chaos clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -47,6 +47,10 @@ lint: $(VENV)/.dev
 
 types: $(VENV)/.dev
 	@$(BIN)/mypy
+
+# For example: make chaos ARGS="--seeds 1-200"
+chaos: $(VENV)/.dev
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 engine: $(VENV)/.dev $(VENV)/.demo
 	@$(BIN)/python -m pytest -m engine $(ARGS)

@@ -1,0 +1,255 @@
+"""One seed: a fleet, clients, operators and faults for some seconds, and what must hold throughout.
+
+All choices come from the seed; what they meet depends on timing as well, so that a repetition is
+alike and not the same.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import aiohttp
+import pytest
+
+from cortex.core.records import Outcome
+from cortex.devnode.scripted import ScriptedNode
+from cortex.gateway.errors import STATUS
+from cortex.store.rows import is_refusal
+from tests.chaos.faults import FAULTS, mend
+from tests.chaos.observer import Observer
+from tests.running import Running, running, until
+
+QUEUE_S = 3.0
+IDLE_S = 1.5
+LATEST_S = QUEUE_S + 3 * IDLE_S + 3.0
+"""Longest a request may take: its wait, three silent nodes, and a busy machine."""
+LIMITS = f"""
+[limits]
+queue_timeout_s = {QUEUE_S}
+load_timeout_s = 1.0
+drain_timeout_s = 0.8
+idle_timeout_s = {IDLE_S}
+connect_timeout_s = 1.0
+max_queue = 12
+[polling]
+interval_s = 0.1
+timeout_s = 0.5
+"""
+HASTE = {
+    "cortex.core.eviction.DRAIN_AFTER_S": 0.15,
+    "cortex.core.health.BREAKER_BASE_S": 0.1,
+    "cortex.core.health.BREAKER_MAX_S": 0.5,
+    "cortex.core.snapshot.FRESH_S": 0.2,
+    "cortex.fleet.unloading.VERIFY_S": 0.25,
+    "cortex.fleet.loading.STATUS_INTERVAL_S": 0.05,
+    "cortex.fleet.lifecycle.SPARED_S": 0.3,
+    "cortex.fleet.lifecycle.CANNOT_UNLOAD_S": 0.5,
+    "cortex.fleet.keeper.INTERVAL_S": 0.1,
+}
+"""Waits that are minutes in earnest; a run has seconds."""
+ROUNDING_MS = 5
+
+
+@dataclass
+class Result:
+    """What one seed came to."""
+
+    seed: int
+    violations: list[str] = field(default_factory=list)
+    requests: Counter[str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    lifecycle_events: int = 0
+
+
+@contextmanager
+def hasty() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in HASTE.items():
+            patch.setattr(name, value)
+        yield
+
+
+async def run_seed(seed: int, folder: Path, *, seconds: float) -> Result:
+    """Run one seed in a folder of its own."""
+    with hasty():
+        return await _World(seed, folder).run(seconds)
+
+
+class _World:
+    def __init__(self, seed: int, folder: Path) -> None:
+        self._rng = Random(seed)
+        self._folder = folder
+        self._result = Result(seed)
+        self._models = [f"m{n}" for n in range(self._rng.randint(4, 6))]
+        self._sizes = {model: self._rng.randint(3, 7) * 1000 for model in self._models}
+        self._nodes = [self._node() for _ in range(self._rng.randint(2, 4))]
+        self._ends_s = 0.0
+
+    def _node(self) -> ScriptedNode:
+        rng = self._rng
+        held = rng.sample(self._models, rng.randint(3, len(self._models)))
+        return ScriptedNode(
+            {model: self._sizes[model] for model in held},
+            unloaded=held[1:],
+            vram_total_mib=rng.choice([8_000, 12_000, 16_000]),
+            load_s=0.03,
+            info_delay_s=0.0,
+            release_delay_s=0.01,
+            token_interval_s=0.003,
+        )
+
+    def _toml(self) -> str:
+        rng = self._rng
+        known = rng.sample(self._models, len(self._models) // 2)
+        tables = [
+            f'[models."{model}"]\npriority = {rng.choice([50, 100])}\n'
+            + (f"vram_mb = {self._sizes[model]}\n" if model in known else "")
+            for model in self._models
+        ]
+        strategy = rng.choice(["lru", "priority"])
+        residency_s = rng.choice([0, 0, 0.3])
+        eviction = f'[eviction]\nstrategy = "{strategy}"\nmin_residency_s = {residency_s}\n'
+        return LIMITS + eviction + "".join(tables)
+
+    async def run(self, seconds: float) -> Result:
+        async with AsyncExitStack() as stack:
+            for node in self._nodes:
+                await stack.enter_async_context(node)
+            gateway = await stack.enter_async_context(
+                running(self._folder, self._nodes, toml=self._toml())
+            )
+            observer = Observer(gateway)
+            self._ends_s = time.monotonic() + seconds
+            async with asyncio.TaskGroup() as group:
+                for number in range(10):
+                    group.create_task(self._client(gateway, Random(self._rng.random()), number))
+                group.create_task(self._operator(gateway, Random(self._rng.random())))
+                for node in self._nodes:
+                    group.create_task(self._trouble(node, Random(self._rng.random())))
+            await self._settle(gateway)
+            await self._check_use_order(gateway)
+            cut = sum(node.stats.cut for node in self._nodes)
+            if cut:
+                observer.violated(f"{cut} requests were cut by an unload")
+            self._result.violations += observer.violations
+            self._result.events = observer.events
+            self._result.lifecycle_events = observer.lifecycle_events
+        return self._result
+
+    def _violated(self, what: str) -> None:
+        self._result.violations.append(what)
+
+    async def _client(self, gateway: Running, rng: Random, number: int) -> None:
+        agent = {"User-Agent": f"client-{number % 3}/1"}
+        while time.monotonic() < self._ends_s:
+            model = rng.choice(self._models)
+            body = {
+                "model": model,
+                "messages": [{"role": "user", "content": f"hello {rng.random()}"}],
+                "stream": rng.random() < 0.7,
+                "max_tokens": rng.randint(1, 40),
+            }
+            patience_s = rng.uniform(0.02, 0.5) if rng.random() < 0.15 else LATEST_S
+            began_s = time.monotonic()
+            try:
+                async with asyncio.timeout(patience_s):
+                    outcome = await self._ask(gateway, body, agent)
+            except TimeoutError:
+                outcome = "hung up"
+                if patience_s == LATEST_S:
+                    self._violated(f"a request for {model} took over {LATEST_S:g} s")
+            self._result.requests[outcome] += 1
+            if time.monotonic() - began_s < 0.01:
+                await asyncio.sleep(rng.uniform(0.0, 0.05))
+
+    async def _ask(self, gateway: Running, body: dict[str, Any], agent: dict[str, str]) -> str:
+        url = f"{gateway.url}/v1/chat/completions"
+        async with gateway.http.post(url, json=body, headers=agent) as response:
+            try:
+                text = await response.text()
+            except aiohttp.ClientError:
+                return "cut with a word"
+            if response.status != 200:
+                code = (await response.json())["error"]["code"]
+                if STATUS.get(code) != response.status:
+                    self._violated(f"{response.status} with the code {code}")
+                return code
+            # A node may end without [DONE] once it has said why it finished.
+            whole = '"finish_reason":"' in text if body["stream"] else text[-1:] == "}"
+            if not whole:
+                self._violated(f"an answer that ends well is not whole: {text[-80:]!r}")
+            return "ok"
+
+    async def _operator(self, gateway: Running, rng: Random) -> None:
+        """Somebody who pins, drains, loads and unloads at random, and puts it all back."""
+        while time.monotonic() < self._ends_s:
+            await asyncio.sleep(rng.uniform(0.05, 0.3))
+            model = {"model": rng.choice(self._models)}
+            node = f"n{rng.randrange(len(self._nodes))}"
+            act = rng.choice(["pin", "unpin", "unpin", "load", "unload", "drain", "undrain"])
+            path = f"nodes/{node}/{act}" if act.endswith("drain") else f"models/{act}"
+            reply = await gateway.post(f"/cortex/v1/{path}", model)
+            self._result.requests[f"operator: {reply.status}"] += 1
+            if reply.status >= 500 and reply.status != 503:
+                self._violated(f"{act}: {reply.text[:200]}")
+            if act == "drain":
+                await asyncio.sleep(rng.uniform(0.05, 0.3))
+                await gateway.post(f"/cortex/v1/nodes/{node}/undrain", {})
+        for model in self._models:
+            await gateway.post("/cortex/v1/models/unpin", {"model": model})
+        for number in range(len(self._nodes)):
+            await gateway.post(f"/cortex/v1/nodes/n{number}/undrain", {})
+
+    async def _trouble(self, node: ScriptedNode, rng: Random) -> None:
+        while time.monotonic() < self._ends_s:
+            await asyncio.sleep(rng.uniform(0.1, 0.8))
+            name = rng.choice(sorted(FAULTS))
+            self._result.faults[name] += 1
+            await FAULTS[name](node, rng)
+        await mend(node)
+
+    async def _settle(self, gateway: Running) -> None:
+        """With nobody asking and everything mended, nothing is held, queued or moving."""
+        services = gateway.services
+
+        def quiet() -> bool:
+            nodes = services.state.snapshot().nodes.values()
+            return (
+                not services.recent.in_flight
+                and not services.admission.depth()
+                and not services.lifecycle._tasks
+                and all(not node.in_flight and node.moving is None for node in nodes)
+            )
+
+        try:
+            await until(quiet, "quiet", 15.0)
+        except AssertionError as error:
+            self._violated(str(error))
+
+    async def _check_use_order(self, gateway: Running) -> None:
+        """The order of last use is what a replay of the log gives."""
+        replay: dict[tuple[str, str], int] = {}
+        for row in await gateway.history(limit="10000"):
+            failed = row["outcome"] == Outcome.ERROR and not is_refusal(row["status"])
+            if row["node"] and row["model"] and not failed:
+                pair = row["node"], row["model"]
+                ended = int(row["started_at_ms"] + row["duration_ms"])
+                replay[pair] = max(replay.get(pair, 0), ended)
+        for row in await gateway.events(kind="loaded", limit="10000"):
+            pair = row["node"], row["model"]
+            replay[pair] = max(replay.get(pair, 0), row["at_ms"])
+        for node in gateway.services.state.snapshot().nodes.values():
+            for model in node.models.values():
+                known = replay.get((node.name, model.id), 0)
+                if abs(known - model.last_used_at_ms) > ROUNDING_MS:
+                    self._violated(
+                        f"{model.id} on {node.name}: used {model.last_used_at_ms - known} ms"
+                        " later than the log says"
+                    )
