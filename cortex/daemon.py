@@ -31,6 +31,7 @@ from cortex.gateway.app import make_app, make_metrics_app
 from cortex.gateway.auth import Keyring
 from cortex.gateway.recent import Recent
 from cortex.gateway.services import Services
+from cortex.gateway.tokens import TokenCounts
 from cortex.node.client import NodeClient
 from cortex.policies import (
     agent_token,
@@ -205,6 +206,7 @@ class Daemon:
             ledger=store,
             metrics=self._metrics,
             recent=Recent(),
+            tokens=TokenCounts(),
             started_at_ms=self._clock.now_ms(),
             started_s=self._clock.now_s(),
         )

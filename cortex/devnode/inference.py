@@ -124,6 +124,7 @@ class Inference:
             outcome = ""
         except EngineGoneError as gone:
             outcome = "cut"
+            node.stats.cut_unheard += stream.unheard
             stream.failed = str(gone)
             if not node.profile.cut_streams_end:
                 await stream.hang()
@@ -136,16 +137,22 @@ class Inference:
     async def whole(self, ask: Ask) -> tuple[Head, Collected, RefusalError | None]:
         """Generate to the end, even if the client leaves meanwhile."""
         seat = await self._node.seat_for(bodies.model_of(ask.body))
+        listening = asyncio.Event()
+        listening.set()
         try:
-            return await self._node.see_through(self.collect(seat, ask))
+            return await self._node.see_through(self.collect(seat, ask, listening))
         except asyncio.CancelledError:
+            listening.clear()
             self._node.stats.whole_continued += 1
             raise
 
     async def collect(
-        self, seat: Seat, ask: Ask
+        self, seat: Seat, ask: Ask, listening: asyncio.Event | None = None
     ) -> tuple[Head, Collected, RefusalError | None]:
-        """The answer so far, and what ended it early; never raises a refusal."""
+        """The answer so far, and what ended it early; never raises a refusal.
+
+        `listening` is set for as long as somebody waits for the answer.
+        """
         node, answer = self._node, Collected()
         head = self.head(seat, "", ask)
         node.stats.in_flight[seat.model] += 1
@@ -158,6 +165,7 @@ class Inference:
                         node.stats.generated += 1
         except EngineGoneError as gone:
             node.stats.cut += 1
+            node.stats.cut_unheard += listening is not None and not listening.is_set()
             return head, answer, gone
         except RefusalError as error:
             return head, answer, error

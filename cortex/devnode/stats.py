@@ -20,6 +20,8 @@ class Stats:
     """Answers not streamed whose work went on after the client hung up."""
     cut: int = 0
     """Requests that lost their engine to an unload."""
+    cut_unheard: int = 0
+    """Those of them whose client had hung up before: an answer sent whole is made to its end."""
     injected: int = 0
     """Requests answered by the knob `http_error`, which count as nothing else."""
     generated: int = 0

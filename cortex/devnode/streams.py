@@ -85,6 +85,12 @@ class Stream:
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
         )
 
+    @property
+    def unheard(self) -> bool:
+        """The client has hung up."""
+        transport = self._request.transport
+        return transport is None or transport.is_closing()
+
     async def run(
         self,
         seat: Seat,

@@ -29,7 +29,7 @@ class Operations:
         if any(n.routable for n, _ in self._copies(model, node)):
             return
         admitted = await self._admission.acquire(Want(model=model, only=node), OPERATOR)
-        self._state.release(admitted.lease, count=False)
+        self._state.release(admitted.lease, count=False, used=False)
 
     async def unload(self, model: ModelId, node: NodeName | None) -> list[NodeName]:
         """Drain and unload `model`, on `node` or wherever it is; returns where it was.

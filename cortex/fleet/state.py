@@ -134,13 +134,21 @@ class FleetState:
         self._put_in_flight(node, view, +1)
         return Lease(name, model)
 
-    def release(self, lease: Lease, *, failure: str | None = None, count: bool = True) -> None:
+    def release(
+        self,
+        lease: Lease,
+        *,
+        failure: str | None = None,
+        count: bool = True,
+        used: bool = True,
+    ) -> None:
         """Give a lease back.
 
         Args:
             lease: From `lease`.
-            failure: What the node did wrong; feeds the breaker, and is no use of the model.
+            failure: What the node did wrong; feeds the breaker.
             count: False leaves the breaker alone: the caller went away, or was at fault.
+            used: False leaves the order of last use alone: the model did nothing for anybody.
         """
         node = self._nodes[lease.node]
         view = node.models[lease.model]
@@ -148,7 +156,7 @@ class FleetState:
             view = self.failed(lease.node, view, failure)
         elif count and view.breaker is not CLOSED:
             view = replace(view, breaker=CLOSED)
-        if failure is None:
+        if used:
             view = replace(view, last_used_at_ms=self.clock.now_ms())
         self._put_in_flight(node, view, -1)
         if node.drains:

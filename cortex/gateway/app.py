@@ -11,7 +11,16 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from cortex.core.errors import CapacityError, CortexError, RequestError
 from cortex.core.ids import RequestId
 from cortex.core.plan import RETRY_AFTER_S
-from cortex.gateway import admin, agents, catalogue, fleetops, health, openai, responses
+from cortex.gateway import (
+    admin,
+    agents,
+    catalogue,
+    fleetops,
+    health,
+    messages,
+    openai,
+    responses,
+)
 from cortex.gateway.errors import error_response
 from cortex.gateway.services import CALLER, REQUEST_ID, SERVICES, Services
 from cortex.telemetry.metrics import Metrics
@@ -31,6 +40,8 @@ def make_app(services: Services) -> web.Application:
     app[SERVICES] = services
     for path in openai.ROUTES:
         app.router.add_post(path, openai.infer)
+    app.router.add_post("/v1/messages", messages.messages)
+    app.router.add_post("/v1/messages/count_tokens", messages.count_tokens)
     app.router.add_post("/v1/models/status", fleetops.model_status)
     app.router.add_post("/v1/models/unload", fleetops.model_unload)
     app.router.add_post("/v1/models/reload", fleetops.model_reload)

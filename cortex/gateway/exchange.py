@@ -98,12 +98,14 @@ class Exchange:
         share = caller_of(self._request).share
         beat = Beat(self._opening.beat, COMMENT_S) if line.record.stream else None
         first_failure: NodeError | None = None
+        failed_on: NodeName | None = None
         while True:
             began_s = time.perf_counter()
             try:
                 admitted = await svc.admission.acquire(want, share, beat)
             except CapacityError as exc:
                 line.record.queue_ms += (time.perf_counter() - began_s) * 1000
+                line.record.node = failed_on
                 raise first_failure or exc from first_failure
             node = admitted.lease.node
             _note(line, admitted)
@@ -112,10 +114,12 @@ class Exchange:
             except NodeError as exc:
                 if isinstance(exc, NodeFaultError) and exc.fault.blame is Blame.CALLER:
                     raise
-                first_failure = first_failure or exc
+                first_failure, failed_on = first_failure or exc, failed_on or node
                 if line.record.attempts >= MAX_ATTEMPTS:
                     raise first_failure from exc
                 want = replace(want, excluded=want.excluded | {node}, preferred=None)
+                # While it waits for another, it is on no node.
+                line.record.node = None
             else:
                 svc.affinity.served(want.model, sticky, node)
                 return response
@@ -125,7 +129,7 @@ class Exchange:
         svc, line, request = self._svc, self._line, self._request
         lease = admitted.lease
         failure: str | None = None
-        count = False
+        count, used = False, True
         sending = svc.nodes[lease.node].send(
             "POST", self._outbound.path, _request_headers(request), self._outbound.body
         )
@@ -145,9 +149,11 @@ class Exchange:
             return response
         except NodeError as exc:
             failure = _blame(svc, lease.node, lease.model, exc)
+            used = isinstance(exc, NodeFaultError) and exc.fault.blame is Blame.CALLER
             raise
         finally:
-            svc.state.release(lease, failure=failure, count=count)
+            used = used and failure is None
+            svc.state.release(lease, failure=failure, count=count, used=used)
 
 
 _NODE_CODES = frozenset(

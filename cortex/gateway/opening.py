@@ -5,7 +5,7 @@ ahead, and comments or pings follow, which every client ignores. From then on a 
 an error event; until then it is an honest status.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from aiohttp import web
 
@@ -19,7 +19,7 @@ COMMENT_S = 5.0
 class Opening:
     """The answer to one streaming request, before a node gives it."""
 
-    def __init__(self, request: web.Request, line: Line, waiting: bytes) -> None:
+    def __init__(self, request: web.Request, line: Line, waiting: Callable[[], bytes]) -> None:
         self._request = request
         self._line = line
         self._waiting = waiting
@@ -32,7 +32,7 @@ class Opening:
             self.response = event_stream(self._request, {})
             await self.response.prepare(self._request)
             self._line.sending(self.response.status)
-        await self.response.write(self._waiting)
+        await self.response.write(self._waiting())
 
 
 def event_stream(request: web.Request, headers: Mapping[str, str]) -> web.StreamResponse:

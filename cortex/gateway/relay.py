@@ -53,14 +53,15 @@ _NOT_RELAYED = frozenset(
 class Dialect:
     """What a stream says besides its content."""
 
-    waiting: bytes
+    waiting: Callable[[], bytes]
     """While nothing is there yet; every client ignores it."""
     error: Callable[[CortexError, str], bytes]
     """The last event of a stream that failed; takes the request id too."""
 
 
 OPENAI = Dialect(
-    waiting=b": waiting for the model\n\n", error=lambda error, _request_id: error_event(error)
+    waiting=lambda: b": waiting for the model\n\n",
+    error=lambda error, _request_id: error_event(error),
 )
 
 

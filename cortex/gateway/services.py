@@ -20,6 +20,7 @@ from cortex.fleet.state import FleetState
 from cortex.gateway.auth import Caller, Keyring
 from cortex.gateway.ports import Inference, Ledger
 from cortex.gateway.recent import Recent
+from cortex.gateway.tokens import TokenCounts
 from cortex.telemetry.metrics import Metrics
 
 
@@ -40,6 +41,7 @@ class Services:
     ledger: Ledger
     metrics: Metrics
     recent: Recent
+    tokens: TokenCounts
     agent_token: str | None
     started_at_ms: int
     started_s: float

@@ -135,7 +135,7 @@ class _World:
                     group.create_task(self._trouble(node, Random(self._rng.random())))
             await self._settle(gateway)
             await self._check_use_order(gateway)
-            cut = sum(node.stats.cut for node in self._nodes)
+            cut = sum(node.stats.cut - node.stats.cut_unheard for node in self._nodes)
             if cut:
                 observer.violated(f"{cut} requests were cut by an unload")
             self._result.violations += observer.violations
