@@ -21,6 +21,7 @@ _FINISHED = re.compile(
 _RESPONSE_ID = re.compile(rb'"id"\s*:\s*"(resp_[A-Za-z0-9_-]{1,128})"')
 _BAD_HEADS = (b'data:{"error"', b"event:error")
 """What tells an error from data, blanks left out."""
+_NO_WORDS = "the node reported an error"
 HELD_BYTES = 32
 """Longest start of a line that is held back until it can be told."""
 
@@ -164,12 +165,12 @@ def _message(event: bytes) -> str:
             try:
                 parsed = json.loads(text)
             except ValueError:
-                return text.decode("utf-8", "replace")[:1000]
+                return text.decode("utf-8", "replace")[:1000] or _NO_WORDS
             error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
             if isinstance(error, dict):
-                error = error.get("message", "the node reported an error")
+                error = error.get("message", _NO_WORDS)
             return str(error)[:1000]
-    return "the node reported an error"
+    return _NO_WORDS
 
 
 def _count(counts: dict[str, object], *names: str) -> int | None:
