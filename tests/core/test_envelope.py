@@ -97,7 +97,10 @@ def test_no_body_breaks_the_scanner(body: bytes) -> None:
         (b'{"model": "m"}}', "not valid JSON"),
         (b'{"model": "m"} {}', "not valid JSON"),
         (b'{"messages": {"model": "m"}}', "model"),
-        (b'{"model": "m", "messages": ' + b"[" * 5000 + b"]" * 5000 + b"}", "nested too deeply"),
+        (
+            b'{"model": "m", "messages": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+            "nested too deeply",
+        ),
     ],
     ids=lambda value: value[:40] if isinstance(value, bytes | str) else "",
 )

@@ -61,7 +61,9 @@ def messages_of(system: object, messages: list[Any]) -> list[Message]:
         else:
             found += _user(turn, ids, pending)
             pending = {}
-    if turns and turns[-1].role == "assistant":
+    if not turns:
+        raise wrong("messages", "at least one user turn is required")
+    if turns[-1].role == "assistant":
         raise wrong(
             "messages", "the last turn must be the user's: a node cannot continue an answer"
         )
@@ -112,6 +114,8 @@ def _assistant(turn: _Turn, ids: ToolIds, *, thinks: bool) -> tuple[Message, dic
             thoughts.append(str(block.get("thinking", "")))
         elif kind == "tool_use":
             original = text_of(required(block, "id", where), f"{where}.id")
+            if original in wanted:
+                raise wrong(f"{where}.id", f"{original[:80]!r} is the id of another tool_use too")
             wanted[original] = where
             calls.append(_call(block, ids.of(original), where))
         elif kind not in _SILENT and not str(kind).endswith("_tool_result"):
