@@ -1,0 +1,185 @@
+"""One line for every mistake, and nothing but a `ConfigError` whatever the file holds."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cortex.config.load import find, load
+from cortex.core.errors import ConfigError
+
+SEED = """
+[gateway]
+listen = "0.0.0.0:8000"
+metrics_listen = "0.0.0.0:9100"
+[eviction]
+strategy = "lru"                 # lru | priority
+defrag_after_cycles = 50         # 0 = never
+[[nodes]]
+name = "gpu-large"
+endpoint = "http://gpu-large.internal:8080"
+vram_mb = 49_152
+pinned = ["your-org/large-model"]
+"""
+NODE = '[[nodes]]\nname = "a"\nendpoint = "http://a:1"\n'
+
+
+def lines(folder: Path, text: str, **environ: str) -> list[str]:
+    """The mistakes in `text`, without the file's own path."""
+    source = folder / "cortex.toml"
+    source.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load(source, environ)
+    return [line.removeprefix(f"{source}: ") for line in refused.value.lines]
+
+
+def test_the_seeds_file_works_unchanged(tmp_path: Path) -> None:
+    source = tmp_path / "cortex.toml"
+    source.write_text(SEED)
+    config = load(source, {})
+    assert config.gateway.metrics_listen == "0.0.0.0:9100"
+    assert config.eviction.defrag_after_cycles == 50
+    (node,) = config.nodes
+    assert (node.name, node.vram_mb, node.pinned) == (
+        "gpu-large",
+        49152,
+        ("your-org/large-model",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[gateway]\nlisen = 1\n", 'gateway.lisen: unknown key, did you mean "listen"?'),
+        ("[gatway]\n", 'gatway: unknown key, did you mean "gateway"?'),
+        ("[gateway]\nlisten = 8000\n", 'gateway.listen: expected string, found 8000'),
+        ('[gateway]\nlisten = "8000"\n', 'gateway.listen: expected an address like "0.0.0.0:8000", found "8000"'),
+        ('[eviction]\nstrategy = "fifo"\n', "eviction.strategy: expected 'lru' or 'priority', found \"fifo\""),
+        ("[polling]\ninterval_s = 0\n", "polling.interval_s: expected greater than 0, found 0"),
+        ("[polling]\ninterval_s = inf\n", "polling.interval_s: expected a finite number, found inf"),
+        ('[[nodes]]\nname = "a"\n', "nodes[0].endpoint: expected, but not there"),
+        ('[[nodes]]\nname = "a b"\nendpoint = "http://a:1"\n', 'nodes[0].name: expected letters, digits, dots, dashes and underscores, at most 63, found "a b"'),
+        ('[[nodes]]\nname = "a"\nendpoint = "a:1"\n', 'nodes[0].endpoint: expected a URL like "http://gpu-1.internal:8080", found "a:1"'),
+        ("listen = ", "not valid TOML: Invalid value (at end of document)"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_a_line(tmp_path: Path, text: str, line: str) -> None:
+    assert lines(tmp_path, text) == [line]
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    text = '[gateway]\nlisten = "x"\n[limits]\nmax_queue = -1\n[statte]\n'
+    assert len(lines(tmp_path, text)) == 3
+
+
+def test_contradictions_are_mistakes(tmp_path: Path) -> None:
+    assert any('"a"' in line for line in lines(tmp_path, NODE + NODE))
+    (line,) = lines(
+        tmp_path, '[gateway]\nlisten = "127.0.0.1:1"\nmetrics_listen = "127.0.0.1:1"\n' + NODE
+    )
+    assert line.startswith("gateway.metrics_listen: ")
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load(tmp_path / "none.toml", {})
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(tmp_path / "binary.toml", {})
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    source = tmp_path / "cortex.toml"
+    source.write_text(SEED)
+    config = load(
+        source,
+        {
+            "CORTEX_GATEWAY__LISTEN": "127.0.0.1:1",
+            "CORTEX_LIMITS__MAX_QUEUE": "7",
+            "CORTEX_EVICTION__IDLE_UNLOAD_S": "off",
+            "CORTEX_LOG_LEVEL": "DEBUG",
+        },
+    )
+    assert config.gateway.listen == "127.0.0.1:1"
+    assert config.limits.max_queue == 7
+    assert config.eviction.idle_unload_s is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "line"),
+    [
+        ("CORTEX_GATEWAY__LISEN", "x", 'environment CORTEX_GATEWAY__LISEN: unknown key, did you mean "listen"?'),
+        ("CORTEX_LIMITS__MAX_QUEUE", "many", 'environment CORTEX_LIMITS__MAX_QUEUE: expected integer'),
+        ("CORTEX_NODES__0__NAME", "x", "environment CORTEX_NODES__0__NAME: there is no such key in the configuration"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_the_environment_name_the_variable(
+    tmp_path: Path, variable: str, value: str, line: str
+) -> None:
+    (told,) = lines(tmp_path, NODE, **{variable: value})
+    assert told.startswith(line)
+
+
+def test_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    named = Path("/somewhere/else.toml")
+    assert find(named, {"CORTEX_CONFIG": "/env.toml"}) == named
+    assert find(None, {"CORTEX_CONFIG": "/env.toml"}) == Path("/env.toml")
+    (tmp_path / "cortex.toml").write_text("")
+    assert find(None, {}) == Path("cortex.toml")
+
+
+def test_keys_are_never_shown(tmp_path: Path) -> None:
+    text = '[[auth.keys]]\nname = "me"\nkey = "s3cret"\nkey_sha256 = "zz"\n'
+    told = "\n".join(lines(tmp_path, text))
+    assert "s3cret" not in told
+    source = tmp_path / "cortex.toml"
+    source.write_text('[[auth.keys]]\nname = "me"\nkey = "s3cret"\n' + NODE)
+    assert "s3cret" not in repr(load(source, {}))
+
+
+tables = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["gateway", "nodes", "limits", "models", "listen", "name", "x y", ""]
+            ),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+def as_toml(value: object) -> str:
+    if isinstance(value, dict):
+        inner = ", ".join(f'"{key}" = {as_toml(item)}' for key, item in value.items())
+        return "{" + inner + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(as_toml, value)) + "]"
+    if isinstance(value, str):
+        return '"' + "".join(c if c.isalnum() else "-" for c in value) + '"'
+    return str(value).lower()
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.text(max_size=60)
+    | st.dictionaries(
+        st.sampled_from(["gateway", "nodes", "limits", "models", "auth", "other"]), tables
+    ).map(lambda fields: "\n".join(f'"{k}" = {as_toml(v)}' for k, v in fields.items()))
+)
+def test_no_text_raises_anything_else(tmp_path: Path, text: str) -> None:
+    source = tmp_path / "any.toml"
+    source.write_bytes(text.encode(errors="replace"))
+    try:
+        load(source, {})
+    except ConfigError as refused:
+        assert refused.lines
+        assert all("\n" not in line for line in refused.lines)
