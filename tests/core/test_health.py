@@ -1,0 +1,52 @@
+"""When a node counts as gone, and when a failing pair is left alone."""
+
+import pytest
+
+from cortex.core.health import CLOSED, UNSEEN, Breaker, NodeHealth
+
+
+def test_one_missed_poll_is_not_death() -> None:
+    up = UNSEEN.answered()
+    once = up.missed(reason="late", failures_before_down=3)
+    assert (once.health, once.missed_polls) == (NodeHealth.UP, 1)
+    twice = once.missed(reason="late", failures_before_down=3)
+    gone = twice.missed(reason="late", failures_before_down=3)
+    assert (twice.health, gone.health, gone.reason) == (NodeHealth.UP, NodeHealth.DOWN, "late")
+    assert gone.answered() == up
+
+
+def test_a_refused_connection_is_believed_at_once() -> None:
+    suspect = UNSEEN.answered().refused(reason="refused")
+    assert suspect.health is NodeHealth.SUSPECT
+    assert suspect.missed(reason="x", failures_before_down=2).health is NodeHealth.SUSPECT
+    assert suspect.answered().health is NodeHealth.UP
+    assert UNSEEN.refused(reason="refused") is UNSEEN
+
+
+def failed(times: int, *, now_s: float = 100.0) -> Breaker:
+    breaker = CLOSED
+    for _ in range(times):
+        breaker = breaker.failed(now_s=now_s, reason="boom")
+    return breaker
+
+
+@pytest.mark.parametrize(
+    ("times", "open_s"), [(3, 5), (4, 10), (5, 20), (7, 80), (8, 120), (99, 120)]
+)
+def test_a_breaker_opens_at_the_third_failure_and_doubles(times: int, open_s: float) -> None:
+    breaker = failed(times)
+    assert breaker.open_until_s == 100 + open_s
+    assert not breaker.allows(now_s=100 + open_s - 0.1, in_flight=0)
+    # One trial at a time afterwards.
+    assert breaker.allows(now_s=100 + open_s, in_flight=0)
+    assert not breaker.allows(now_s=100 + open_s, in_flight=1)
+
+
+def test_two_failures_leave_it_closed() -> None:
+    assert failed(2).allows(now_s=100, in_flight=9)
+
+
+def test_a_failed_load_opens_it_at_once() -> None:
+    breaker = CLOSED.failed(now_s=100, reason="no such file", at_once=True)
+    assert breaker.open_until_s == 105
+    assert breaker.failed(now_s=200, reason="again", at_once=True).open_until_s == 210
