@@ -43,7 +43,7 @@ class Observations:
         for model, view in node.models.items():
             # A model that vanished while in use, or while cortex moves it, is between two states.
             if model not in models and (view.in_flight or view.moved_by_us):
-                models[model] = view
+                models[model] = view if not restarted else self._ended(view)
         state.put(
             state.govern(
                 replace(
@@ -117,6 +117,16 @@ class Observations:
             loading = status is ModelStatus.LOADING
             self._state.put_model(name, replace(view, status=status, reported_loading=loading))
             self._state.changed()
+
+    def _ended(self, view: ModelView) -> ModelView:
+        """A model that its restarted node does not list: what was under way has ended there too."""
+        return reconcile(
+            view,
+            ReportedStatus.UNLOADED,
+            duplicated=False,
+            restarted=True,
+            now_s=self._state.clock.now_s(),
+        )
 
     def _listed(
         self,

@@ -102,41 +102,38 @@ def _last_words(turns: list[_Turn]) -> int:
 
 def _assistant(turn: _Turn, ids: ToolIds, *, thinks: bool) -> tuple[Message, dict[str, str]]:
     """One message, and the calls (original id to where) that want a result."""
-    texts: list[str] = []
-    thoughts: list[str] = []
+    said: dict[str, list[str]] = {"text": [], "thinking": []}
     calls: list[dict[str, Any]] = []
     wanted: dict[str, str] = {}
     for where, block in turn.blocks:
-        kind = required(block, "type", where)
-        if kind == "text":
-            texts.append(text_of(required(block, "text", where), f"{where}.text"))
-        elif kind == "thinking":
-            thoughts.append(str(block.get("thinking", "")))
-        elif kind == "tool_use":
-            original = text_of(required(block, "id", where), f"{where}.id")
-            if original in wanted:
-                raise wrong(f"{where}.id", f"{original[:80]!r} is the id of another tool_use too")
-            wanted[original] = where
-            calls.append(_call(block, ids.of(original), where))
-        elif kind not in _SILENT and not str(kind).endswith("_tool_result"):
-            raise wrong(where, f"content block type {str(kind)[:60]!r} is not supported here")
-    message: Message = {"role": "assistant", "content": "".join(texts)}
+        kind = str(required(block, "type", where))
+        if kind == "tool_use":
+            calls.append(_call(block, ids, wanted, where))
+        elif kind in said:
+            said[kind].append(text_of(required(block, kind, where), f"{where}.{kind}"))
+        elif kind not in _SILENT and not kind.endswith("_tool_result"):
+            raise wrong(where, f"content block type {kind[:60]!r} is not supported here")
+    message: Message = {"role": "assistant", "content": "".join(said["text"])}
     if calls:
         message["tool_calls"] = calls
-    if thinks and any(thoughts):
-        message["reasoning_content"] = "".join(thoughts)
+    if thinks and any(said["thinking"]):
+        message["reasoning_content"] = "".join(said["thinking"])
     return message, wanted
 
 
-def _call(block: dict[str, Any], call_id: str, where: str) -> dict[str, Any]:
+def _call(
+    block: dict[str, Any], ids: ToolIds, wanted: dict[str, str], where: str
+) -> dict[str, Any]:
+    """One tool call; its original id is noted in `wanted`."""
+    original = text_of(required(block, "id", where), f"{where}.id")
+    if original in wanted:
+        raise wrong(f"{where}.id", f"{original[:80]!r} is the id of another tool_use too")
+    wanted[original] = where
     given = block.get("input")
     arguments = json.dumps({} if given is None else given, ensure_ascii=False)
     name = text_of(required(block, "name", where), f"{where}.name")
-    return {
-        "id": call_id,
-        "type": "function",
-        "function": {"name": name, "arguments": arguments},
-    }
+    function = {"name": name, "arguments": arguments}
+    return {"id": ids.of(original), "type": "function", "function": function}
 
 
 def _user(turn: _Turn, ids: ToolIds, pending: dict[str, str]) -> list[Message]:
