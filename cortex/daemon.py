@@ -35,6 +35,7 @@ from cortex.gateway.tokens import TokenCounts
 from cortex.node.client import NodeClient
 from cortex.policies import (
     agent_token,
+    anthropic_nodes,
     fleet_policy,
     lifecycle_policy,
     needs_restart,
@@ -207,6 +208,7 @@ class Daemon:
             metrics=self._metrics,
             recent=Recent(),
             tokens=TokenCounts(),
+            anthropic_nodes=anthropic_nodes(self._config),
             started_at_ms=self._clock.now_ms(),
             started_s=self._clock.now_s(),
         )
@@ -302,6 +304,7 @@ class Daemon:
         services.config = fresh
         services.keyring = Keyring(fresh.auth.keys)
         services.agent_token = agent_token(fresh)
+        services.anthropic_nodes = anthropic_nodes(fresh)
         services.admission.policy = queue_policy(fresh)
         services.poller.policy = poll_policy(fresh)
         services.lifecycle.policy = lifecycle_policy(fresh)

@@ -93,3 +93,8 @@ def agent_token(config: Config) -> str | None:
     if not token:
         raise ConfigError([f"agent.token_file: {path} is empty"])
     return token
+
+
+def anthropic_nodes(config: Config) -> frozenset[NodeName]:
+    """Nodes whose requests are translated to Anthropic's Messages API."""
+    return frozenset(NodeName(n.name) for n in config.nodes if n.dialect == "anthropic")

@@ -170,8 +170,6 @@ def _node_clashes(config: Config) -> Iterator[str]:
         if node.name in seen:
             yield f'nodes[{index}].name: expected a name of its own, found "{node.name}" of nodes[{seen[node.name]}]'
         seen.setdefault(node.name, index)
-        if node.dialect == "anthropic":
-            yield f'nodes[{index}].dialect: expected "openai", found "anthropic", which this version cannot translate yet'
         yield from _unreadable(f"nodes[{index}].api_key_file", node.api_key_file)
 
 

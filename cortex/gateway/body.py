@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 from aiohttp import ClientPayloadError, web
 
@@ -36,6 +37,20 @@ class Body:
     async def _iterate(self) -> AsyncIterator[bytes]:
         for chunk in self.chunks:
             yield chunk
+
+    def fields(self) -> dict[str, Any]:
+        """The whole body, parsed.
+
+        Raises:
+            RequestError: It is no JSON object after all: a large one was only scanned.
+        """
+        try:
+            fields = LOADS(b"".join(self.chunks))
+        except (ValueError, RecursionError) as exc:
+            raise RequestError("the body is not valid JSON", code="invalid_json") from exc
+        if not isinstance(fields, dict):
+            raise RequestError("the body must be a JSON object", code="invalid_json")
+        return fields
 
     def head(self, size: int) -> bytes:
         return self.chunks[0][:size] if self.chunks else b""

@@ -13,6 +13,7 @@ STATUS = {
     "invalid_request": 400,
     "invalid_json": 400,
     "context_length_exceeded": 400,
+    "route_not_supported": 400,
     "previous_response_not_found": 400,
     "invalid_api_key": 401,
     "permission_denied": 403,

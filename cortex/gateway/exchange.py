@@ -1,7 +1,7 @@
 """One request's way through the fleet, whatever its dialect: admit, choose, ready, relay, account."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -23,7 +23,7 @@ from cortex.gateway.services import REQUEST_ID, Services, caller_of
 
 MAX_ATTEMPTS = 3
 """Nodes tried for one request before its first byte."""
-_FORWARDED = ("Accept", "OpenAI-Beta")
+_FORWARDED = ("Accept", "OpenAI-Beta", "anthropic-version", "anthropic-beta")
 """Request headers a node may see; never the client's credentials."""
 
 
@@ -54,20 +54,20 @@ class Outbound:
 class Exchange:
     """One request on its way to an answer: admit, send, relay, and on failure another node."""
 
-    __slots__ = ("_dialect", "_line", "_opening", "_outbound", "_request", "_svc")
+    __slots__ = ("_dialect", "_line", "_opening", "_outbound_for", "_request", "_svc")
 
     def __init__(
         self,
         request: web.Request,
         svc: Services,
         line: Line,
-        outbound: Outbound,
+        outbound_for: Callable[[NodeName], Outbound],
         dialect: Dialect,
     ) -> None:
         self._request = request
         self._svc = svc
         self._line = line
-        self._outbound = outbound
+        self._outbound_for = outbound_for
         self._dialect = dialect
         self._opening = Opening(request, line, dialect.waiting)
 
@@ -130,13 +130,13 @@ class Exchange:
         lease = admitted.lease
         failure: str | None = None
         count, used = False, True
-        sending = svc.nodes[lease.node].send(
-            "POST", self._outbound.path, _request_headers(request), self._outbound.body
-        )
         try:
-            response = await self._outbound.relay(
+            outbound = self._outbound_for(lease.node)
+            response = await outbound.relay(
                 request,
-                sending,
+                svc.nodes[lease.node].send(
+                    "POST", outbound.path, _request_headers(request), outbound.body
+                ),
                 line,
                 timer=GapTimer(svc.config.limits.idle_timeout_s, svc.recent.relays),
                 headers=_response_headers(request, line),

@@ -8,15 +8,18 @@ from aiohttp import web
 
 from cortex.core.decisions import Want
 from cortex.core.errors import RequestError
+from cortex.core.ids import ModelId, NodeName
 from cortex.core.translate.request import MessagesRequest, read_messages_request
 from cortex.core.translate.stream import MessageStream
 from cortex.gateway.asking import affinity_key, resolve
-from cortex.gateway.body import LOADS, Body, read_body
+from cortex.gateway.body import Body, read_body
 from cortex.gateway.exchange import Exchange, Outbound
 from cortex.gateway.line import Line
-from cortex.gateway.messages_relay import MessagesRelay
+from cortex.gateway.relay import Passing
 from cortex.gateway.services import REQUEST_ID, SERVICES, Services, caller_of
 from cortex.gateway.tokens import prompt_bytes
+from cortex.gateway.translated import Translated
+from cortex.gateway.words import ANTHROPIC, AnthropicWords
 
 CHAT = "/v1/chat/completions"
 
@@ -38,20 +41,30 @@ async def messages(request: web.Request) -> web.StreamResponse:
         message_id = f"msg_{secrets.token_hex(12)}"
         if wanted.nothing_to_say:
             return _nothing(line, wanted, message_id)
-        relay = MessagesRelay(
+        words = AnthropicWords(
             MessageStream(
                 message_id,
                 wanted.model,
                 one_call=wanted.one_call,
                 hides_thinking=wanted.hides_thinking,
-            ),
-            stream=wanted.stream,
+            )
         )
         chat = json.dumps({**wanted.chat, "model": model}, ensure_ascii=False).encode()
-        outbound = Outbound(CHAT, Body([chat], body.envelope), relay)
+        relay = Translated(words, stream=wanted.stream)
+        translated = Outbound(CHAT, Body([chat], body.envelope), relay)
+        native = Outbound(request.path, _addressed(body, model), _PASSING)
+        foreign = svc.anthropic_nodes
+
+        def outbound_for(node: NodeName) -> Outbound:
+            return native if node in foreign else translated
+
+        # A head of our own could not be followed by that of a node.
+        some = foreign.intersection(svc.state.snapshot().locations.get(model, ()))
+        dialect = ANTHROPIC if some else words.dialect
         sticky = affinity_key(request, body, caller)
         want = Want(model=model, preferred=svc.affinity.preferred(model, sticky))
-        response = await Exchange(request, svc, line, outbound, relay.dialect).run(want, sticky)
+        exchange = Exchange(request, svc, line, outbound_for, dialect)
+        response = await exchange.run(want, sticky)
         if line.record.prompt_tokens is not None:
             svc.tokens.learn(model, prompt_bytes(fields), line.record.prompt_tokens)
         return response
@@ -81,13 +94,14 @@ async def _read(request: web.Request, svc: Services) -> tuple[Body, dict[str, An
         limit_bytes=int(limits.max_body_mb * 1024 * 1024),
         timeout_s=limits.idle_timeout_s,
     )
-    try:
-        fields = LOADS(b"".join(body.chunks))
-    except (ValueError, RecursionError) as exc:
-        raise RequestError("the body is not valid JSON", code="invalid_json") from exc
-    if not isinstance(fields, dict):
-        raise RequestError("the body must be a JSON object", code="invalid_json")
-    return body, fields
+    return body, body.fields()
+
+
+_PASSING = Passing(ANTHROPIC)
+
+
+def _addressed(body: Body, model: ModelId) -> Body:
+    return body if body.envelope.model == model else body.with_model(model)
 
 
 def _nothing(line: Line, wanted: MessagesRequest, message_id: str) -> web.Response:

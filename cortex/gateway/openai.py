@@ -1,17 +1,28 @@
 """OpenAI's inference routes: parse, admit, choose, ready, relay, account."""
 
+import json
+import secrets
+import time
+
 from aiohttp import web
 
 from cortex.core.decisions import Want
 from cortex.core.errors import RequestError
+from cortex.core.ids import NodeName
+from cortex.core.translate.to_chat import ChatStream
+from cortex.core.translate.to_messages import messages_body
 from cortex.gateway.asking import affinity_key, node_of_response, resolve
 from cortex.gateway.auth import Caller
 from cortex.gateway.body import Body, read_body
 from cortex.gateway.exchange import Exchange, Outbound
 from cortex.gateway.line import Line
-from cortex.gateway.relay import OPENAI, relay
+from cortex.gateway.relay import OPENAI, Passing
 from cortex.gateway.services import REQUEST_ID, SERVICES, Services, caller_of
+from cortex.gateway.translated import Translated
+from cortex.gateway.words import OpenAIWords
 
+CHAT = "/v1/chat/completions"
+MESSAGES = "/v1/messages"
 ROUTES = {
     "/v1/chat/completions": "chat",
     "/v1/completions": "completions",
@@ -21,6 +32,7 @@ ROUTES = {
     "/v1/responses": "responses",
 }
 """Path to the `route` of metrics and history."""
+_PASSING = Passing(OPENAI)
 
 
 async def infer(request: web.Request) -> web.StreamResponse:
@@ -42,8 +54,38 @@ async def infer(request: web.Request) -> web.StreamResponse:
         line.record.model = want.model
         if want.model != body.envelope.model:
             body = body.with_model(want.model)
-        exchange = Exchange(request, svc, line, Outbound(request.path, body, relay), OPENAI)
-        return await exchange.run(want, sticky)
+        plain = Outbound(request.path, body, _PASSING)
+
+        def outbound_for(node: NodeName) -> Outbound:
+            if node not in svc.anthropic_nodes:
+                return plain
+            return _translated(request, body)
+
+        return await Exchange(request, svc, line, outbound_for, OPENAI).run(want, sticky)
+
+
+def _translated(request: web.Request, body: Body) -> Outbound:
+    """A chat for a node that speaks Anthropic's dialect only.
+
+    Raises:
+        RequestError: Anything else than chat; or a field that the dialect has no words for.
+    """
+    if request.path != CHAT:
+        raise RequestError(
+            f"the node that holds this model does not know {request.path}",
+            code="route_not_supported",
+        )
+    fields = body.fields()
+    options = fields.get("stream_options")
+    stream = ChatStream(
+        f"chatcmpl-{secrets.token_hex(12)}",
+        body.envelope.model,
+        created_s=int(time.time()),
+        with_usage=isinstance(options, dict) and options.get("include_usage") is True,
+    )
+    messages = json.dumps(messages_body(fields), ensure_ascii=False).encode()
+    relay = Translated(OpenAIWords(stream), stream=body.envelope.stream)
+    return Outbound(MESSAGES, Body([messages], body.envelope), relay)
 
 
 async def _want(

@@ -138,56 +138,63 @@ class GapTimer:
             raise NodeTimeoutError(f"the node sent nothing for {self._gap_s:g} s") from exc
 
 
-async def relay(
-    request: web.Request,
-    sending: AbstractAsyncContextManager[Answer],
-    line: Line,
-    *,
-    timer: GapTimer,
-    headers: Mapping[str, str],
-    opened: web.StreamResponse | None = None,
-) -> web.StreamResponse:
-    """Send the request on and copy the answer to the client.
+class Passing:
+    """A `Relay` that copies: the client speaks the node's dialect."""
 
-    Until its first byte the node may still be given up for another: everything that goes wrong
-    by then is raised. Afterwards a failure is an error event in the stream, then an abort.
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
 
-    Args:
-        request: The client's.
-        sending: What `Inference.send` returned; entered here, so that one timer bounds it all.
-        line: The account; a failure after the first byte is told to it.
-        timer: Bounds the silence of the node, its head included, and of the client.
-        headers: Added to the response.
-        opened: The answer, where its head had to be sent ahead.
+    async def __call__(
+        self,
+        request: web.Request,
+        sending: AbstractAsyncContextManager[Answer],
+        line: Line,
+        *,
+        timer: GapTimer,
+        headers: Mapping[str, str],
+        opened: web.StreamResponse | None = None,
+    ) -> web.StreamResponse:
+        """Send the request on and copy the answer to the client.
 
-    Raises:
-        NodeError: Before the first byte was sent.
-        CortexError: What it was cut with, likewise.
-    """
-    response: web.StreamResponse | None = None
-    sse = False
-    try:
-        async with timer, sending as answer:
-            watch, first = await _first_bytes(answer)
-            sse = watch.sse
-            response = opened or _head_of(answer, headers, sse=sse)
-            if opened is None:
-                await response.prepare(request)
-                line.sending(response.status)
-            elif not sse:
-                raise NodeProtocolError(
-                    "the node answered a streaming request without a stream"
-                )
-            try:
-                await _copy(answer, response, line, watch, timer, first)
-            finally:
-                line.observed(watch.usage(), watch.response_id())
-    except CortexError as exc:
-        if response is None:
-            raise
-        line.failed(exc)
-        await abort(request, response, exc if sse or opened else None, OPENAI)
-    return response
+        Until its first byte the node may still be given up for another: everything that goes
+        wrong by then is raised. Afterwards a failure is an error event, then an abort.
+
+        Args:
+            request: The client's.
+            sending: What `Inference.send` returned; entered here, so that one timer bounds it all.
+            line: The account; a failure after the first byte is told to it.
+            timer: Bounds the silence of the node, its head included, and of the client.
+            headers: Added to the response.
+            opened: The answer, where its head had to be sent ahead.
+
+        Raises:
+            NodeError: Before the first byte was sent.
+            CortexError: What it was cut with, likewise.
+        """
+        response: web.StreamResponse | None = None
+        sse = False
+        try:
+            async with timer, sending as answer:
+                watch, first = await _first_bytes(answer)
+                sse = watch.sse
+                response = opened or _head_of(answer, headers, sse=sse)
+                if opened is None:
+                    await response.prepare(request)
+                    line.sending(response.status)
+                elif not sse:
+                    raise NodeProtocolError(
+                        "a streaming request was not answered with a stream"
+                    )
+                try:
+                    await _copy(answer, response, line, watch, timer, first)
+                finally:
+                    line.observed(watch.usage(), watch.response_id())
+        except CortexError as exc:
+            if response is None:
+                raise
+            line.failed(exc)
+            await abort(request, response, exc if sse or opened else None, self._dialect)
+        return response
 
 
 def _head_of(answer: Answer, headers: Mapping[str, str], *, sse: bool) -> web.StreamResponse:

@@ -8,7 +8,7 @@ from cortex.core.plan import RETRY_AFTER_S
 from cortex.gateway.asking import node_of_response
 from cortex.gateway.errors import NodeFaultError
 from cortex.gateway.line import Line
-from cortex.gateway.relay import GapTimer, relay
+from cortex.gateway.relay import OPENAI, GapTimer, Passing
 from cortex.gateway.services import REQUEST_ID, SERVICES, caller_of
 
 
@@ -34,7 +34,7 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
     headers = {"Accept-Encoding": "identity", "x-request-id": request[REQUEST_ID]}
     with svc.recent.running(), line:
         try:
-            return await relay(
+            return await Passing(OPENAI)(
                 request,
                 svc.nodes[name].send(request.method, request.path, headers, None),
                 line,

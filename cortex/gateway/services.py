@@ -42,6 +42,8 @@ class Services:
     metrics: Metrics
     recent: Recent
     tokens: TokenCounts
+    anthropic_nodes: frozenset[NodeName]
+    """Nodes that speak Anthropic's dialect only."""
     agent_token: str | None
     started_at_ms: int
     started_s: float

@@ -1,0 +1,212 @@
+"""An Anthropic stream as chat completions chunks, however the bytes are cut."""
+
+import json
+from typing import Any
+
+from cortex.core.translate.sse import Event, SseReader
+from cortex.core.translate.stream import ComplaintError, TruncatedError
+
+Chunk = dict[str, Any]
+
+_FINISH = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "pause_turn": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+
+
+class ChatStream:
+    """One answer. `feed` it the node's bytes, then `end` it; each gives the chunks to send."""
+
+    def __init__(
+        self, completion_id: str, model: str, *, created_s: int, with_usage: bool
+    ) -> None:
+        self._head = {
+            "id": completion_id,
+            "object": "chat.completion.chunk",
+            "created": created_s,
+            "model": model,
+        }
+        self._with_usage = with_usage
+        self._reader = SseReader()
+        self._usage: dict[str, int] = {}
+        #: Number of the tool call, by index of its content block; and those that said nothing yet.
+        self._calls: dict[int, int] = {}
+        self._silent: set[int] = set()
+        self.done = False
+        """The end has been told."""
+
+    @property
+    def usage(self) -> dict[str, Any] | None:
+        """The counts in OpenAI's words; None where the node gave none."""
+        if not self._usage:
+            return None
+        cached = self._usage.get("cache_read_input_tokens", 0)
+        written = self._usage.get("cache_creation_input_tokens", 0)
+        prompt = self._usage.get("input_tokens", 0) + cached + written
+        completion = self._usage.get("output_tokens", 0)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": completion,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
+
+    def feed(self, data: bytes) -> list[Chunk]:
+        """The chunks that these bytes complete.
+
+        Raises:
+            ComplaintError: The node reported an error.
+        """
+        return [chunk for event in self._reader.feed(data) for chunk in self._take(event)]
+
+    def end(self) -> list[Chunk]:
+        """The node's bytes have ended.
+
+        Raises:
+            TruncatedError: Before it told of any end.
+        """
+        if not self.done:
+            raise TruncatedError
+        return []
+
+    def _take(self, event: Event) -> list[Chunk]:
+        try:
+            fields = json.loads(event.data)
+        except (ValueError, RecursionError):
+            raise ComplaintError(event.data[:2000]) from None
+        if not isinstance(fields, dict):
+            raise ComplaintError(event.data[:2000])
+        if fields.get("type") == "error":
+            error = fields.get("error")
+            raise ComplaintError(
+                str(error.get("message") if isinstance(error, dict) else error)
+            )
+        if str(fields.get("type")).startswith("message_"):
+            return self._frame(fields)
+        return self._block(fields)
+
+    def _frame(self, fields: dict[str, Any]) -> list[Chunk]:
+        match fields["type"]:
+            case "message_start":
+                self._count(fields.get("message", {}).get("usage"))
+                return [self._chunk({"role": "assistant", "content": ""})]
+            case "message_delta":
+                self._count(fields.get("usage"))
+                reason = str(fields.get("delta", {}).get("stop_reason"))
+                return [self._chunk({}, _FINISH.get(reason, "stop"))]
+            case "message_stop":
+                self.done = True
+                return self._totals()
+            case _:
+                return []
+
+    def _block(self, fields: dict[str, Any]) -> list[Chunk]:
+        match fields.get("type"):
+            case "content_block_start":
+                return self._begin(fields)
+            case "content_block_delta":
+                return self._delta(fields)
+            case "content_block_stop":
+                return self._stop(fields.get("index", 0))
+            case _:
+                return []
+
+    def _begin(self, fields: dict[str, Any]) -> list[Chunk]:
+        block = fields.get("content_block") or {}
+        if block.get("type") == "tool_use":
+            index = fields.get("index", 0)
+            self._calls[index] = len(self._calls)
+            self._silent.add(index)
+            function = {"name": block.get("name", ""), "arguments": ""}
+            return [self._call(index, id=block.get("id"), type="function", function=function)]
+        if block.get("type") == "text" and block.get("text"):
+            return [self._chunk({"content": block["text"]})]
+        return []
+
+    def _delta(self, fields: dict[str, Any]) -> list[Chunk]:
+        delta = fields.get("delta") or {}
+        match delta.get("type"):
+            case "text_delta":
+                return [self._chunk({"content": delta.get("text", "")})]
+            case "thinking_delta":
+                return [self._chunk({"reasoning_content": delta.get("thinking", "")})]
+            case "input_json_delta" if delta.get("partial_json"):
+                index = fields.get("index", 0)
+                self._silent.discard(index)
+                return [self._call(index, function={"arguments": delta["partial_json"]})]
+            case _:
+                return []
+
+    def _stop(self, index: int) -> list[Chunk]:
+        """A call without any arguments has an empty object of them."""
+        if index not in self._silent:
+            return []
+        self._silent.discard(index)
+        return [self._call(index, function={"arguments": "{}"})]
+
+    def _totals(self) -> list[Chunk]:
+        if not self._with_usage or self.usage is None:
+            return []
+        return [{**self._head, "choices": [], "usage": self.usage}]
+
+    def _call(self, index: int, **fields: object) -> Chunk:
+        number = self._calls.setdefault(index, len(self._calls))
+        return self._chunk({"tool_calls": [{"index": number, **fields}]})
+
+    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> Chunk:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        return {**self._head, "choices": [choice]}
+
+    def _count(self, usage: object) -> None:
+        """Counts are cumulative: a later one replaces an earlier."""
+        if isinstance(usage, dict):
+            self._usage |= {key: n for key, n in usage.items() if isinstance(n, int)}
+
+
+class WholeChat:
+    """Gathers the chunks of one answer into the completion that a client without streaming gets."""
+
+    def __init__(self) -> None:
+        self._head: Chunk = {}
+        self._content: list[str] = []
+        self._thoughts: list[str] = []
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._finish: str | None = None
+
+    def take(self, chunk: Chunk) -> None:
+        self._head = self._head or chunk
+        for choice in chunk["choices"]:
+            delta = choice["delta"]
+            self._content.append(delta.get("content") or "")
+            self._thoughts.append(delta.get("reasoning_content") or "")
+            self._finish = choice["finish_reason"] or self._finish
+            for call in delta.get("tool_calls", []):
+                self._add(call)
+
+    def _add(self, call: dict[str, Any]) -> None:
+        known = self._calls.setdefault(
+            call["index"], {"function": {"name": "", "arguments": ""}}
+        )
+        known |= {key: call[key] for key in ("id", "type") if key in call}
+        function = call["function"]
+        known["function"]["name"] = function.get("name") or known["function"]["name"]
+        known["function"]["arguments"] += function.get("arguments", "")
+
+    def completion(self, usage: dict[str, Any] | None) -> dict[str, Any]:
+        """The `chat.completion`."""
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": "".join(self._content) or None,
+        }
+        if any(self._thoughts):
+            message["reasoning_content"] = "".join(self._thoughts)
+        if self._calls:
+            message["tool_calls"] = list(self._calls.values())
+        choice = {"index": 0, "message": message, "finish_reason": self._finish}
+        head = {key: self._head[key] for key in ("id", "created", "model")}
+        return {**head, "object": "chat.completion", "choices": [choice], "usage": usage}

@@ -1,0 +1,97 @@
+"""How each dialect says an answer: heads, pings, events, ends."""
+
+import json
+from typing import Any
+
+from cortex.core.errors import CortexError
+from cortex.core.stream import Usage
+from cortex.core.translate.stream import MessageStream, WholeMessage, encoded
+from cortex.core.translate.to_chat import ChatStream, WholeChat
+from cortex.gateway.errors import anthropic_error
+from cortex.gateway.relay import OPENAI, Dialect
+from cortex.gateway.translated import Batch
+
+
+def _anthropic_error_event(error: CortexError, request_id: str) -> bytes:
+    """The last event of a stream that failed; no `message_stop` follows it."""
+    body = json.dumps(anthropic_error(error, request_id))
+    return f"event: error\ndata: {body}\n\n".encode()
+
+
+ANTHROPIC = Dialect(
+    waiting=lambda: b": waiting for the model\n\n", error=_anthropic_error_event
+)
+"""For an answer that a node gives in Anthropic's own words: its head is the node's to send."""
+
+
+class AnthropicWords:
+    """A chat stream for an Anthropic client."""
+
+    ping = encoded([{"type": "ping"}])
+    tail = b""
+
+    def __init__(self, message: MessageStream) -> None:
+        self._message = message
+        self._begun = False
+        self.feed = message.feed
+        self.end = message.end
+
+    @property
+    def dialect(self) -> Dialect:
+        """With the head of this message as the first sign of life, and pings after."""
+        return Dialect(waiting=lambda: self.head() or self.ping, error=_anthropic_error_event)
+
+    def head(self) -> bytes:
+        if self._begun:
+            return b""
+        self._begun = True
+        return encoded(self._message.start())
+
+    def encode(self, batch: Batch) -> bytes:
+        return encoded(batch)
+
+    def whole(self, batch: Batch) -> dict[str, Any]:
+        whole = WholeMessage()
+        for event in [*self._message.start(), *batch]:
+            whole.take(event)
+        return whole.message
+
+    def counts(self) -> Usage | None:
+        usage = self._message.usage
+        if usage is None:
+            return None
+        cached = usage["cache_read_input_tokens"]
+        return Usage(usage["input_tokens"] + cached, cached or None, usage["output_tokens"])
+
+
+class OpenAIWords:
+    """An Anthropic stream for a client of chat completions."""
+
+    dialect = OPENAI
+    ping = b": ping\n\n"
+    tail = b"data: [DONE]\n\n"
+
+    def __init__(self, chat: ChatStream) -> None:
+        self._chat = chat
+        self.feed = chat.feed
+        self.end = chat.end
+
+    def head(self) -> bytes:
+        return b""
+
+    def encode(self, batch: Batch) -> bytes:
+        lines = (json.dumps(chunk, ensure_ascii=False) for chunk in batch)
+        return "".join(f"data: {line}\n\n" for line in lines).encode()
+
+    def whole(self, batch: Batch) -> dict[str, Any]:
+        whole = WholeChat()
+        for chunk in batch:
+            whole.take(chunk)
+        return whole.completion(self._chat.usage)
+
+    def counts(self) -> Usage | None:
+        usage = self._chat.usage
+        if usage is None:
+            return None
+        cached = usage["prompt_tokens_details"]["cached_tokens"]
+        return Usage(usage["prompt_tokens"], cached or None, usage["completion_tokens"])
