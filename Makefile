@@ -33,10 +33,17 @@ $(VENV)/.dev: $(VENV)/.base
 	@$(PIP) install --quiet --editable '.[speed,dev]'
 	@touch $@
 
+# A coding agent's command line, for one test; where npm is not there, that test is skipped.
+$(VENV)/.agent: $(VENV)/.base
+	@echo "[agent] a coding agent's command line, for one test (npm, 364 MB)"
+	@npm install --prefix $(VENV)/agent --no-fund --no-audit --loglevel=error \
+		@anthropic-ai/claude-code@2.1.330 || echo "[agent] not installed: its test is skipped"
+	@touch $@
+
 demo: $(VENV)/.demo
 	@$(BIN)/cortex demo $(ARGS)
 
-test: $(VENV)/.dev $(VENV)/.demo check
+test: $(VENV)/.dev $(VENV)/.demo $(VENV)/.agent check
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: lint types

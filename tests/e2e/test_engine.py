@@ -8,12 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import openai
 import pytest
 
 from cortex.devnode.real import find_gguf
 from tests.e2e.processes import Processes, eventually, request
 
 GGUF = find_gguf()
+GREEDY = {"temperature": 0}
+PROSE = "A gateway stands between many that ask and a few that answer. " * 8
 HAS_WHEEL = bool(
     os.environ.get("CORTEX_ENGINE_PYTHON") or importlib.util.find_spec("mistralrs")
 )
@@ -144,6 +148,37 @@ vram_mb = 300
     assert "to make room for b" in told
     told = processes.cortex("history", "--json", "--endpoint", gateway.url).stdout
     assert any(row["cold_start"] for row in json.loads(told)["rows"])
+
+
+def test_the_sdks_of_both_dialects_on_one_model(processes: Processes) -> None:
+    node = real_node(processes, warm="a", cold="b")
+    gateway = processes.serve(node, toml="[polling]\ninterval_s = 1\ntimeout_s = 10")
+    words: Any = [{"role": "user", "content": f"Count to three. {PROSE}"}]
+    with (
+        anthropic.Anthropic(base_url=gateway.url, api_key="any", max_retries=0) as theirs,
+        openai.OpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0) as ours,
+    ):
+        message = theirs.messages.create(
+            model="a", max_tokens=12, messages=words, extra_body=GREEDY
+        )
+        (block,) = message.content
+        assert block.type == "text"
+        assert message.stop_reason in {"end_turn", "max_tokens"}
+        with theirs.messages.stream(
+            model="a", max_tokens=12, messages=words, extra_body=GREEDY
+        ) as stream:
+            assert "".join(stream.text_stream) == block.text
+            assert stream.get_final_message().usage == message.usage
+        chat = ours.chat.completions.create(
+            model="a", max_tokens=12, messages=words, temperature=0
+        )
+        assert chat.choices[0].message.content == block.text
+        assert chat.usage is not None
+        assert chat.usage.prompt_tokens == message.usage.input_tokens
+        # Learned from two answers: close to the real count, and on the side that is safe.
+        counted = theirs.messages.count_tokens(model="a", messages=words).input_tokens
+        real = message.usage.input_tokens
+        assert real <= counted <= 1.15 * real
 
 
 def _counted(rows: list[Any]) -> dict[str, int]:

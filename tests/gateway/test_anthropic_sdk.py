@@ -166,7 +166,11 @@ async def test_what_agents_send_goes_through(tmp_path: Path) -> None:
         "stream": True,
         "system": [
             {"type": "text", "text": "x-anthropic-billing-header: cc_version=2; cch=1"},
-            {"type": "text", "text": "You are terse.", "cache_control": {"type": "ephemeral"}},
+            {
+                "type": "text",
+                "text": "You are terse. " * 3000,
+                "cache_control": {"type": "ephemeral"},
+            },
         ],
         "messages": [
             {"role": "user", "content": [{"type": "text", "text": "hello"}]},
@@ -197,7 +201,7 @@ async def test_what_agents_send_goes_through(tmp_path: Path) -> None:
                 ],
             },
         ],
-        "tools": [{**TOOLS[0], "defer_loading": True}],
+        "tools": [TOOLS[0] | {"name": f"tool_{n}", "defer_loading": n == 0} for n in range(20)],
         "metadata": {"user_id": "x" * 200},
         "thinking": {"type": "adaptive", "display": "omitted"},
         "context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},

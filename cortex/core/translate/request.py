@@ -57,7 +57,7 @@ def read_messages_request(fields: Mapping[str, Any]) -> MessagesRequest:
         raise wrong("stream", "true or false is wanted")
     if fields.get("mcp_servers"):
         raise wrong("mcp_servers", "remote MCP servers are not reachable from here")
-    functions = functions_of(fields["tools"]) if fields.get("tools") else []
+    functions = functions_of(fields["tools"], turns) if fields.get("tools") else []
     choice = choice_of(fields.get("tool_choice"), functions)
     chat: dict[str, Any] = {
         "model": model,

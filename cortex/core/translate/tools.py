@@ -8,17 +8,23 @@ _SERVER_RUN = ("web_search_", "web_fetch_", "code_execution_", "tool_search_", "
 """Run by Anthropic's servers: nobody here would; the model simply does not have them."""
 
 
-def functions_of(tools: object) -> list[dict[str, Any]]:
+def functions_of(tools: object, messages: object) -> list[dict[str, Any]]:
     """The client's own tools. Schemas are left as they are.
+
+    A tool with `defer_loading` is one that the model does not see before a search has named it in
+    a tool_reference, so it is left out until then.
 
     Raises:
         RequestError: A tool that the client runs but whose schema only Anthropic's models know.
     """
     found = []
+    found_so_far = _referenced(messages)
     for i, item in enumerate(list_of(tools, "tools")):
         where = f"tools.{i}"
         tool = object_of(item, where)
         kind = tool.get("type") or "custom"
+        if tool.get("defer_loading") is True and tool.get("name") not in found_so_far:
+            continue
         if kind == "custom":
             found.append({"type": "function", "function": _function(tool, where)})
         elif not str(kind).startswith(_SERVER_RUN):
@@ -26,6 +32,22 @@ def functions_of(tools: object) -> list[dict[str, Any]]:
                 f"{where}.type", f"tool type {str(kind)[:60]!r} is not known to any node"
             )
     return found
+
+
+def _referenced(messages: object) -> set[object]:
+    """Names in the tool_references of a history, wherever they stand."""
+    names: set[object] = set()
+    waiting = [messages]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            if item.get("type") == "tool_reference":
+                names.add(item.get("tool_name"))
+            elif "content" in item:
+                waiting.append(item["content"])
+    return names
 
 
 def _function(tool: dict[str, Any], where: str) -> dict[str, Any]:

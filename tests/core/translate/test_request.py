@@ -161,6 +161,7 @@ def test_adjacency_holds_for_whatever_is_accepted(turns: list[dict[str, Any]]) -
         ({"stop_sequences": []}, {}),
         ({"metadata": {"user_id": "u" * 300}, "service_tier": "auto", "betas": ["b"]}, {}),
         ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, {}),
+        ({"tools": [TOOL | {"defer_loading": True}], "tool_choice": {"type": "any"}}, {}),
         (
             {"output_config": {"format": {"type": "json_schema", "schema": {"a": 1}}}},
             {"response_format": {"type": "json_schema", "json_schema": {"name": "output", "schema": {"a": 1}}}},
@@ -198,3 +199,12 @@ def test_mistakes_name_their_place(fields: dict[str, Any], where: str) -> None:
     with pytest.raises(RequestError) as refused:
         chat(**fields)
     assert refused.value.param == where
+
+
+def test_a_deferred_tool_is_there_once_a_search_has_named_it() -> None:
+    reference = {"type": "tool_reference", "tool_name": "late"}
+    tools = [TOOL, TOOL | {"name": "late", "defer_loading": True}]
+    history = [user(text("x")), assistant(use("a")), user(result("a", [reference]))]
+    made = chat(tools=tools, messages=history)
+    assert [tool["function"]["name"] for tool in made["tools"]] == ["f", "late"]
+    assert [tool["function"]["name"] for tool in chat(tools=tools)["tools"]] == ["f"]
