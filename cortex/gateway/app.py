@@ -21,7 +21,7 @@ from cortex.gateway import (
     openai,
     responses,
 )
-from cortex.gateway.errors import error_response
+from cortex.gateway.errors import error_response, is_anthropic
 from cortex.gateway.services import CALLER, REQUEST_ID, SERVICES, Services
 from cortex.telemetry.metrics import Metrics
 
@@ -134,6 +134,8 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     request_id = request.get(REQUEST_ID)
     if request_id is not None:
         response.headers.setdefault("x-request-id", request_id)
+        if is_anthropic(request):
+            response.headers["request-id"] = request_id
     if request.app[SERVICES].draining:
         response.force_close()
         # aiohttp has made up its mind about this header by now.

@@ -42,6 +42,7 @@ async def test_a_whole_message(tmp_path: Path) -> None:
         message = await client.messages.create(model="m1", max_tokens=5, messages=HI)
         assert message.id.startswith("msg_")
         assert message.model == "m1"
+        assert (message._request_id or "").startswith("req_")
         assert message.role == "assistant"
         assert [block.type for block in message.content] == ["text"]
         assert message.stop_reason == "max_tokens"
@@ -112,6 +113,7 @@ async def test_errors_are_the_sdks_own(tmp_path: Path, stream: bool) -> None:
         with pytest.raises(anthropic.NotFoundError) as missing:
             await ask(model="m2")
         assert missing.value.body["error"]["type"] == "not_found_error"  # type: ignore[index]
+        assert (missing.value.request_id or "").startswith("req_")
         with pytest.raises(anthropic.BadRequestError, match=r"messages\.0\.content\.0"):
             await ask(messages=[{"role": "user", "content": [{"type": "hologram"}]}])
         with pytest.raises(anthropic.BadRequestError, match="last turn"):
