@@ -1,6 +1,7 @@
 # make demo   a fleet of two real nodes and a gateway on this machine (Ctrl-C ends it)
 # make test   lint, types, and the whole test suite
-# Both set themselves up from Python 3.11+ and make alone, and are safe to repeat.
+# make chaos  the lifecycle under seeds of faults; ARGS="--seeds 1-200"
+# All set themselves up from Python 3.11+ and make alone, and are safe to repeat.
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -55,7 +56,6 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	@$(BIN)/mypy
 
-# For example: make chaos ARGS="--seeds 1-200"
 chaos: $(VENV)/.dev
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
