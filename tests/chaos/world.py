@@ -53,7 +53,8 @@ HASTE = {
     "cortex.fleet.keeper.INTERVAL_S": 0.1,
 }
 """Waits that are minutes in earnest; a run has seconds."""
-ROUNDING_MS = 5
+ROUNDING_MS = 30
+"""Between the release of a lease and the end of its row, on a machine that is busy."""
 
 
 @dataclass
