@@ -21,7 +21,7 @@ from cortex.fleet.observations import Observations
 from cortex.fleet.ports import FleetMemory, NodeControl
 from cortex.fleet.recollection import node_record, residency_record
 from cortex.fleet.state import FleetState
-from cortex.fleet.transitions import Freed, Transition, Transitions
+from cortex.fleet.transitions import Transition, Transitions
 from cortex.fleet.unloading import UnloadFailedError, read_info, take_out
 
 log = logging.getLogger("cortex.lifecycle")
@@ -221,9 +221,14 @@ class Lifecycle:
         view = self._state.model(victim.node, victim.model)
         if view is None or not self._transitions.begin_unload(victim):
             return False
-        freed = Freed()
+        before_mib = await self._measure(victim.node, node)
+        if not self._transitions.is_current(victim):
+            # A new process, which may be using the model by now: not ours to unload.
+            return False
         try:
-            freed = await take_out(node, victim.model, view.size_mib)
+            freed = await take_out(
+                node, victim.model, size_mib=view.size_mib, before_mib=before_mib
+            )
         except UnloadFailedError as exc:
             self._transitions.fail_unload(victim, exc.message, spared_s=CANNOT_UNLOAD_S)
             return False

@@ -39,8 +39,10 @@ async def read_info(node: NodeControl) -> NodeInfo | None:
         return None
 
 
-async def take_out(node: NodeControl, model: ModelId, size_mib: int | None) -> Freed:
-    """Unload `model` and wait until its memory is free again.
+async def take_out(
+    node: NodeControl, model: ModelId, *, size_mib: int | None, before_mib: int | None
+) -> Freed:
+    """Unload `model` and wait until its memory is free again; `before_mib` was free just before.
 
     1. Unload; only the body's `status` counts. An answer that was lost is settled by a status call.
     2. Read the free memory until enough of the model's size is back, for at most `VERIFY_S`.
@@ -49,9 +51,8 @@ async def take_out(node: NodeControl, model: ModelId, size_mib: int | None) -> F
     Raises:
         UnloadFailedError: It is still there, or nobody knows.
     """
-    before = await read_info(node)
     await _unload(node, model)
-    return await _verify(node, size_mib, before.free_mib if before is not None else None)
+    return await _verify(node, size_mib, before_mib)
 
 
 async def _unload(node: NodeControl, model: ModelId) -> None:

@@ -83,6 +83,9 @@ class Observer:
                 if pair not in self._unloading:
                     self.violated(f"{kind} without an unload of {pair}")
                 self._unloading.discard(pair)
+            case EventKind.WEDGED:
+                # Nobody else loads anything here, so it was our reload of a loaded model.
+                self.violated(f"{pair} was wedged: {event.reason}")
             case EventKind.NODE_RESTARTED:
                 # Whatever was under way there has ended, and its late answer finds nothing.
                 self._loading = {p for p in self._loading if p[0] != event.node}

@@ -1,11 +1,14 @@
 """What the chaos suite found, each as a small story of its own."""
 
+import asyncio
+
 from cortex.core.decisions import Load
 from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.listing import Listing, ReportedStatus
-from cortex.core.records import FleetEvent
+from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, ReportedStatus
+from cortex.core.records import FleetEvent, Memory, NodeRecord, ResidencyRecord
 from cortex.core.snapshot import ModelStatus
+from cortex.fleet.lifecycle import Lifecycle, LifecyclePolicy
 from cortex.fleet.observations import Observations
 from cortex.fleet.policy import FleetPolicy, NodePolicy
 from cortex.fleet.state import FleetState
@@ -55,3 +58,68 @@ def test_a_restart_ends_the_unload_of_a_model_that_is_not_listed_just_then() -> 
     assert view.cycles == cycles == 0
     assert "unloaded" not in events.kinds
     assert "loaded" not in events.kinds
+
+
+class Restarting:
+    """A node that turns out to be a new process when its memory is read."""
+
+    def __init__(self, observations: Observations) -> None:
+        self._observations = observations
+        self.unloads = 0
+
+    async def list_models(self) -> Listing:
+        raise AssertionError("nobody polls here")
+
+    async def system_info(self) -> NodeInfo:
+        self._observations.listed(N, listing(2, a="loaded"))
+        return NodeInfo(version="0.9.2", vram_total_mib=8000, free_mib=2000)
+
+    async def model_status(self, model: ModelId) -> LifecycleAnswer:
+        raise AssertionError(f"nobody asks for {model}")
+
+    async def reload(self, model: ModelId) -> LifecycleAnswer:
+        raise AssertionError(f"nobody loads {model}")
+
+    async def unload(self, model: ModelId) -> LifecycleAnswer:
+        self.unloads += 1
+        return LifecycleAnswer(status=ReportedStatus.UNLOADED)
+
+    async def probe(self, model: ModelId) -> None:
+        raise AssertionError(f"nobody probes {model}")
+
+
+class Nowhere:
+    """Keeps nothing."""
+
+    async def recall(self) -> Memory:
+        return Memory()
+
+    async def save_residency(self, *records: ResidencyRecord) -> None: ...
+    async def save_node(self, record: NodeRecord) -> None: ...
+    async def save_pin(self, model: ModelId, node: NodeName | None) -> None: ...
+    async def delete_pin(self, model: ModelId, node: NodeName | None) -> None: ...
+
+
+async def test_a_node_that_restarted_meanwhile_is_not_told_to_unload() -> None:
+    """Its new process may be serving the model by then, and an unload would cut that."""
+    events = Events()
+    state = FleetState(
+        FleetPolicy(nodes=(NodePolicy(name=N),)), clock=SystemClock(), journal=events
+    )
+    observations = Observations(state)
+    observations.listed(N, listing(1, a="loaded"))
+    node = Restarting(observations)
+    lifecycle = Lifecycle(
+        state,
+        memory=Nowhere(),
+        policy=LifecyclePolicy(load_timeout_s=1, drain_timeout_s=1),
+        client_of=lambda _: node,
+    )
+    async with asyncio.TaskGroup() as group:
+        lifecycle.start(group)
+        why = await lifecycle.unload(N, A, "by request")
+    assert why == "the node did not let go of it"
+    assert node.unloads == 0
+    view = state.model(N, A)
+    assert view is not None
+    assert view.resident
