@@ -1,6 +1,17 @@
 # make demo   a fleet of two real nodes and a gateway on this machine (Ctrl-C ends it)
 # make test   lint, types, and the whole test suite
 # make chaos  the lifecycle under seeds of faults; ARGS="--seeds 1-200"
+# make fuzz   the parsers and translators under coverage-guided fuzzing; ARGS="--seconds 60"
+# make soak   ten minutes of mixed load and faults; what leaks or is lost; ARGS="--minutes 60"
+# make lock   requirements/dev.txt anew; make lock-check: does it fit pyproject.toml?
+# make audit  known vulnerabilities of what is locked (asks a service on the network)
+# make sbom   what is inside dist/cortex, as CycloneDX: dist/cortex.cdx.json
+# make binary one executable with everything but Python inside: dist/cortex
+# make srpm   the source package for COPR; make rpm, make rpm-bundled: packages, in build/rpm
+# make man    the man pages and docs/configuration.md anew, after a change of the parser or the schema
+# make bench  the gateway beside others, measured in one run; ARGS="--quick", "--peers a,b", "--tests c32,paced"
+# make bench-scale  a thousand nodes and ten million requests, each beside its goal; ARGS="--quick", "--rows N"
+# LOCKED=1 with any of them: test tools in exactly the locked versions, their hashes checked.
 # All set themselves up from Python 3.11+ and make alone, and are safe to repeat.
 
 PYTHON ?= python3
@@ -9,7 +20,7 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types engine chaos clean
+.PHONY: help demo test check lint types engine chaos fuzz soak lock lock-check audit sbom binary srpm rpm rpm-bundled man bench bench-scale clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -31,7 +42,8 @@ $(VENV)/.demo: $(VENV)/.base
 
 $(VENV)/.dev: $(VENV)/.base
 	@echo "[dev] test tools"
-	@$(PIP) install --quiet --editable '.[speed,dev]'
+	@$(if $(LOCKED),$(PIP) install --quiet --require-hashes --requirement requirements/dev.txt)
+	@$(if $(LOCKED),$(PIP) install --quiet --no-deps --no-build-isolation --editable .,$(PIP) install --quiet --editable '.[speed,dev]')
 	@touch $@
 
 # A coding agent's command line, for one test; where npm is not there, that test is skipped.
@@ -41,13 +53,26 @@ $(VENV)/.agent: $(VENV)/.base
 		@anthropic-ai/claude-code@2.1.330 || echo "[agent] not installed: its test is skipped"
 	@touch $@
 
+# Rules for pages that everybody can use, for one test; where npm is not there, that test is skipped.
+$(VENV)/.axe: $(VENV)/.base
+	@echo "[axe] axe-core, for one test (npm)"
+	@npm install --prefix $(VENV)/axe --no-fund --no-audit --loglevel=error \
+		axe-core@4.14.1 || echo "[axe] not installed: its test is skipped"
+	@touch $@
+
+# Coverage-guided fuzzing; where there is no wheel of it, its tests are skipped.
+$(VENV)/.fuzz: $(VENV)/.dev
+	@echo "[fuzz] atheris, for the fuzzing targets"
+	@$(PIP) install --quiet --only-binary :all: 'atheris>=3' || echo "[fuzz] not installed: fuzzing is skipped"
+	@touch $@
+
 demo: $(VENV)/.demo
 	@$(BIN)/cortex demo $(ARGS)
 
-test: $(VENV)/.dev $(VENV)/.demo $(VENV)/.agent check
+test: $(VENV)/.dev $(VENV)/.demo $(VENV)/.agent $(VENV)/.axe $(VENV)/.fuzz check
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: lint types
+check: lint types lock-check
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
@@ -59,8 +84,62 @@ types: $(VENV)/.dev
 chaos: $(VENV)/.dev
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
+fuzz: $(VENV)/.fuzz
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+soak: $(VENV)/.dev
+	@$(BIN)/python -m tests.soak $(ARGS)
+
+lock-check: $(VENV)/.dev
+	@$(BIN)/python tools/lock.py
+
+# uv resolves for every Python from the oldest on at once; neither it nor pip-audit is needed for anything else.
+$(VENV)/.supply: $(VENV)/.base
+	@$(PYTHON) -m venv $(VENV)/supply
+	@$(VENV)/supply/bin/python -m pip --disable-pip-version-check install --quiet uv pip-audit
+	@touch $@
+
+lock: $(VENV)/.supply
+	@$(VENV)/supply/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+		--no-emit-index-url --no-emit-find-links --upgrade --extra speed --extra agent --extra dev \
+		--output-file requirements/dev.txt pyproject.toml
+
+# Exit code 1 is a finding; when nobody answers, that is said and is none.
+audit: $(VENV)/.supply
+	@$(PYTHON) tools/audit.py $(VENV)/supply/bin/pip-audit
+
+sbom: binary
+	@$(BIN)/python tools/sbom.py dist/cortex dist/cortex.cdx.json
+	@echo dist/cortex.cdx.json
+
+bench: $(VENV)/.base
+	@$(BIN)/python -m bench.run $(ARGS)
+
+bench-scale: $(VENV)/.base
+	@$(BIN)/python -m bench.scale $(ARGS)
+
 engine: $(VENV)/.dev $(VENV)/.demo
 	@$(BIN)/python -m pytest -m engine $(ARGS)
+
+# A zip that unpacks itself into $PEX_ROOT (~/.cache/pex) at its first start and from then on is one exec away from
+# its interpreter: the process keeps its pid, which the service manager's notifications need.
+binary: $(VENV)/.dev
+	@mkdir -p dist
+	@$(BIN)/python -m pex '.[speed,agent]' --console-script cortex --venv prepend --sh-boot --compile --output-file dist/cortex
+	@ls -lh dist/cortex
+
+srpm:
+	@rpm/build.sh srpm
+
+rpm: $(VENV)/.dev
+	@BUILD_PYTHON=$(abspath $(BIN)/python) rpm/build.sh rpm
+
+rpm-bundled: $(VENV)/.dev
+	@BUILD_PYTHON=$(abspath $(BIN)/python) rpm/build.sh bundled
+
+man: $(VENV)/.dev
+	@$(BIN)/python man/build.py man
+	@$(BIN)/python -m cortex.config.reference > docs/configuration.md
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

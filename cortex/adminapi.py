@@ -3,7 +3,7 @@
 Instants are `_at_ms` (UTC); durations carry their unit; None means unknown, never 0.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class Body(BaseModel):
     """Base of every body: unknown fields are ignored, so that an older CLI reads a newer gateway."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, defer_build=True)
 
 
 class HealthBody(Body):
@@ -19,6 +19,8 @@ class HealthBody(Body):
 
     status: str
     reasons: list[str] = []
+    warnings: list[str] = []
+    """What should be changed though nothing is missing; they leave `status` alone."""
     version: str = ""
 
 
@@ -30,6 +32,8 @@ class ModelOnNode(Body):
     status: str
     """loaded, unloaded, loading, draining, unloading, or wedged."""
     pinned: bool = False
+    pin_floats: bool = False
+    """Pinned wherever it is, not to this node."""
     in_flight: int = 0
     max_in_flight: int = 0
     last_used_at_ms: int | None = None
@@ -132,7 +136,7 @@ class HistoryRow(Body):
 class HistoryQuery(Body):
     """Filters of `GET /cortex/v1/history`; all that are given must hold. Newest first."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: str | None = None
     node: str | None = None
@@ -147,17 +151,36 @@ class HistoryQuery(Body):
     """Only requests that took at least this long."""
     after_id: int | None = None
     """Only rows newer than this id, oldest first: what `--follow` asks for."""
+    before: str | None = Field(default=None, pattern=r"^-?\d{1,18}-\d{1,18}$")
+    """Only what follows an earlier answer: its `next`."""
     limit: int = Field(default=50, ge=1, le=10_000)
+    by: Literal["model", "client", "node"] | None = None
+    """What statistics have a row for each of; None = model."""
+
+    @property
+    def position(self) -> tuple[int, int] | None:
+        """`before` as the start time and the id of a row; the row itself is before it."""
+        if self.before is None:
+            return None
+        at_ms, _, row_id = self.before.rpartition("-")
+        return int(at_ms), int(row_id)
 
 
 class HistoryBody(Body):
     rows: list[HistoryRow] = []
+    next: str | None = None
+    """Where older rows go on, for `before`; null = there are none. A search reads so many rows at a time:
+    with filters it may come with fewer rows than `limit`, or with none."""
+    last_id: int = 0
+    """The newest row that was looked at, for `after_id`."""
 
 
 class StatsRow(Body):
-    """`--stats`: one model over the filtered requests."""
+    """`--stats`: one model, client or node over the filtered requests; the other two are None."""
 
-    model: str | None
+    model: str | None = None
+    client: str | None = None
+    node: str | None = None
     requests: int
     errors: int
     prompt_tokens: int | None = None
@@ -174,6 +197,8 @@ class StatsRow(Body):
 
 class StatsBody(Body):
     rows: list[StatsRow] = []
+    since_ms: int | None = None
+    """Start of the oldest request counted, where older ones were left out; null = none was."""
 
 
 class EventRow(Body):
@@ -191,7 +216,7 @@ class EventRow(Body):
 class EventQuery(Body):
     """Filters of `GET /cortex/v1/events`. Newest first, or oldest first after `after_id`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     kind: str | None = None
     node: str | None = None
@@ -199,17 +224,24 @@ class EventQuery(Body):
     since_ms: int | None = None
     until_ms: int | None = None
     after_id: int | None = None
+    before_id: int | None = None
+    """Only what follows an earlier answer: its `next`."""
     limit: int = Field(default=50, ge=1, le=10_000)
 
 
 class EventsBody(Body):
     rows: list[EventRow] = []
+    next: int | None = None
+    """Where older events go on, for `before_id`; null = there are none. As in `HistoryBody`, it may come
+    with fewer rows than `limit`."""
+    last_id: int = 0
+    """The newest event that was looked at, for `after_id`."""
 
 
 class PinBody(Body):
     """`POST /cortex/v1/models/pin` and `/unpin`: a runtime pin, kept over restarts."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: str
     node: str | None = None
@@ -225,7 +257,7 @@ class ModelStatusBody(Body):
 class LoadBody(Body):
     """`POST /cortex/v1/models/load` and `/unload`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: str
     node: str | None = None

@@ -2,19 +2,20 @@
 
 import asyncio
 import contextlib
+import faulthandler
+import gc
 import logging
-import resource
 import signal
 import sys
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 
-from aiohttp import web
-
-from cortex import __version__
+from cortex import __version__, process
+from cortex.config.certificates import read_pair
 from cortex.config.load import find, load, state_path
 from cortex.config.schema import Config
 from cortex.core.errors import CapacityError, ConfigError
+from cortex.core.health import NodeHealth
 from cortex.core.ids import NodeName
 from cortex.core.records import EventKind, FleetEvent
 from cortex.fleet.admission import Admission
@@ -29,8 +30,12 @@ from cortex.fleet.poller import Poller
 from cortex.fleet.state import FleetState
 from cortex.gateway.app import make_app, make_metrics_app
 from cortex.gateway.auth import Keyring
+from cortex.gateway.exposure import public_among, warnings_of
+from cortex.gateway.listen import Listener, ListenError, listen
+from cortex.gateway.quotas import Quotas
 from cortex.gateway.recent import Recent
 from cortex.gateway.services import Services
+from cortex.gateway.tls import Certificate
 from cortex.gateway.tokens import TokenCounts
 from cortex.node.client import NodeClient
 from cortex.policies import (
@@ -44,32 +49,36 @@ from cortex.policies import (
 )
 from cortex.store.store import Store
 from cortex.telemetry import logs, sdnotify
+from cortex.telemetry.access import KeyMetrics, show_expiry
 from cortex.telemetry.clock import SystemClock
+from cortex.telemetry.loop import LoopCollector
 from cortex.telemetry.metrics import FleetCollector, Metrics
 
 log = logging.getLogger("cortex.daemon")
 
 EX_CONFIG = 78
 EX_OSERR = 71
-SHUTDOWN_TIMEOUT_S = 0.25
-"""What aiohttp adds of its own after our drain; connections still open then are cut."""
+STDERR = 2
 CUT_TIMEOUT_S = 2.0
 """What streams that outlast the drain get to tell their clients that they are cut."""
-BACKLOG = 1024
+STATUS_EVERY_S = 2.0
+"""How old the line in `systemctl status` may be."""
 
 
 def run(path: Path | None, environ: Mapping[str, str]) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code."""
+    # The watchdog ends a stuck process by SIGABRT: the log then has the line it was stuck at.
+    faulthandler.enable(STDERR)
     logs.configure(environ.get("CORTEX_LOG_LEVEL", "INFO"))
     try:
         source = find(path, environ)
         config = load(source, environ)
     except ConfigError as exc:
         return _refuse(exc)
-    _raise_file_limit()
+    process.raise_file_limit()
     code = 0
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=process.loop_factory()) as runner:
             runner.run(Daemon(source, config, environ).serve())
     except* ConfigError as group:
         code = _refuse(group.exceptions[0])
@@ -77,10 +86,6 @@ def run(path: Path | None, environ: Mapping[str, str]) -> int:
         print(f"cortex: cannot serve: {group.exceptions[0]}", file=sys.stderr)  # noqa: T201
         code = EX_OSERR
     return code
-
-
-class ListenError(Exception):
-    """An address is in use, or not ours."""
 
 
 class Journal:
@@ -118,6 +123,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._group: asyncio.TaskGroup
         self._loops: list[asyncio.Task[None]] = []
+        self._listeners: list[Listener] = []
 
     async def serve(self) -> None:
         """Start, serve until told to stop, drain, and put everything away."""
@@ -136,13 +142,17 @@ class Daemon:
                 self._loop("keeper", self._keeper.run())
                 self._loop("defrag", self._services.defrag.run())
                 self._follow_nodes()
-                runners = await self._listen(stack)
+                # First of all: whoever is answered may also end this process at once.
                 self._hear_signals()
+                await self._listen(stack)
                 self._journal.record(self._event(EventKind.START, f"cortex {__version__}"))
                 self._loop("watchdog", self._feed_watchdog())
-                sdnotify.notify("READY=1", f"STATUS=Serving {len(self._clients)} nodes")
+                sdnotify.notify("READY=1", self._status())
+                # What a start makes lives as long as the process: no collection looks at it again.
+                gc.freeze()
+                gc.enable()
                 await self._stop.wait()
-                await self._drain(runners)
+                await self._drain()
 
     def stop(self) -> None:
         """Begin the drain, after which `serve` returns."""
@@ -208,6 +218,7 @@ class Daemon:
             metrics=self._metrics,
             recent=Recent(),
             tokens=TokenCounts(),
+            quotas=Quotas(self._clock, KeyMetrics(self._metrics.registry)),
             anthropic_nodes=anthropic_nodes(self._config),
             started_at_ms=self._clock.now_ms(),
             started_s=self._clock.now_s(),
@@ -220,6 +231,7 @@ class Daemon:
                 store_ok=self._store_figures,
             )
         )
+        self._metrics.registry.register(LoopCollector())
 
     def _store_figures(self) -> tuple[bool, int, int]:
         status = self._store.status()
@@ -245,40 +257,33 @@ class Daemon:
         followed = {name: self._clients[name] for name in configured}
         self._services.poller.follow(self._group, followed)
 
-    async def _listen(self, stack: contextlib.AsyncExitStack) -> list[web.AppRunner]:
-        apps = [(make_app(self._services), self._config.gateway.listen)]
+    async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
+        given = sdnotify.listen_sockets()
+        metrics_socket = given.pop("metrics", None)
+        api_socket = next(iter(given.values()), None)
+        services = self._services
+        pair = read_pair(self._config.tls)
+        if pair is not None:
+            services.certificate = shown = Certificate(pair)
+            show_expiry(self._metrics.registry, lambda: shown.expires_at_s)
+        public = make_app(services)
+        address = self._config.gateway.listen
+        listener = await listen(public, address, api_socket, services)
+        stack.push_async_callback(listener.close)
+        self._listeners.append(listener)
+        services.public_address = public_among(listener.addresses)
         if self._config.gateway.metrics_listen is not None:
-            apps.append((make_metrics_app(self._metrics), self._config.gateway.metrics_listen))
-        runners = []
-        for app, address in apps:
-            # handler_cancellation: a client that hangs up cancels its handler, which closes the
-            # upstream, which stops the engine.
-            runner = web.AppRunner(
-                app,
-                handler_cancellation=True,
-                access_log=None,
-                shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-                read_bufsize=256 * 1024,
-                keepalive_timeout=75.0,
-            )
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            host, _, port = address.rpartition(":")
-            site = web.TCPSite(
-                runner, host.strip("[]"), int(port), backlog=BACKLOG, reuse_address=True
-            )
-            try:
-                await site.start()
-            except OSError as exc:
-                raise ListenError(f"{address}: {exc.strerror}") from exc
-            runners.append(runner)
-            log.info("listening", extra={"fields": {"address": address}})
-        if self._services.keyring.open and not _loopback(self._config.gateway.listen):
-            log.warning(
-                "no API keys are configured and the listen address is public",
-                extra={"fields": {"address": self._config.gateway.listen}},
-            )
-        return runners
+            metrics = make_metrics_app(self._metrics)
+            address = self._config.gateway.metrics_listen
+            listener = await listen(metrics, address, metrics_socket)
+            stack.push_async_callback(listener.close)
+            self._listeners.append(listener)
+        process.warn_of_few_files(self._config)
+        self._warn()
+
+    def _warn(self) -> None:
+        for warning in warnings_of(self._services):
+            log.warning(warning)
 
     def _hear_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -291,19 +296,22 @@ class Daemon:
         sdnotify.reloading()
         try:
             fresh = load(self._source, self._environ)
+            pair, token = read_pair(fresh.tls), agent_token(fresh)
         except ConfigError as exc:
             log.warning("reload refused", extra={"fields": {"mistakes": exc.lines}})
             self._journal.record(
                 self._event(EventKind.CONFIG, "reload refused: " + exc.lines[0])
             )
-            sdnotify.notify("READY=1")
+            sdnotify.notify("READY=1", f"STATUS=Reload refused: {exc.lines[0]}")
             return
         fixed = needs_restart(self._config, fresh)
         self._config = fresh
         services = self._services
         services.config = fresh
         services.keyring = Keyring(fresh.auth.keys)
-        services.agent_token = agent_token(fresh)
+        services.agent_token = token
+        if services.certificate is not None and pair is not None:
+            services.certificate.renew(pair)
         services.anthropic_nodes = anthropic_nodes(fresh)
         services.admission.policy = queue_policy(fresh)
         services.poller.policy = poll_policy(fresh)
@@ -311,38 +319,45 @@ class Daemon:
         services.state.apply(fleet_policy(fresh))
         self._follow_nodes()
         self._journal.record(self._event(EventKind.CONFIG, "reloaded", needs_restart=fixed))
-        sdnotify.notify("READY=1", f"STATUS=Serving {len(fresh.nodes)} nodes")
+        self._warn()
+        sdnotify.notify("READY=1", self._status())
 
-    async def _drain(self, runners: list[web.AppRunner]) -> None:
+    async def _drain(self) -> None:
         """Finish what runs, refuse the rest, then end every loop."""
-        sdnotify.notify("STOPPING=1")
         services, limits = self._services, self._config.limits
+        running = services.recent.in_flight
+        sdnotify.notify("STOPPING=1", f"STATUS=Finishing {running} running requests")
         services.draining = True
         services.admission.close("this gateway is shutting down")
-        self._journal.record(
-            self._event(EventKind.STOP, "told to stop", in_flight=services.recent.in_flight)
-        )
+        self._journal.record(self._event(EventKind.STOP, "told to stop", in_flight=running))
         if not await services.recent.idle_within(limits.drain_timeout_s):
             log.warning("cut", extra={"fields": {"in_flight": services.recent.in_flight}})
             services.recent.cut(CapacityError("this gateway is shutting down", code="draining"))
             await services.recent.idle_within(CUT_TIMEOUT_S)
-        for runner in runners:
-            for site in list(runner.sites):
-                await site.stop()
-            await runner.cleanup()
+        for listener in self._listeners:
+            await listener.close()
         services.lifecycle.stop()
         services.poller.stop()
         for task in self._loops:
             task.cancel()
 
     async def _feed_watchdog(self) -> None:
-        """Tell systemd that the loop turns; a stuck loop cannot."""
+        """Tell systemd that the loop turns and polls; a stuck one cannot, and is restarted."""
         interval_s = sdnotify.watchdog_interval_s()
-        if interval_s is None:
-            return
-        while True:
-            sdnotify.notify("WATCHDOG=1")
-            await asyncio.sleep(interval_s)
+        while interval_s is not None:
+            if stuck := self._services.poller.overdue():
+                log.error("polling stands still", extra={"fields": {"nodes": stuck}})
+                sdnotify.notify(f"STATUS=Polling stands still: {', '.join(stuck)}")
+            else:
+                sdnotify.notify("WATCHDOG=1", self._status())
+            await asyncio.sleep(min(interval_s, STATUS_EVERY_S))
+
+    def _status(self) -> str:
+        """One line for `systemctl status`."""
+        nodes = self._services.state.snapshot().nodes.values()
+        up = sum(node.liveness.health is NodeHealth.UP for node in nodes)
+        running = self._services.recent.in_flight
+        return f"STATUS={up} of {len(nodes)} nodes up, {running} requests in flight"
 
     async def _close_clients(self) -> None:
         for client in (*self._clients.values(), *self._retired):
@@ -350,28 +365,6 @@ class Daemon:
 
     def _event(self, kind: EventKind, reason: str, **detail: object) -> FleetEvent:
         return FleetEvent(at_ms=self._clock.now_ms(), kind=kind, reason=reason, detail=detail)
-
-
-def _loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    return host in {"localhost", "::1"} or host.startswith("127.")
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The loop of uvloop, where the extra `speed` is installed."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
-
-
-def _raise_file_limit() -> None:
-    """Every stream is two sockets; take what the hard limit gives."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _refuse(error: Exception) -> int:

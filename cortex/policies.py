@@ -9,6 +9,8 @@ from cortex.fleet.lifecycle import LifecyclePolicy
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 from cortex.fleet.poller import PollPolicy
 
+FILES_RESERVED = 128
+
 
 def fleet_policy(config: Config) -> FleetPolicy:
     aliases = {alias: ModelId(model) for alias, model in config.aliases.items()}
@@ -67,6 +69,21 @@ def lifecycle_policy(config: Config) -> LifecyclePolicy:
     )
 
 
+def files_wanted(config: Config) -> int:
+    """File descriptors for every request that may run or wait at once: two each, one in a queue.
+
+    As for two models a node; a reserve covers the database, polls and the page.
+    """
+    limits = config.limits
+    per_node = (
+        node.max_in_flight
+        or limits.max_in_flight_per_node
+        or 2 * limits.max_in_flight_per_model
+        for node in config.nodes
+    )
+    return FILES_RESERVED + 2 * sum(per_node) + limits.max_queue
+
+
 def needs_restart(old: Config, new: Config) -> list[str]:
     """Keys that a reload cannot change; they are named in the event and stay as they were."""
     changed = []
@@ -74,6 +91,8 @@ def needs_restart(old: Config, new: Config) -> list[str]:
         changed.append("gateway")
     if old.state != new.state:
         changed.append("state")
+    if (old.tls.certificate is None) != (new.tls.certificate is None):
+        changed.append("tls")
     return changed
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from multidict import CIMultiDictProxy
 
 from cortex.config.load import load
 from cortex.daemon import Daemon
+from cortex.gateway.inference import PATHS
 
 START_S = 10.0
 STOP_S = 15.0
@@ -47,7 +49,11 @@ class Reply:
 
 
 class Running:
-    """A gateway that listens; `http` is a plain client of it."""
+    """A gateway that listens; `http` is a plain client of it.
+
+    Connections that carry inference only are read by the gateway itself, all others by aiohttp. So
+    `send` keeps them apart, by having a second client for the others.
+    """
 
     def __init__(self, daemon: Daemon, source: Path, url: str, metrics_url: str) -> None:
         self.daemon = daemon
@@ -55,13 +61,15 @@ class Running:
         self.url = url
         self.metrics_url = metrics_url
         self.http: aiohttp.ClientSession
+        self._others: aiohttp.ClientSession
 
     @property
     def services(self) -> Any:
         return self.daemon._services
 
     async def send(self, method: str, path: str, **kwargs: Any) -> Reply:
-        async with self.http.request(method, self.url + path, **kwargs) as response:
+        http = self.http if path in PATHS else self._others
+        async with http.request(method, self.url + path, **kwargs) as response:
             return Reply(response.status, response.headers, await response.read())
 
     async def get(self, path: str, **kwargs: Any) -> Reply:
@@ -158,21 +166,28 @@ async def running(
     node_toml: Sequence[str] = (),
     environ: dict[str, str] | None = None,
     settled: bool = True,
+    trusting: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Running]:
     """Serve `nodes` until the block ends, then drain, and check that nothing is left held.
 
-    `settled` waits until every node has been polled once.
+    `settled` waits until every node has been polled once; `trusting` is of a client of `[tls]`.
     """
     ports = free_ports(2)
     source = folder / "cortex.toml"
     source.write_text(configuration(folder, nodes, toml=toml, node_toml=node_toml, ports=ports))
     daemon = Daemon(source, load(source, environ or {}), environ or {})
+    scheme = "http" if trusting is None else "https"
     gateway = Running(
-        daemon, source, f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
+        daemon, source, f"{scheme}://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
     )
     serving = asyncio.create_task(daemon.serve())  # noqa: TID251 (ended below)
     try:
-        async with aiohttp.ClientSession() as gateway.http:
+        trust = trusting or True
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as gateway.http,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as others,
+        ):
+            gateway._others = others
             await until(lambda: serving.done() or _ready(gateway, settled), "a start", START_S)
             if serving.done():
                 await serving

@@ -13,9 +13,11 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"daemon", "agent"},
+    {"process"},
     {"policies"},
     {"gateway"},
     {"fleet", "node", "store"},
+    {"liveapi"},
     {"config", "telemetry", "adminapi"},
     {"core"},
 )
@@ -29,7 +31,7 @@ ONLY_IN = {
     "sqlite3": {"store"},
     "prometheus_client": {"telemetry", "gateway"},
     "rich": {"cli"},
-    "pydantic": {"config", "node", "adminapi", "gateway"},
+    "pydantic": {"config", "node", "adminapi", "liveapi", "gateway"},
 }
 
 

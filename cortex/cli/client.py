@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import socket
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from cortex.cli.endpoint import Endpoint
 from cortex.cli.failures import CliError, KeyRefusedError, TemporaryError, UnreachableError
 from cortex.cli.sse import SseEvent, parse_sse
 from cortex.cli.text import safe
+from cortex.cli.trust import context_of
 
 TIMEOUT_S = 10.0
 """For the connection and between two bytes of an answer."""
@@ -113,18 +115,14 @@ class Client:
         gap_s: float = TIMEOUT_S,
     ) -> http.client.HTTPResponse:
         """A successful answer whose body has not been read."""
-        headers["User-Agent"] = f"cortex/{__version__}"
-        if self._key:
-            if not (self._key.isascii() and self._key.isprintable()):
-                raise KeyRefusedError("CORTEX_API_KEY holds characters that no key has")
-            headers["Authorization"] = f"Bearer {self._key}"
+        headers |= self.identity()
         with self._mapped():
             connection.request(method, self.endpoint.prefix + path, body, headers)
             # getresponse() lets go of the socket when the answer ends with the connection.
             sock = connection.sock
             answer = connection.getresponse()
             if answer.status // 100 != 2:
-                raise self._refusal(answer, path)
+                raise self.refusal(answer.status, answer.read(), path)
             sock.settimeout(gap_s)
             return answer
 
@@ -135,27 +133,42 @@ class Client:
             yield
         except (OSError, http.client.HTTPException) as error:
             raise UnreachableError(
-                f"cannot reach cortex at {self.endpoint}: {_why(error)}; is `cortex serve`"
-                " running there? --endpoint or $CORTEX_ENDPOINT names another"
+                f"cannot reach cortex at {self.endpoint}: {why(error)}; {_hint(error)}"
             ) from error
 
     def _connection(self) -> http.client.HTTPConnection:
-        kind = (
-            http.client.HTTPSConnection if self.endpoint.secure else http.client.HTTPConnection
+        endpoint, timeout_s = self.endpoint, self._timeout_s
+        if not endpoint.secure:
+            return http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=timeout_s)
+        return http.client.HTTPSConnection(
+            endpoint.host, endpoint.port, timeout=timeout_s, context=context_of(endpoint)
         )
-        return kind(self.endpoint.host, self.endpoint.port, timeout=self._timeout_s)
 
-    def _refusal(self, answer: http.client.HTTPResponse, path: str) -> CliError:
-        said = _envelope(answer.read())
-        if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+    def identity(self) -> dict[str, str]:
+        """The headers that say who asks.
+
+        Raises:
+            KeyRefusedError: The key cannot be sent.
+        """
+        headers = {"User-Agent": f"cortex/{__version__}"}
+        if self._key:
+            if not (self._key.isascii() and self._key.isprintable()):
+                raise KeyRefusedError("CORTEX_API_KEY holds characters that no key has")
+            headers["Authorization"] = f"Bearer {self._key}"
+        return headers
+
+    def refusal(self, status: int, content: bytes, path: str) -> CliError:
+        """What an answer that is none of success means."""
+        said = _envelope(content)
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             hint = "try another key" if self._key else "set CORTEX_API_KEY"
             return KeyRefusedError(
-                f"the gateway at {self.endpoint} refused: {said or answer.status}; {hint}"
+                f"the gateway at {self.endpoint} refused: {said or status}; {hint}"
             )
-        if said is None and answer.status not in TEMPORARY:
-            return not_cortex(self.endpoint, f"{answer.status} for {path}")
-        kind = TemporaryError if answer.status in TEMPORARY else CliError
-        return kind(f"{said or f'{answer.status} for {path}'} ({self.endpoint})")
+        if said is None and status not in TEMPORARY:
+            return not_cortex(self.endpoint, f"{status} for {path}")
+        kind = TemporaryError if status in TEMPORARY else CliError
+        return kind(f"{said or f'{status} for {path}'} ({self.endpoint})")
 
 
 def _lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -163,7 +176,7 @@ def _lines(answer: http.client.HTTPResponse) -> Iterator[bytes]:
         try:
             line = answer.readline(LONGEST_LINE)
         except (OSError, http.client.HTTPException) as error:
-            raise StreamEndedError(f"the stream broke off: {_why(error)}") from error
+            raise StreamEndedError(f"the stream broke off: {why(error)}") from error
         if not line:
             return
         yield line
@@ -190,7 +203,18 @@ def _envelope(content: bytes) -> str | None:
     return safe(error["message"]) + (f" [{safe(code)}]" if isinstance(code, str) else "")
 
 
-def _why(error: Exception) -> str:
+def _hint(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "--ca or $SSL_CERT_FILE names a file with what to trust"
+    return "is `cortex serve` running there? --endpoint or $CORTEX_ENDPOINT names another"
+
+
+def why(error: Exception) -> str:
+    """How a connection failed, in words."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {safe(error.verify_message)}"
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS with what answers there: {safe(error.reason or error)}"
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, TimeoutError):

@@ -4,13 +4,14 @@ import argparse
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from cortex.cli.failures import ConfigFileError, UsageError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+DEFAULT_LISTEN = "127.0.0.1:8000"
 DEFAULT_PORTS = {"http": 80, "https": 443}
 CONFIG_PLACES = (Path("cortex.toml"), Path("/etc/cortex/cortex.toml"))
 """The same places, in the same order, as `config.load.find`."""
@@ -23,6 +24,10 @@ class Endpoint:
     url: str
     origin: str = ""
     """For messages: `--endpoint`, `$CORTEX_ENDPOINT`, a file, or `default`."""
+    ca: str | None = None
+    """A file of certificates to trust."""
+    certificate: Path | None = None
+    """The gateway's own, where its configuration was read."""
 
     def __str__(self) -> str:
         return f"{self.url} ({self.origin})" if self.origin else self.url
@@ -53,6 +58,16 @@ def resolve(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -
         UsageError: The URL is none.
         ConfigFileError: `--config` names a file that cannot be read.
     """
+    return replace(_found(args, environ), ca=getattr(args, "ca", None))
+
+
+def _found(args: argparse.Namespace, environ: Mapping[str, str]) -> Endpoint:
+    """The gateway, before anything is said of trust.
+
+    Raises:
+        UsageError: The URL is none.
+        ConfigFileError: `--config` names a file that cannot be read.
+    """
     if args.endpoint:
         return checked(args.endpoint, "--endpoint")
     if environ.get("CORTEX_ENDPOINT"):
@@ -62,9 +77,10 @@ def resolve(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -
         return checked(reachable(listen), "$CORTEX_GATEWAY__LISTEN")
     file, must_exist = _config_file(args.config, environ)
     if file is not None:
-        listen = _listen_of(file, must_exist=must_exist)
+        listen, certificate = _listen_of(file, must_exist=must_exist)
         if listen is not None:
-            return checked(reachable(listen), str(file))
+            url = reachable(listen, "https" if certificate else "http")
+            return replace(checked(url, str(file)), certificate=certificate)
     return Endpoint(DEFAULT_URL, "default")
 
 
@@ -88,13 +104,13 @@ def checked(url: str, origin: str) -> Endpoint:
     return Endpoint(wanted.rstrip("/"), origin)
 
 
-def reachable(listen: str) -> str:
+def reachable(listen: str, scheme: str = "http") -> str:
     """The address to ask for one that is listened on: `0.0.0.0` and `[::]` mean this machine."""
     host, _, port = listen.strip().rpartition(":")
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]", "*": "127.0.0.1"}.get(  # noqa: S104 - read, not bound
         host, host
     )
-    return f"http://{host}:{port}"
+    return f"{scheme}://{host}:{port}"
 
 
 def _config_file(given: str | None, environ: Mapping[str, str]) -> tuple[Path | None, bool]:
@@ -112,7 +128,8 @@ def _exists(place: Path) -> bool:
         return False
 
 
-def _listen_of(file: Path, *, must_exist: bool) -> str | None:
+def _listen_of(file: Path, *, must_exist: bool) -> tuple[str | None, Path | None]:
+    """Where it listens, and with which certificate."""
     try:
         with file.open("rb") as source:
             content = tomllib.load(source)
@@ -120,7 +137,15 @@ def _listen_of(file: Path, *, must_exist: bool) -> str | None:
         if must_exist:
             reason = error.strerror if isinstance(error, OSError) else error
             raise ConfigFileError(f"{file}: {reason}") from error
-        return None
-    gateway = content.get("gateway")
-    listen = gateway.get("listen") if isinstance(gateway, dict) else None
-    return listen if isinstance(listen, str) else None
+        return None, None
+    listen = _text(content, "gateway", "listen")
+    certificate = _text(content, "tls", "certificate")
+    if listen is None and certificate is not None:
+        listen = DEFAULT_LISTEN
+    return listen, Path(certificate) if certificate else None
+
+
+def _text(content: Mapping[str, object], table: str, key: str) -> str | None:
+    found = content.get(table)
+    value = found.get(key) if isinstance(found, dict) else None
+    return value if isinstance(value, str) else None

@@ -59,9 +59,9 @@ def run(args: argparse.Namespace) -> int:
     )
     # Before the filtered list, so that nothing falls between the two.
     newest = ask(client, EventsBody, PATH, {"limit": 1}).rows if args.follow else []
-    body = ask(client, EventsBody, PATH, query.model_dump(exclude_none=True))
+    body = _search(client, query)
     if args.json and not args.follow:
-        print(as_json(body.model_dump()))
+        print(as_json(body.model_dump(include={"rows"})))
         return Exit.OK
     printer = EventPrinter(streamed=args.follow, as_lines=args.json)
     printer.write(body.rows[::-1])
@@ -69,6 +69,18 @@ def run(args: argparse.Namespace) -> int:
         seen = (row.id for row in (*newest, *body.rows))
         _follow(client, query, printer, after_id=max(seen, default=0))
     return Exit.OK
+
+
+def _search(client: Client, query: EventQuery) -> EventsBody:
+    """The newest events that pass. A page of a search reads so far and no further; it is told to go on."""
+    page = ask(client, EventsBody, PATH, query.model_dump(exclude_none=True))
+    rows = list(page.rows)
+    while page.next is not None and len(rows) < query.limit:
+        rest = {"before_id": page.next, "limit": query.limit - len(rows)}
+        asked = query.model_copy(update=rest)
+        page = ask(client, EventsBody, PATH, asked.model_dump(exclude_none=True))
+        rows += page.rows
+    return EventsBody(rows=rows)
 
 
 def _warn_of_kind(kind: str | None) -> None:

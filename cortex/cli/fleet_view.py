@@ -111,6 +111,8 @@ def _header(body: StatusBody, screen: Screen) -> Iterator[Text]:
     yield Text(", ".join(facts))
     for reason in body.health.reasons:
         yield Text(f"  {safe(reason)}", style=HEALTH.get(body.health.status, ("", "dim"))[1])
+    for warning in body.health.warnings:
+        yield Text(f"  warning: {safe(warning)}", style="yellow")
     if not store.ok:
         yield Text(f"  store {safe(store.path)}: {safe(store.reason)}", style="red")
     if store.dropped_rows:

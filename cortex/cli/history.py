@@ -16,9 +16,9 @@ from cortex.cli.client import Client
 from cortex.cli.endpoint import resolve
 from cortex.cli.exit_codes import Exit
 from cortex.cli.failures import TemporaryError, UnreachableError, UsageError
-from cortex.cli.history_view import STATS_COLUMNS, HistoryTable, stats_row
+from cortex.cli.history_view import HistoryTable, stats_columns, stats_row
 from cortex.cli.tables import Screen
-from cortex.cli.text import safe
+from cortex.cli.text import clock, safe
 
 PATH = "/cortex/v1/history"
 POLL_S = 1.0
@@ -68,16 +68,28 @@ def run(args: argparse.Namespace) -> int:
         outcome=args.outcome,
         slow_ms=args.slow,
         limit=args.limit or (FIRST_ROWS if args.follow else 50),
+        by=args.by,
     )
     source = Gateway(Client(resolve(args))) if args.db is None else _database(args)
     if args.stats:
-        return _print_stats(source.stats(query), as_lines=args.json)
+        return _print_stats(source.stats(query), by=args.by or "model", as_lines=args.json)
     write = _writer(args)
-    newest_first = source.history(query).rows
-    write(newest_first[::-1])
+    newest = _search(source, query)
+    write(newest.rows[::-1])
     if args.follow:
-        _follow(source, query, newest_first, write)
+        _follow(source, query, newest, write)
     return Exit.OK
+
+
+def _search(source: Source, query: HistoryQuery) -> HistoryBody:
+    """The newest rows that pass. A page of a search reads so far and no further; it is told to go on."""
+    first = page = source.history(query)
+    rows = list(first.rows)
+    while page.next is not None and len(rows) < query.limit:
+        rest = {"before": page.next, "limit": query.limit - len(rows)}
+        page = source.history(query.model_copy(update=rest))
+        rows += page.rows
+    return HistoryBody(rows=rows, last_id=first.last_id)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -99,6 +111,8 @@ def _check(args: argparse.Namespace) -> None:
     ):
         if chosen[first] and chosen[second]:
             raise UsageError(f"history: {first} and {second} exclude each other")
+    if args.by and not args.stats:
+        raise UsageError("history: --by is for --stats")
 
 
 Write = Callable[[Sequence[HistoryRow]], None]
@@ -117,7 +131,7 @@ def _writer(args: argparse.Namespace) -> Write:
 
 def _print_body(rows: Sequence[HistoryRow]) -> None:
     """Newest first, as the gateway answers."""
-    print(as_json(HistoryBody(rows=list(rows[::-1])).model_dump()))
+    print(as_json(HistoryBody(rows=list(rows[::-1])).model_dump(include={"rows"})))
 
 
 def _print_lines(rows: Sequence[HistoryRow]) -> None:
@@ -141,17 +155,15 @@ class CsvWriter:
         sys.stdout.flush()
 
 
-def _follow(
-    source: Source, query: HistoryQuery, newest_first: Sequence[HistoryRow], write: Write
-) -> None:
+def _follow(source: Source, query: HistoryQuery, newest: HistoryBody, write: Write) -> None:
     """Print new rows for ever; a gateway that goes away is waited for."""
-    after_id = max((row.id for row in newest_first), default=0)
+    body, after_id = newest, _seen(newest, 0)
     lost = False
     while True:
-        time.sleep(0 if len(newest_first) == PAGE_ROWS else POLL_S)
+        time.sleep(0 if len(body.rows) == PAGE_ROWS else POLL_S)
         page = query.model_copy(update={"after_id": after_id, "limit": PAGE_ROWS})
         try:
-            rows = source.history(page).rows
+            body = source.history(page)
         except (UnreachableError, TemporaryError) as error:
             if not lost:
                 print(f"cortex: {error}; waiting for it", file=sys.stderr)
@@ -160,18 +172,28 @@ def _follow(
         if lost:
             print("cortex: the gateway is back", file=sys.stderr)
             lost = False
-        newest_first = rows
-        after_id = max((row.id for row in rows), default=after_id)
-        write(sorted(rows, key=lambda row: row.id))
+        after_id = _seen(body, after_id)
+        write(sorted(body.rows, key=lambda row: row.id))
 
 
-def _print_stats(body: StatsBody, *, as_lines: bool) -> int:
+def _seen(body: HistoryBody, before: int) -> int:
+    """The newest row known of, whether it passed the filters or not."""
+    return max(before, body.last_id, *(row.id for row in body.rows))
+
+
+def _print_stats(body: StatsBody, *, by: str, as_lines: bool) -> int:
     if as_lines:
         print(as_json(body.model_dump()))
         return Exit.OK
     screen = Screen()
+    if body.since_ms is not None:
+        left_out = (
+            f"cortex: of the requests since {clock(body.since_ms)}; older ones are left out"
+        )
+        print(left_out, file=sys.stderr)
     if body.rows:
-        screen.show(screen.table(STATS_COLUMNS, [stats_row(row) for row in body.rows]))
+        rows = [stats_row(row, by) for row in body.rows]
+        screen.show(screen.table(stats_columns(by), rows))
     elif screen.is_terminal:
         screen.show(Text("no request matches", style="dim"))
     return Exit.OK

@@ -21,7 +21,6 @@ COLUMNS = (
     Column("took", right=True, fixed=6),
 )
 STATS_COLUMNS = (
-    Column("model", elastic=True),
     Column("requests", right=True),
     Column("errors", right=True),
     Column("cold", right=True, from_width=120),
@@ -80,10 +79,15 @@ def tokens(row: HistoryRow) -> str:
     return "/".join(count(value) for value in counts)
 
 
-def stats_row(row: StatsRow) -> list[Cell]:
-    """One model over the filtered requests."""
+def stats_columns(by: str) -> tuple[Column, ...]:
+    """The titles of statistics by model, client or node."""
+    return (Column(by, elastic=True), *STATS_COLUMNS)
+
+
+def stats_row(row: StatsRow, by: str) -> list[Cell]:
+    """One model, client or node over the filtered requests."""
     return [
-        name(row.model),
+        name(getattr(row, by)),
         count(row.requests),
         Text(count(row.errors), style="red" if row.errors else ""),
         count(row.cold_starts),

@@ -1,11 +1,11 @@
 """The command line as an argparse tree. Standard library only: man pages and completions are made from it."""
 
 import argparse
-from collections.abc import Callable
 from typing import NoReturn
 
 from cortex import __version__
-from cortex.cli import agent_options
+from cortex.cli import agent_options, key_options
+from cortex.cli.argument_types import reads, whole
 from cortex.cli.durations import duration_ms, instant_ms, interval_s
 from cortex.cli.exit_codes import MEANINGS, Exit
 from cortex.cli.operation_options import OPERATIONS, add_operation
@@ -21,19 +21,21 @@ One OpenAI and Anthropic API in front of a fleet of mistral.rs nodes.
 found by --endpoint, else $CORTEX_ENDPOINT, else the `listen` address of the configuration
 file, else http://127.0.0.1:8000."""
 
-EPILOG = """\
-exit codes:
-{codes}
+ENVIRONMENT = {
+    "CORTEX_ENDPOINT": "URL of the gateway that the commands ask",
+    "CORTEX_API_KEY": "key sent as a bearer token; the admin commands want one with the admin role",
+    "CORTEX_CONFIG": "configuration file, unless --config names one",
+    "CORTEX_SECTION__KEY": "a key of the configuration, over the file: CORTEX_GATEWAY__LISTEN",
+    "SSL_CERT_FILE": "certificates that vouch for gateways and nodes at https",
+    "CORTEX_LOG_LEVEL": "DEBUG, INFO, WARNING or ERROR, of the gateway and the agent",
+    "NO_COLOR": "no colour on a terminal; piped output never has any",
+}
 
-environment:
-  CORTEX_ENDPOINT  URL of the gateway that the commands ask
-  CORTEX_API_KEY   key sent as a bearer token; the admin commands want one with the admin role
-  CORTEX_CONFIG    configuration file, unless --config names one
-  NO_COLOR         no colour on a terminal; piped output never has any
-
-files:
-  ./cortex.toml, /etc/cortex/cortex.toml   the configuration, the first that exists
-"""
+FILES = {
+    "./cortex.toml": "the configuration, where this file exists",
+    "/etc/cortex/cortex.toml": "the configuration, else",
+    "/var/lib/cortex/cortex.db": "the gateway's state, as a service",
+}
 
 INSTANT_HELP = "a duration back from now (90s, 15m, 2h, 3d, 1h30m) or a date (2026-07-01T12:00)"
 
@@ -56,11 +58,10 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 def build_parser() -> argparse.ArgumentParser:
     """The whole tree; `args.verb` names the command."""
-    codes = "\n".join(f"  {code:<4} {meaning}" for code, meaning in MEANINGS.items())
     parser = Parser(
         prog="cortex",
         description=DESCRIPTION,
-        epilog=EPILOG.format(codes=codes),
+        epilog=_epilog(),
         formatter_class=Formatter,
         allow_abbrev=False,
     )
@@ -73,15 +74,29 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(
         dest="verb", required=True, metavar="COMMAND", title="commands", parser_class=Parser
     )
-    for add in (_serve, _status, _history, _models, _events, _pin, _unpin):
+    for add in (_serve, _status, _top, _history, _models, _events, _pin, _unpin):
         add(verbs)
     for operation in OPERATIONS:
         options = _verb(verbs, operation.verb, operation.short, operation.long)
         add_operation(options, operation)
         _add_gateway(options)
-    for add in (_check_config, _agent, _demo, _completion):
+    for add in (_check_config, _key, _agent, _demo, _completion):
         add(verbs)
     return parser
+
+
+def _epilog() -> str:
+    codes = {str(code.value): meaning for code, meaning in MEANINGS.items()}
+    tables = {"exit codes": codes, "environment": ENVIRONMENT, "files": FILES}
+    lines = []
+    for title, entries in tables.items():
+        width = max(map(len, entries))
+        lines += [
+            f"{title}:",
+            *(f"  {key:<{width}}  {text}" for key, text in entries.items()),
+            "",
+        ]
+    return "\n".join(lines)
 
 
 Verbs = argparse._SubParsersAction  # noqa: SLF001 - argparse has no public name for it
@@ -95,27 +110,6 @@ def _verb(verbs: "Verbs[Parser]", name: str, short: str, long: str) -> argparse.
         formatter_class=Formatter,
         allow_abbrev=False,
     )
-
-
-def _reads(read: Callable[[str], float]) -> Callable[[str], float]:
-    """`read` for argparse, which shows the text of an `ArgumentTypeError` but not of a `ValueError`."""
-
-    def convert(text: str) -> float:
-        try:
-            return read(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return convert
-
-
-def _whole(least: int, most: int) -> Callable[[str], float]:
-    def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-            raise ValueError(f"{text!r} is not a whole number from {least} to {most}")
-        return int(text)
-
-    return _reads(read)
 
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +130,12 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
     )
     _add_config(parser)
     parser.add_argument(
+        "--ca",
+        metavar="FILE",
+        help="trust this certificate, or what it vouches for, of a gateway at https"
+        " (default: $SSL_CERT_FILE; for the configured gateway its own certificate)",
+    )
+    parser.add_argument(
         "--json", action="store_true", help="print the gateway's answer as JSON, for scripts"
     )
 
@@ -145,19 +145,19 @@ def _add_span(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--since",
         metavar="WHEN",
-        type=_reads(instant_ms),
+        type=reads(instant_ms),
         help=f"nothing older: {INSTANT_HELP}",
     )
     parser.add_argument(
         "--until",
         metavar="WHEN",
-        type=_reads(instant_ms),
+        type=reads(instant_ms),
         help="nothing from then on; the same forms",
     )
     parser.add_argument(
         "--limit",
         metavar="N",
-        type=_whole(1, MOST_ROWS),
+        type=whole(1, MOST_ROWS),
         help="at most so many rows, the newest ones (default: 50; with --follow 10 to begin with)",
     )
     parser.add_argument(
@@ -194,9 +194,23 @@ def _status(verbs: "Verbs[Parser]") -> None:
         metavar="SECONDS",
         nargs="?",
         const=2.0,
-        type=_reads(interval_s),
+        type=reads(interval_s),
         help="redraw every SECONDS (default: 2) until Ctrl-C",
     )
+
+
+def _top(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(
+        verbs,
+        "top",
+        "watch the fleet live, with keys to sort and filter",
+        "Watch nodes with their memory by model, models, requests under way, the queue and the\n"
+        "latest events, twice a second; ? shows the keys, q quits. Prompts and answers are never\n"
+        "shown. Without a terminal one picture is printed. With --json every state of the fleet is\n"
+        "printed as one line, until Ctrl-C.",
+    )
+    _add_gateway(parser)
+    parser.add_argument("--once", action="store_true", help="print one picture and exit")
 
 
 def _history(verbs: "Verbs[Parser]") -> None:
@@ -220,7 +234,7 @@ def _history(verbs: "Verbs[Parser]") -> None:
     parser.add_argument(
         "--slow",
         metavar="DURATION",
-        type=_reads(duration_ms),
+        type=reads(duration_ms),
         help="only requests that took at least this long (5s, 500ms)",
     )
     _add_span(parser)
@@ -230,8 +244,15 @@ def _history(verbs: "Verbs[Parser]") -> None:
     parser.add_argument(
         "--stats",
         action="store_true",
-        help="print one row per model instead: requests, errors, tokens, median and 95th"
-        " percentile of time to first token, duration and tokens per second",
+        help="print one row per model instead, of the newest requests that match (10,000, or 3,000"
+        " where a filter picks them): requests, errors, tokens, median and 95th percentile of time"
+        " to first token, duration and tokens per second",
+    )
+    parser.add_argument(
+        "--by",
+        metavar="WHAT",
+        choices=("model", "client", "node"),
+        help="what --stats has a row for each of (default: model)",
     )
     parser.add_argument(
         "--db",
@@ -311,6 +332,10 @@ def _check_config(verbs: "Verbs[Parser]") -> None:
     _add_config(parser)
 
 
+def _key(verbs: "Verbs[Parser]") -> None:
+    key_options.add_options(_verb(verbs, "key", key_options.SHORT, key_options.LONG))
+
+
 def _agent(verbs: "Verbs[Parser]") -> None:
     agent_options.add_options(_verb(verbs, "agent", agent_options.SHORT, agent_options.LONG))
 
@@ -337,7 +362,7 @@ def _demo(verbs: "Verbs[Parser]") -> None:
     parser.add_argument(
         "--port",
         metavar="N",
-        type=_whole(0, 65_535),
+        type=whole(0, 65_535),
         help="port of the gateway; 0 takes a free one (default: 8000, or a free one if it is taken)",
     )
     parser.add_argument(

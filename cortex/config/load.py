@@ -10,7 +10,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from cortex.config.schema import Config, models_in
+from cortex.config.certificates import read_pair
+from cortex.config.keys import digest_of
+from cortex.config.schema import Config, Key, models_in
 from cortex.core.errors import ConfigError
 
 ENV_PREFIX = "CORTEX_"
@@ -94,7 +96,11 @@ def _scalar(text: str) -> Any:
 
 
 def _line(source: str, origins: Mapping[str, str], error: ErrorDetails) -> str:
-    location = [part for part in error["loc"] if not _is_union_tag(part)]
+    *parents, last = error["loc"] or ("",)
+    location = [part for part in parents if not _is_union_tag(part)]
+    # Whatever an unknown key is called, it is a key.
+    if error["type"] == "extra_forbidden" or not _is_union_tag(last):
+        location += [last] if error["loc"] else []
     path = _dotted(location)
     origin = origins.get(path)
     where = origin if origin is not None else f"{source}: {path}" if path else source
@@ -106,7 +112,16 @@ def _line(source: str, origins: Mapping[str, str], error: ErrorDetails) -> str:
         return f"{where}: unknown key" + (f', did you mean "{near[0]}"?' if near else "")
     if kind == "missing":
         return f"{where}: expected, but not there"
+    if _may_hold_a_key(location):
+        # The line ends in a journal, and at a reload in the events.
+        return f"{where}: expected {_expected(error)}"
     return f"{where}: expected {_expected(error)}, found {_shown(error['input'])}"
+
+
+def _may_hold_a_key(location: list[int | str]) -> bool:
+    """Somebody may have put a key there, by mistake too; a table shows all that is in it."""
+    harmless = Key.model_fields.keys() - {"key", "key_sha256"}
+    return location[:1] == ["auth"] and location[-1] not in harmless
 
 
 def _expected(error: ErrorDetails) -> str:
@@ -158,6 +173,8 @@ def _contradictions(config: Config) -> Iterator[str]:
     yield from _unknown_nodes(config)
     yield from _alias_clashes(config)
     yield from _key_clashes(config)
+    yield from _unreadable("agent.token_file", config.agent.token_file)
+    yield from _unusable_tls(config)
     if config.gateway.metrics_listen == config.gateway.listen:
         yield f'gateway.metrics_listen: expected another address than listen, found "{config.gateway.listen}"'
 
@@ -185,11 +202,26 @@ def _unknown_nodes(config: Config) -> Iterator[str]:
 
 def _key_clashes(config: Config) -> Iterator[str]:
     names: set[str] = set()
+    owners: dict[bytes, str] = {}
     for index, key in enumerate(config.auth.keys):
         if key.name in names:
             yield f'auth.keys[{index}].name: expected a name of its own, found "{key.name}" twice'
         names.add(key.name)
-        yield from _unreadable(f"auth.keys[{index}].key_file", key.key_file)
+        form, shown = ("key_file", f'"{key.key_file}": ') if key.key_file else ("key", "")
+        try:
+            owner = owners.setdefault(digest_of(key), key.name)
+        except ValueError as exc:
+            yield f"auth.keys[{index}].{form}: expected a key, found {shown}{exc}"
+            continue
+        if owner != key.name:
+            yield f"auth.keys[{index}]: expected a key of its own, found that of {owner}"
+
+
+def _unusable_tls(config: Config) -> Iterator[str]:
+    try:
+        read_pair(config.tls)
+    except ConfigError as exc:
+        yield from exc.lines
 
 
 def _alias_clashes(config: Config) -> Iterator[str]:

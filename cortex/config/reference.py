@@ -1,8 +1,9 @@
-"""The configuration reference in Markdown, read off the schema: `python -m cortex.config.reference`."""
+"""What each key of `cortex.toml` is, read off the schema; `python -m cortex.config.reference` prints it as Markdown."""
 
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -12,14 +13,10 @@ from pydantic_core import PydanticUndefined
 
 from cortex.config.schema import Config, models_in
 
-INTRO = """# Configuration
-
+INTRODUCTION = """\
 Read from `--config`, `$CORTEX_CONFIG`, `./cortex.toml`, `/etc/cortex/cortex.toml`, the first there is. Every key can be
 overridden in the environment: `CORTEX_GATEWAY__LISTEN=127.0.0.1:8000`. A mistake is one line and exit code 78;
-`cortex check-config` shows them all. SIGHUP reads the file again. Sizes are MiB, times are seconds.
-
-This page is made from the schema by `python -m cortex.config.reference`.
-"""
+`cortex check-config` shows them all. SIGHUP reads the file again. Sizes are MiB, times are seconds."""
 
 _WORDS = {
     str: "text",
@@ -30,12 +27,38 @@ _WORDS = {
 }
 
 
-def render() -> str:
-    """The whole page."""
-    return INTRO + "".join(_table(title, model) for title, model in _sections())
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a table."""
+
+    name: str
+    kind: str
+    default: str
+    """As it would be written in the file; "" when it has none."""
+    required: bool
+    meaning: str
 
 
-def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One table of the file."""
+
+    title: str
+    meaning: str
+    keys: tuple[Key, ...]
+
+
+def sections() -> Iterator[Section]:
+    """Every table, in the order of the schema."""
+    for title, model in _tables():
+        keys = tuple(_key(name, field) for name, field in model.model_fields.items())
+        yield Section(title, (model.__doc__ or "").strip(), keys)
+    yield Section(
+        "[aliases]", '`"name" = "model id"`: a name that clients may use for a model.', ()
+    )
+
+
+def _tables() -> Iterator[tuple[str, type[BaseModel]]]:
     for name, field in Config.model_fields.items():
         models = list(models_in(field.annotation))
         if not models:
@@ -50,38 +73,31 @@ def _sections() -> Iterator[tuple[str, type[BaseModel]]]:
             for inner, inner_field in models[0].model_fields.items():
                 for model in models_in(inner_field.annotation):
                     yield f"[[{name}.{inner}]]", model
-    yield "[aliases]", BaseModel
 
 
-def _table(title: str, model: type[BaseModel]) -> str:
-    if model is BaseModel:
-        return f'\n## `{title}`\n\n`"name" = "model id"`: a name that clients may use for a model.\n'
-    lines = [f"\n## `{title}`\n", f"{(model.__doc__ or '').strip()}\n"]
-    lines += ["| Key | Type | Default | |", "|---|---|---|---|"]
-    lines += [_row(name, field) for name, field in model.model_fields.items()]
-    return "\n".join(lines) + "\n"
-
-
-def _row(name: str, field: FieldInfo) -> str:
-    default = "required" if field.default is PydanticUndefined else _value(field.default)
-    kind = _kind(field.annotation).replace("|", "\\|")
-    return f"| `{name}` | {kind} | {default} | {field.description or ''} |"
+def _key(name: str, field: FieldInfo) -> Key:
+    required = field.default is PydanticUndefined
+    return Key(
+        name=name,
+        kind=_kind(field.annotation),
+        default="" if required else _value(field.default),
+        required=required,
+        meaning=field.description or "",
+    )
 
 
 def _value(value: object) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, str):
-        return f'`"{value}"`'
-    if isinstance(value, BaseModel):
+    if value is None or isinstance(value, BaseModel):
         return ""
-    return f"`{list(value) if isinstance(value, tuple) else value}`"
+    if isinstance(value, str):
+        return f'"{value}"'
+    return str(list(value) if isinstance(value, tuple) else value)
 
 
 def _kind(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
-        return " or ".join(f'`"{choice}"`' for choice in arguments)
+        return " or ".join(f'"{choice}"' for choice in arguments)
     if origin in {Union, types.UnionType}:
         return " or ".join(_kind(part) for part in arguments if part is not type(None))
     if origin is tuple:
@@ -93,5 +109,26 @@ def _kind(annotation: Any) -> str:
     return _WORDS.get(annotation, "text")
 
 
+def markdown() -> str:
+    """The whole of docs/configuration.md."""
+    made = "This page is made from the schema by `python -m cortex.config.reference`."
+    parts = [f"# Configuration\n\n{INTRODUCTION}\n\n{made}\n"]
+    for section in sections():
+        parts.append(f"\n## `{section.title}`\n\n{section.meaning}\n")
+        if section.keys:
+            rows = [_row(key) for key in section.keys]
+            parts.append(
+                "\n".join(["", "| Key | Type | Default | |", "|---|---|---|---|", *rows, ""])
+            )
+    return "".join(parts)
+
+
+def _row(key: Key) -> str:
+    kind = f"`{key.kind}`" if key.kind.startswith('"') else key.kind
+    default = "required" if key.required else f"`{key.default}`" if key.default else "none"
+    meaning = key.meaning.replace("|", "\\|")
+    return f"| `{key.name}` | {kind} | {default} | {meaning} |"
+
+
 if __name__ == "__main__":
-    sys.stdout.write(render())
+    sys.stdout.write(markdown())

@@ -88,6 +88,10 @@ class Limits(Section):
     max_body_mb: Annotated[float, Field(gt=0, le=1024)] = Field(
         50.0, description="Largest request body, in MiB; nodes refuse more than 50."
     )
+    max_bodies_mb: Annotated[float, Field(gt=0)] = Field(
+        1024.0,
+        description="Request bodies held at once, in MiB; one more is answered 503, except alone.",
+    )
     max_in_flight_per_model: Count = Field(
         32, description="Requests at once per (node, model); mistral.rs batches 32 by default."
     )
@@ -99,6 +103,9 @@ class Limits(Section):
     )
     queue_timeout_s: Seconds = Field(300.0, description="Longest wait for a slot or a load.")
     load_timeout_s: Seconds = Field(600.0, description="Longest load of a model.")
+    head_timeout_s: Seconds = Field(
+        10.0, description="Time a client has to send the head of a request."
+    )
     connect_timeout_s: Seconds = Field(5.0, description="Longest connection attempt to a node.")
     idle_timeout_s: Seconds = Field(
         300.0, description="Longest gap between real bytes; keep-alives do not count."
@@ -109,7 +116,10 @@ class Limits(Section):
 class Eviction(Section):
     """What makes room for a model that is not resident."""
 
-    strategy: Literal["lru", "priority"] = "lru"
+    strategy: Literal["lru", "priority"] = Field(
+        "lru",
+        description="`lru`: least recently used first; `priority`: lowest priority first.",
+    )
     defrag_after_cycles: Annotated[int, Field(ge=0)] = Field(
         50, description="Unload cycles after which a node is due for a restart; 0 = never."
     )
@@ -124,9 +134,13 @@ class Model(Section):
 
     vram_mb: Count | None = Field(None, description="Memory it needs, in MiB; else learned.")
     priority: int = Field(100, description="Higher is kept longer under `priority`.")
-    aliases: tuple[str, ...] = ()
-    max_in_flight: Count | None = None
-    idle_unload_s: SecondsOrOff = None
+    aliases: tuple[str, ...] = Field((), description="Other names that clients may use for it.")
+    max_in_flight: Count | None = Field(
+        None, description="Requests at once per copy; else `limits.max_in_flight_per_model`."
+    )
+    idle_unload_s: SecondsOrOff = Field(
+        None, description='Unload after this idle time; "off"; else `eviction.idle_unload_s`.'
+    )
     nodes: tuple[str, ...] | None = Field(
         None, description="Where it may run; default anywhere."
     )
@@ -135,11 +149,27 @@ class Model(Section):
 class Key(Section):
     """One API key, in exactly one of three forms."""
 
-    name: Name
-    key: SecretStr | None = None
-    key_file: Path | None = None
-    key_sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = None
-    role: Literal["client", "admin"] = "client"
+    name: Name = Field(description="How metrics and the request log call its holder.")
+    key: SecretStr | None = Field(None, description="The key itself.")
+    key_file: Path | None = Field(None, description="A file that holds the key.")
+    key_sha256: Annotated[str, Field(pattern=r"^[0-9a-fA-F]{64}$")] | None = Field(
+        None, description="The key's SHA-256 in hexadecimal: `printf %s KEY | sha256sum`."
+    )
+    role: Literal["client", "admin"] = Field(
+        "client", description="`admin` may also change the fleet and read its history."
+    )
+    models: tuple[Annotated[str, Field(min_length=1)], ...] | None = Field(
+        None,
+        description="Patterns (`*`, `?`, `[ab]`) of ids or aliases that it may use; default all.",
+    )
+    max_concurrent: Count | None = Field(None, description="Requests at once.")
+    requests_per_minute: Count | None = Field(
+        None, description="Inference requests; a minute's worth may come at once."
+    )
+    tokens_per_minute: Count | None = Field(
+        None,
+        description="Prompt and completion; counted after the answer, so a debt delays the next.",
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -148,29 +178,62 @@ class Key(Section):
         return self
 
 
+class Tls(Section):
+    """TLS on `gateway.listen`, 1.2 or newer; the files are read again on SIGHUP."""
+
+    certificate: Path | None = Field(
+        None, description="PEM file: the certificate, then those that vouch for it."
+    )
+    key: Path | None = Field(
+        None,
+        description="PEM file of its key, without a passphrase; default the certificate's file.",
+    )
+
+    @model_validator(mode="after")
+    def _key_of_something(self) -> Self:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("a certificate beside the key")
+        return self
+
+
 class Auth(Section):
     """API keys; with none, the API is open and admin changes are taken from loopback only."""
 
-    keys: tuple[Key, ...] = ()
+    keys: tuple[Key, ...] = Field((), description="One table per key.")
 
 
 class Agent(Section):
-    token_file: Path | None = None
+    """Agents beside nodes."""
+
+    token_file: Path | None = Field(
+        None,
+        description="A file with the token that agents show; without it reports are refused.",
+    )
 
 
 class Node(Section):
     """One `[[nodes]]`."""
 
-    name: Name
-    endpoint: Url
+    name: Name = Field(description="How everything calls this node.")
+    endpoint: Url = Field(description="Where it listens.")
     vram_mb: Count | None = Field(
         None, description="Device memory, in MiB; else the node's own."
     )
-    pinned: tuple[str, ...] = ()
-    dialect: Literal["openai", "anthropic"] = "openai"
-    lifecycle: Literal["auto", "on", "off"] = "auto"
-    api_key_file: Path | None = None
-    max_in_flight: Count | None = None
+    pinned: tuple[str, ...] = Field(
+        (), description="Models that are never evicted here, and brought back when absent."
+    )
+    dialect: Literal["openai", "anthropic"] = Field("openai", description="What it speaks.")
+    lifecycle: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="May models be loaded and unloaded here? `auto`: not where that destroys them.",
+    )
+    api_key_file: Path | None = Field(
+        None,
+        description="A file with the key that this node wants; clients' keys never reach it.",
+    )
+    max_in_flight: Count | None = Field(
+        None, description="Requests at once here; else `limits.max_in_flight_per_node`."
+    )
 
 
 class Config(Section):
@@ -184,6 +247,7 @@ class Config(Section):
     models: dict[str, Model] = {}
     aliases: dict[str, str] = {}
     auth: Auth = Auth()
+    tls: Tls = Tls()
     agent: Agent = Agent()
     nodes: tuple[Node, ...] = ()
 

@@ -1,8 +1,9 @@
 """What `plan` answers: one of four outcomes, each with its reasons and the alternatives it rejected."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never
+from typing import assert_never, overload
 
 from cortex.core.ids import ModelId, NodeName
 
@@ -86,6 +87,47 @@ class Considered:
         )
 
 
+class Account(Sequence[Considered]):
+    """Every node that was looked at, put into words once somebody reads them.
+
+    A fleet may list a model a thousand times, and hardly any answer is ever explained. What the
+    words are made of is frozen, so they are the same whenever they are made.
+    """
+
+    __slots__ = ("_tell", "_told")
+
+    def __init__(self, tell: Callable[[], tuple[Considered, ...]]) -> None:
+        self._tell = tell
+        self._told: tuple[Considered, ...] | None = None
+
+    def _words(self) -> tuple[Considered, ...]:
+        if self._told is None:
+            self._told = self._tell()
+        return self._told
+
+    def __len__(self) -> int:
+        return len(self._words())
+
+    @overload
+    def __getitem__(self, index: int) -> Considered: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Considered]: ...
+    def __getitem__(self, index: int | slice) -> Considered | Sequence[Considered]:
+        return self._words()[index]
+
+    def __iter__(self) -> Iterator[Considered]:
+        return iter(self._words())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._words() == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._words())
+
+    def __repr__(self) -> str:
+        return repr(self._words())
+
+
 def _mib(value: int | None) -> str:
     return "unknown" if value is None else f"{value} MiB"
 
@@ -116,7 +158,7 @@ class Serve:
     node: NodeName
     model: ModelId
     reason: str
-    considered: tuple[Considered, ...] = ()
+    considered: Sequence[Considered] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +170,7 @@ class Load:
     reason: str
     need_mib: int | None = None
     evict: tuple[ModelId, ...] = ()
-    considered: tuple[Considered, ...] = ()
+    considered: Sequence[Considered] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +184,7 @@ class Wait:
     loading: bool = False
     recheck_s: float | None = None
     """When the answer may be another even if nothing changes (monotonic); None = it will not."""
-    considered: tuple[Considered, ...] = ()
+    considered: Sequence[Considered] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +195,7 @@ class Reject:
     code: str
     reason: str
     retry_after_s: float | None = None
-    considered: tuple[Considered, ...] = ()
+    considered: Sequence[Considered] = ()
 
 
 Decision = Serve | Load | Wait | Reject

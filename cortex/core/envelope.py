@@ -7,17 +7,16 @@ so that the event loop never waits for it; its finer grammar is the node's to ju
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from cortex.core.errors import RequestError
+from cortex.core.jsontext import loads_strictly
 
 WANTED = frozenset({"model", "stream", "previous_response_id", "prompt_cache_key"})
 MAX_DEPTH = 200
 MAX_SCALAR_BYTES = 4096
 """A wanted value longer than this is not one."""
-
-JsonLoads = Callable[[bytes], object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,20 +55,24 @@ def read_envelope(
     )
 
 
-def parse_whole(body: bytes, loads: JsonLoads = json.loads) -> Envelope:
+def parse_whole(body: bytes) -> Envelope:
     """Parse a small body.
 
     Raises:
-        RequestError: Not JSON, not an object, or a routed field of the wrong type.
+        RequestError: Not JSON, not an object, a routed field of the wrong type, or two models:
+            readers differ on which of them counts, and the node must see the one that was chosen.
     """
     try:
-        parsed = loads(body)
+        parsed = loads_strictly(body)
     except RecursionError as exc:
         raise RequestError("the body is nested too deeply", code="invalid_json") from exc
     except ValueError as exc:
         raise RequestError(f"the body is not valid JSON: {exc}", code="invalid_json") from exc
     if not isinstance(parsed, dict):
         raise RequestError("the body must be a JSON object", code="invalid_json")
+    # Nearly always once and in plain letters; else the scanner counts those at the top.
+    if body.count(b'"model"') > 1 or _ESCAPED_LETTER in body:
+        Scanner().feed(body)
     return read_envelope(parsed)
 
 
@@ -77,7 +80,10 @@ def parse_whole(body: bytes, loads: JsonLoads = json.loads) -> Envelope:
 _TOKEN = re.compile(rb'"(?:[^"\\]+|\\.)*+"|"|[{}\[\]:,]', re.DOTALL)
 _STRING_END = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SCALAR = re.compile(rb"[^\s,}\]]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PAIRS = {0x7D: 0x7B, 0x5D: 0x5B}
+_ESCAPED_LETTER = b"\\u006"
+"""The start of every other way to write a letter of `model`."""
 
 
 @dataclass(slots=True)
@@ -230,6 +236,8 @@ def _decode(token: bytes) -> str:
     except ValueError as exc:
         raise _invalid("a string is malformed") from exc
     assert isinstance(text, str)
+    if _SURROGATE.search(text):
+        raise _invalid("half of a surrogate pair stands alone")
     return text
 
 

@@ -65,6 +65,12 @@ class NodeTimeoutError(NodeError):
     code = "node_timeout"
 
 
+class NodeUntriedError(NodeError):
+    """This process has no file descriptor or memory left for a connection: not the node's fault."""
+
+    code = "no_capacity"
+
+
 class NodeProtocolError(NodeError):
     """The node answered with something that its contract does not allow."""
 

@@ -8,10 +8,12 @@ so long that a request would miss its deadline.
 """
 
 import itertools
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cortex.core.decisions import Want
+from cortex.core.ids import ModelId
 from cortex.core.snapshot import EvictionRules, ModelStatus, ModelView, NodeView, Strategy
 
 DRAIN_AFTER_S = 5.0
@@ -62,6 +64,94 @@ class _Candidate:
     """From when on it may be evicted (monotonic); infinity = not before an older request is served."""
 
 
+@dataclass(frozen=True, slots=True)
+class Displaceable:
+    """The models of one node that may ever give way, least valuable first; of its view alone.
+
+    Under `priority` those that a model may displace are the first ones, for the priority
+    comes first in a rank.
+    """
+
+    views: tuple[ModelView, ...]
+    sizes: tuple[int | None, ...]
+    ranks: tuple[Rank, ...]
+    sums: tuple[float, ...]
+    """Of the first n + 1 together; infinite from the first unknown size on, which may free anything."""
+    idle_mib: float
+    """Of all that nobody uses, likewise; negative = everything is in use."""
+    ids: frozenset[ModelId]
+    undrainable_until_s: float
+    """The latest of theirs."""
+
+    def below(self, wanted: ModelView) -> int:
+        """How many of them rank no higher than `wanted`, where priorities count."""
+        return bisect_right(self.ranks, wanted.priority, key=lambda rank: rank[0])
+
+    def least_loss(
+        self, wanted: ModelView, strategy: Strategy, deficit_mib: int | None
+    ) -> Rank | None:
+        """The rank of the most valuable victim at the very least; None = all are too few."""
+        at = bisect_left(self.sums, deficit_mib or 0)
+        if at == len(self.sums) or (strategy is Strategy.PRIORITY and at >= self.below(wanted)):
+            return None
+        return self.ranks[at]
+
+
+def displaceable(node: NodeView, strategy: Strategy) -> Displaceable:
+    """Computed once a view."""
+    known: Displaceable | None = node.derived.get(strategy)
+    if known is None:
+        known = node.derived[strategy] = _displaceable(node, strategy)
+    return known
+
+
+def _displaceable(node: NodeView, strategy: Strategy) -> Displaceable:
+    ranked = sorted(
+        (rank_of(view, strategy), view)
+        for view in node.models.values()
+        if view.status is ModelStatus.LOADED and not view.pinned and not view.wedged
+    )
+    views = tuple(view for _, view in ranked)
+    sizes = tuple(node.size_of(view) for view in views)
+    counted = [float("inf") if size is None else size for size in sizes]
+    idle = [mib for view, mib in zip(views, counted, strict=True) if not view.in_flight]
+    return Displaceable(
+        views=views,
+        sizes=sizes,
+        ranks=tuple(rank for rank, _ in ranked),
+        sums=tuple(itertools.accumulate(counted)),
+        idle_mib=sum(idle) if idle else -1.0,
+        ids=frozenset(view.id for view in views),
+        undrainable_until_s=max((view.undrainable_until_s for view in views), default=0.0),
+    )
+
+
+def _within_reach(there: Displaceable, wanted: ModelView, strategy: Strategy) -> int:
+    return there.below(wanted) if strategy is Strategy.PRIORITY else len(there.views)
+
+
+def surely_later_s(
+    there: Displaceable,
+    want: Want,
+    rules: EvictionRules,
+    *,
+    deficit_mib: int | None,
+    now_s: float,
+) -> float | None:
+    """When those in use may be drained, where without them there is no room: `evict` would postpone.
+
+    None = not told so easily. Spares looking at each model of a fleet that is in use everywhere.
+    """
+    drain_s = (now_s if want.since_s is None else want.since_s) + DRAIN_AFTER_S
+    plain = (
+        not rules.min_residency_s
+        and there.undrainable_until_s <= now_s < drain_s
+        and there.idle_mib < (deficit_mib or 0)
+        and want.seniors.isdisjoint(there.ids)
+    )
+    return drain_s if plain else None
+
+
 def evict(
     node: NodeView,
     wanted: ModelView,
@@ -79,19 +169,16 @@ def evict(
     """
     if not node.may_unload:
         return Impossible(reason=node.no_unload_reason or "it may not unload")
-    candidates = sorted(
-        (
-            _Candidate(
-                view,
-                node.size_of(view),
-                rank_of(view, rules.strategy),
-                _may_go_s(view, wanted, want, rules, now_s=now_s),
-            )
-            for view in node.models.values()
-            if why_never(view, wanted, rules.strategy) is None
-        ),
-        key=lambda candidate: candidate.rank,
-    )
+    there = displaceable(node, rules.strategy)
+    candidates = [
+        _Candidate(view, size, rank, _may_go_s(view, wanted, want, rules, now_s=now_s))
+        for view, size, rank in zip(
+            there.views[: _within_reach(there, wanted, rules.strategy)],
+            there.sizes,
+            there.ranks,
+            strict=False,
+        )
+    ]
     ready = [c for c in candidates if c.may_go_s <= now_s]
     idle = [c for c in ready if not c.view.in_flight]
     chosen = _smallest(idle, deficit_mib) or _smallest(ready, deficit_mib)

@@ -23,9 +23,9 @@ class Liveness:
     missed_polls: int = 0
     reason: str = ""
 
-    def answered(self) -> "Liveness":
-        """The node answered a poll."""
-        return Liveness(NodeHealth.UP)
+    def answered(self, remark: str = "") -> "Liveness":
+        """The node answered a poll; `remark` is what was odd about it."""
+        return Liveness(NodeHealth.UP, 0, remark)
 
     def missed(self, *, reason: str, failures_before_down: int) -> "Liveness":
         """The node missed a poll. One miss leaves an UP node routable; `failures_before_down` end it."""
@@ -75,6 +75,10 @@ class Breaker:
             return Breaker(failures, 0.0, reason)
         doubled = BREAKER_BASE_S * 2.0 ** min(failures - BREAKER_THRESHOLD, 16)
         return Breaker(failures, now_s + min(doubled, BREAKER_MAX_S), reason)
+
+    def tried_again(self) -> "Breaker":
+        """What the failures told is no longer so: a single trial may come at once."""
+        return replace(self, open_until_s=0.0) if self.open_until_s else self
 
     def allows(self, *, now_s: float, in_flight: int) -> bool:
         """True when closed, or half-open with no trial under way."""

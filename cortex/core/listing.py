@@ -31,6 +31,8 @@ class Listing:
     """`loaded` wins where an id was listed twice."""
     duplicated: frozenset[ModelId] = frozenset()
     """Ids that were listed twice: their `reloading` flag has leaked."""
+    remark: str = ""
+    """What was left out of it, for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,9 @@ class NodeFault:
     status: int
     code: str
     message: str
+    """The node's words. They may repeat the request, so only its own client may read them."""
+    reason: str
+    """What may be written down and shown to others: known words, where a rule found some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,10 @@ _RULES = (
     ),
     _rule(r"failed to reload model", Blame.NODE, 502, "load_failed"),
     _rule(
-        r"out of memory|OUT_OF_MEMORY|CUDA_ERROR|not contiguous", Blame.NODE, 502, "node_error"
+        r"out of memory|OUT_OF_MEMORY|CUDA_ERROR[A-Z_]{0,40}|not contiguous",
+        Blame.NODE,
+        502,
+        "node_error",
     ),
     _rule(
         r"prompt.*(too long|exceed|length is greater)|context (length|window)"
@@ -85,21 +91,35 @@ def classify(status: int, body: bytes) -> NodeFault:
     """Read an error answer (HTTP >= 400) of a node.
 
     4xx keeps its meaning; a 5xx is the caller's where its words say so, else the node's, and
-    then its text stays in the log.
+    then nobody reads its text: the node's own log has it.
     """
-    message = read_message(body) or f"the node answered HTTP {status}"
+    said = f"the node answered HTTP {status}"
+    message = read_message(body) or said
     for rule in _RULES:
-        if rule.pattern.search(message) and (status >= 500 or rule.blame is not Blame.NODE):
+        match = rule.pattern.search(message)
+        if match and (status >= 500 or rule.blame is not Blame.NODE):
+            # The node's rules are made of words of its own, so what matched is not the request.
+            known = f"{said}: {match[0]}" if rule.blame is Blame.NODE else said
             return NodeFault(
-                blame=rule.blame, status=rule.status, code=rule.code, message=message
+                blame=rule.blame,
+                status=rule.status,
+                code=rule.code,
+                message=message,
+                reason=known,
             )
     if status == 429:
-        return NodeFault(blame=Blame.NODE, status=429, code="node_busy", message=message)
+        return NodeFault(
+            blame=Blame.NODE, status=429, code="node_busy", message=message, reason=said
+        )
     if 400 <= status < 500 and status not in {401, 403, 405, 408}:
         kept = 400 if status in {415, 422} else status
         code = {404: "not_found", 413: "request_too_large"}.get(kept, "invalid_request")
-        return NodeFault(blame=Blame.CALLER, status=kept, code=code, message=message)
-    return NodeFault(blame=Blame.NODE, status=502, code="node_error", message=message)
+        return NodeFault(
+            blame=Blame.CALLER, status=kept, code=code, message=message, reason=said
+        )
+    return NodeFault(
+        blame=Blame.NODE, status=502, code="node_error", message=message, reason=said
+    )
 
 
 def classify_event(message: str) -> NodeFault:

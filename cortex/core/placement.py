@@ -1,25 +1,33 @@
 """Placement: which node loads a model that is resident nowhere it could be served from."""
 
+import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-from cortex.core.decisions import Considered, Load, Verdict, Want
-from cortex.core.eviction import Eviction, Impossible, Postponed, evict
-from cortex.core.routing import candidates, unfit
-from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
+from cortex.core.decisions import Account, Considered, Load, Verdict, Want
+from cortex.core.eviction import (
+    Eviction,
+    Impossible,
+    Postponed,
+    Rank,
+    displaceable,
+    evict,
+    surely_later_s,
+)
+from cortex.core.health import CLOSED
+from cortex.core.ids import ModelId
+from cortex.core.routing import Survey, candidates, refusal, unfit
+from cortex.core.snapshot import EvictionRules, FleetSnapshot, ModelStatus, ModelView, NodeView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Placed:
-    """What placement found."""
+class Looked(NamedTuple):
+    """What became of one node; `recheck_s` is when that may change by itself (monotonic)."""
 
-    load: Load | None
-    considered: tuple[Considered, ...]
-    """Every node that lists the model without holding it ready."""
-    postponed: str = ""
-    """Why a node that could load it later cannot now; "" = there is none."""
+    node: NodeView
+    model: ModelView
+    verdict: Verdict
     recheck_s: float | None = None
-    """When that may change even if nothing happens (monotonic)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,130 +36,264 @@ class _Option:
 
     cost: tuple[object, ...]
     seen: Considered
-    victims: tuple[ModelView, ...] = ()
+    victims: tuple[ModelId, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Refused:
-    """One node that cannot load it now; `until` where it may later."""
+class _Tight(NamedTuple):
+    """A node where something would have to go; `loss` is the least that it can lose by it."""
 
-    seen: Considered
-    until: Postponed | None = None
+    node: NodeView
+    model: ModelView
+    deficit_mib: int | None
+    loss: Rank
 
 
-def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
-    """Choose a node to load the model on.
+@dataclass(slots=True)
+class _Found:
+    """The nodes that could load it, sorted by how; the rest in the order of their names."""
+
+    roomiest: tuple[tuple[int, int], NodeView, ModelView] | None = None
+    tight: list[_Tight] = field(default_factory=list)
+    refused: list[Looked] = field(default_factory=list)
+
+
+def place(
+    snapshot: FleetSnapshot, want: Want, survey: Survey, *, now_s: float
+) -> Load | list[Looked]:
+    """Choose a node to load the model on, else say what each node is good for.
 
     1. Where it fits: most memory left over first. 2. Where nobody knows whether it fits (its
     size, or the node's memory, is unknown): most free first. 3. Where evicting makes it fit:
     the least valuable victims first, then the fewest, then the least memory. Ties go by name.
+
+    A node's victims are only worked out while it could still be the best: first where the least
+    possible loss is smallest. `told` works out all of them.
     """
-    looked = [
-        _look(snapshot, node, model, want, now_s=now_s)
-        for node, model in candidates(snapshot, want)
-        if model.status is not ModelStatus.LOADED
-    ]
-    options = [option for option in looked if isinstance(option, _Option)]
-    refused = [refusal for refusal in looked if isinstance(refusal, _Refused)]
-    passed = tuple(refusal.seen for refusal in refused)
-    if not options:
-        later = [refusal for refusal in refused if refusal.until is not None]
-        rechecks = [r.until.recheck_s for r in later if r.until and r.until.recheck_s]
-        return Placed(
-            load=None,
-            considered=passed,
-            postponed="; ".join(f"{r.seen.node}: {r.until.reason}" for r in later if r.until),
-            recheck_s=min(rechecks, default=None),
-        )
-    best = min(options, key=lambda option: option.cost)
-    chosen = replace(best.seen, verdict=Verdict.CHOSEN)
-    considered = (*passed, chosen, *(o.seen for o in options if o is not best))
-    load = Load(
-        node=best.seen.node,
+    found = _sift(snapshot, want, survey, now_s=now_s)
+    if found.roomiest is not None:
+        _, node, model = found.roomiest
+        best: _Option | None = _room(node, model, now_s=now_s)
+    else:
+        best = _cheapest(snapshot, want, found, now_s=now_s)
+    if best is None:
+        found.refused.sort(key=lambda looked: looked.node.name)
+        return found.refused
+    chosen = best
+    return Load(
+        node=chosen.seen.node,
         model=want.model,
-        need_mib=best.seen.need_mib,
-        evict=tuple(victim.id for victim in best.victims),
-        reason=_reason(best),
-        considered=considered,
+        need_mib=chosen.seen.need_mib,
+        evict=chosen.victims,
+        reason=_reason(chosen),
+        considered=Account(lambda: told(snapshot, want, now_s=now_s, chosen=chosen)),
     )
-    return Placed(load=load, considered=considered)
 
 
-def never_fits(considered: Iterable[Considered]) -> bool:
+def _sift(snapshot: FleetSnapshot, want: Want, survey: Survey, *, now_s: float) -> _Found:
+    """A quick look at each node: whether victims would suffice, not which they are."""
+    found = _Found()
+    for node, model, verdict in survey.refused:
+        if model.status is not ModelStatus.LOADED:
+            found.refused.append(Looked(node, model, _too_small(node, model) or verdict))
+    for node, model in survey.absent:
+        obstacle = _too_small(node, model) or _cannot_load(node, model, now_s=now_s)
+        if obstacle is not None:
+            found.refused.append(Looked(node, model, obstacle))
+            continue
+        available = node.available_mib(now_s)
+        deficit = _deficit(model, available)
+        if _fits(model, deficit):
+            room = _room_cost(model, available)
+            if found.roomiest is None or room < found.roomiest[0]:
+                found.roomiest = room, node, model
+            continue
+        squeezed = _squeeze(snapshot.eviction, want, node, model, deficit, now_s=now_s)
+        if isinstance(squeezed, _Tight):
+            found.tight.append(squeezed)
+        else:
+            found.refused.append(squeezed)
+    return found
+
+
+def _squeeze(
+    rules: EvictionRules,
+    want: Want,
+    node: NodeView,
+    model: ModelView,
+    deficit_mib: int | None,
+    *,
+    now_s: float,
+) -> _Tight | Looked:
+    there = displaceable(node, rules.strategy)
+    loss = there.least_loss(model, rules.strategy, deficit_mib) if node.may_unload else None
+    if loss is None:
+        return Looked(node, model, Verdict.NO_ROOM)
+    later_s = surely_later_s(there, want, rules, deficit_mib=deficit_mib, now_s=now_s)
+    if later_s is not None:
+        return Looked(node, model, Verdict.IN_USE, later_s)
+    return _Tight(node, model, deficit_mib, loss)
+
+
+def _cheapest(
+    snapshot: FleetSnapshot, want: Want, found: _Found, *, now_s: float
+) -> _Option | None:
+    """The node that loses least by it; those that can lose nothing yet are put to the refused."""
+    best, bound = None, None
+    heap = [(tight.loss, number) for number, tight in enumerate(found.tight)]
+    heapq.heapify(heap)
+    while heap:
+        loss, number = heapq.heappop(heap)
+        if bound is not None and loss > bound:
+            break
+        tight = found.tight[number]
+        match evict(
+            tight.node,
+            tight.model,
+            want,
+            snapshot.eviction,
+            deficit_mib=tight.deficit_mib,
+            now_s=now_s,
+        ):
+            case Eviction() as eviction:
+                option = _eviction(tight.node, tight.model, eviction, now_s=now_s)
+                if best is None or option.cost < best.cost:
+                    best = option
+                    busy = any(victim.in_flight for victim in eviction.victims)
+                    # Idle victims go before any that are in use, whatever those are worth.
+                    bound = None if busy else eviction.rank
+            case Postponed(recheck_s=recheck_s):
+                looked = Looked(tight.node, tight.model, Verdict.IN_USE, recheck_s)
+                found.refused.append(looked)
+            case Impossible():
+                found.refused.append(Looked(tight.node, tight.model, Verdict.NO_ROOM))
+    return best
+
+
+def never_fits(verdicts: Iterable[Verdict]) -> bool:
     """True when every node that lists the model is too small for it even when empty."""
-    verdicts = [seen.verdict for seen in considered if seen.verdict is not Verdict.NOT_ALLOWED]
-    return bool(verdicts) and all(verdict is Verdict.TOO_SMALL for verdict in verdicts)
+    asked = set(verdicts) - {Verdict.NOT_ALLOWED}
+    return asked == {Verdict.TOO_SMALL}
 
 
-def _look(
-    snapshot: FleetSnapshot, node: NodeView, model: ModelView, want: Want, *, now_s: float
-) -> _Option | _Refused:
-    refusal = (
-        _too_small(node, model, now_s)
-        or unfit(snapshot, node, want)
-        or _cannot_load(node, model, now_s=now_s)
-    )
-    if refusal is None:
-        return _option(snapshot, node, model, want, now_s=now_s)
-    if refusal.verdict is Verdict.MOVING:
-        return _Refused(refusal, Postponed(reason=refusal.detail, recheck_s=None))
-    return _Refused(refusal)
+def told(
+    snapshot: FleetSnapshot, want: Want, *, now_s: float, chosen: _Option | None = None
+) -> tuple[Considered, ...]:
+    """What placement saw of each node that does not hold the model ready, in words."""
+    allowed = snapshot.allowed_nodes.get(want.model)
+    refused, options = [], []
+    for node, model in candidates(snapshot, want):
+        if model.status is ModelStatus.LOADED:
+            continue
+        verdict = _too_small(node, model) or unfit(node, want, allowed)
+        seen = in_words(snapshot, want, node, model, verdict, now_s=now_s)
+        if seen.verdict is not Verdict.LESS_ROOM:
+            refused.append(seen)
+        elif chosen is None or node.name != chosen.seen.node:
+            options.append(seen)
+    if chosen is None:
+        return tuple(refused)
+    return (*refused, replace(chosen.seen, verdict=Verdict.CHOSEN), *options)
 
 
-def _too_small(node: NodeView, model: ModelView, now_s: float) -> Considered | None:
+def in_words(
+    snapshot: FleetSnapshot,
+    want: Want,
+    node: NodeView,
+    model: ModelView,
+    verdict: Verdict | None,
+    *,
+    now_s: float,
+) -> Considered:
+    """What was seen there; `LESS_ROOM` stands for "could". `verdict` None = not looked at yet."""
+    verdict = verdict or _cannot_load(node, model, now_s=now_s)
+    match verdict:
+        case None | Verdict.IN_USE | Verdict.NO_ROOM:
+            return _room_in_words(snapshot, want, node, model, now_s=now_s)
+        case Verdict.TOO_SMALL:
+            return _seen(node, model, now_s, verdict)
+        case Verdict.WEDGED:
+            detail = "only a restart of the node clears it"
+        case Verdict.LIFECYCLE_OFF:
+            detail = node.no_load_reason
+        case Verdict.MOVING:
+            detail = moving_in_words(node)
+        case _:
+            return refusal(node, model, verdict)
+    return Considered(node=node.name, verdict=verdict, detail=detail)
+
+
+def moving_in_words(node: NodeView) -> str:
+    return f"{node.moving.status} {node.moving.id}" if node.moving is not None else ""
+
+
+def _room_in_words(
+    snapshot: FleetSnapshot, want: Want, node: NodeView, model: ModelView, *, now_s: float
+) -> Considered:
+    deficit = _deficit(model, node.available_mib(now_s))
+    if _fits(model, deficit):
+        return _room(node, model, now_s=now_s).seen
+    match evict(node, model, want, snapshot.eviction, deficit_mib=deficit, now_s=now_s):
+        case Eviction() as eviction:
+            return _eviction(node, model, eviction, now_s=now_s).seen
+        case Postponed(reason=reason):
+            return _seen(node, model, now_s, Verdict.IN_USE, reason)
+        case Impossible(reason=reason):
+            return _seen(node, model, now_s, Verdict.NO_ROOM, reason)
+
+
+def _too_small(node: NodeView, model: ModelView) -> Verdict | None:
     """Asked first: a node that is down as well is still too small."""
     if node.vram_total_mib is not None and (model.size_mib or 0) > node.vram_total_mib:
-        return _seen(node, model, now_s, Verdict.TOO_SMALL)
+        return Verdict.TOO_SMALL
     return None
 
 
-def _cannot_load(node: NodeView, model: ModelView, *, now_s: float) -> Considered | None:
+def _cannot_load(node: NodeView, model: ModelView, *, now_s: float) -> Verdict | None:
     """What keeps the model from being loaded there, memory apart."""
     if model.status is ModelStatus.LOADING:
-        return Considered(node=node.name, verdict=Verdict.LOADING)
+        return Verdict.LOADING
     if model.wedged:
-        return Considered(
-            node=node.name,
-            verdict=Verdict.WEDGED,
-            detail="only a restart of the node clears it",
-        )
+        return Verdict.WEDGED
     if not node.may_load:
-        return Considered(
-            node=node.name, verdict=Verdict.LIFECYCLE_OFF, detail=node.no_load_reason
-        )
-    if not model.breaker.allows(now_s=now_s, in_flight=0):
-        return Considered(
-            node=node.name, verdict=Verdict.BREAKER_OPEN, detail=model.breaker.reason
-        )
-    if node.moving is not None:
-        return Considered(
-            node=node.name,
-            verdict=Verdict.MOVING,
-            detail=f"{node.moving.status} {node.moving.id}",
-        )
-    return None
+        return Verdict.LIFECYCLE_OFF
+    breaker = model.breaker
+    if breaker is not CLOSED and not breaker.allows(now_s=now_s, in_flight=0):
+        return Verdict.BREAKER_OPEN
+    return Verdict.MOVING if node.moving is not None else None
 
 
-def _option(
-    snapshot: FleetSnapshot, node: NodeView, model: ModelView, want: Want, *, now_s: float
-) -> _Option | _Refused:
-    need, available = model.size_mib, node.available_mib(now_s)
-    known = need is not None and available is not None
-    deficit = need - available if need is not None and available is not None else None
-    fits = deficit <= 0 if deficit is not None else not model.out_of_memory
-    if fits:
-        left = (available or 0) - (need or 0)
-        return _Option((0 if known else 1, -left, node.name), _seen(node, model, now_s))
-    match evict(node, model, want, snapshot.eviction, deficit_mib=deficit, now_s=now_s):
-        case Eviction(victims=victims, freed_mib=freed, rank=rank):
-            busy = any(victim.in_flight for victim in victims)
-            cost = (2, busy, rank, len(victims), freed, node.name)
-            detail = "after unloading " + ", ".join(victim.id for victim in victims)
-            return _Option(cost, _seen(node, model, now_s, detail=detail), victims)
-        case Postponed() as until:
-            return _Refused(_seen(node, model, now_s, Verdict.IN_USE, until.reason), until)
-        case Impossible(reason=reason):
-            return _Refused(_seen(node, model, now_s, Verdict.NO_ROOM, reason))
+def _deficit(model: ModelView, available: int | None) -> int | None:
+    """How much is missing; None = nobody knows."""
+    return None if model.size_mib is None or available is None else model.size_mib - available
+
+
+def _fits(model: ModelView, deficit: int | None) -> bool:
+    return deficit <= 0 if deficit is not None else not model.out_of_memory
+
+
+def _room_cost(model: ModelView, available: int | None) -> tuple[int, int]:
+    known = model.size_mib is not None and available is not None
+    return 0 if known else 1, (model.size_mib or 0) - (available or 0)
+
+
+def _room(node: NodeView, model: ModelView, *, now_s: float) -> _Option:
+    cost = _room_cost(model, node.available_mib(now_s))
+    return _Option((*cost, node.name), _seen(node, model, now_s))
+
+
+def _eviction(node: NodeView, model: ModelView, eviction: Eviction, *, now_s: float) -> _Option:
+    victims = eviction.victims
+    busy = any(victim.in_flight for victim in victims)
+    return _Option(
+        (2, busy, eviction.rank, len(victims), eviction.freed_mib, node.name),
+        _seen(
+            node,
+            model,
+            now_s,
+            detail="after unloading " + ", ".join(victim.id for victim in victims),
+        ),
+        tuple(victim.id for victim in victims),
+    )
 
 
 def _seen(
@@ -176,7 +318,7 @@ def _reason(best: _Option) -> str:
     seen = best.seen
     if best.victims:
         need = "memory" if seen.need_mib is None else f"{seen.need_mib} MiB"
-        gone = ", ".join(victim.id for victim in best.victims)
+        gone = ", ".join(best.victims)
         return f"needs {need}, free {seen.available_mib or 0} MiB: {gone} must go"
     if seen.need_mib is None:
         return "size unknown: tried where most memory is free"

@@ -1,13 +1,28 @@
 """The one decision of the request path; the live path and `explain` call this same function."""
 
-from cortex.core.decisions import Considered, Decision, Reject, Verdict, Wait, Want
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cortex.core import placement, routing
+from cortex.core.decisions import (
+    Account,
+    Considered,
+    Decision,
+    Reject,
+    Serve,
+    Verdict,
+    Wait,
+    Want,
+)
 from cortex.core.health import NodeHealth
-from cortex.core.placement import never_fits, place
-from cortex.core.routing import candidates, route
-from cortex.core.snapshot import FleetSnapshot, ModelStatus
+from cortex.core.placement import Looked, never_fits, place
+from cortex.core.routing import Survey, candidates, route
+from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
 
 RETRY_AFTER_S = 5.0
 """What a caller is told to wait when no better estimate is known."""
+NODES_NAMED = 8
+"""Nodes that a reason names at most; `considered` has them all."""
 
 
 def plan(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Decision:
@@ -22,67 +37,93 @@ def plan(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Decision:
     A full copy is waited for rather than duplicated, since loading a second copy costs memory
     and minutes, while slots free themselves in seconds.
     """
-    served, seen_resident = route(snapshot, want, now_s=now_s)
-    if served is not None:
-        return served
-    waited = _worth_waiting(snapshot, want, seen_resident)
-    if waited is not None:
-        return waited
-    placed = place(snapshot, want, now_s=now_s)
-    if placed.load is not None:
-        return placed.load
-    seen = _merge(seen_resident, placed.considered)
-    back = [s.node for s in seen if s.verdict is Verdict.RESTARTING]
-    reasons = [placed.postponed, f"{', '.join(back)} will be back" if back else ""]
-    if any(reasons):
-        return Wait(
-            model=want.model,
-            reason="; ".join(filter(None, reasons)),
-            recheck_s=placed.recheck_s,
-            considered=seen,
+    routed = route(snapshot, want, now_s=now_s)
+    if isinstance(routed, Serve):
+        return routed
+    if (awaited := routed.awaited) is not None:
+        return _wait_for(snapshot, want, *awaited, now_s=now_s)
+    placed = place(snapshot, want, routed, now_s=now_s)
+    if not isinstance(placed, list):
+        return placed
+    seen = _merge(routed, placed)
+    considered = Account(
+        lambda: _merge_words(
+            routing.told(snapshot, want, now_s=now_s),
+            placement.told(snapshot, want, now_s=now_s),
         )
-    return _reject(want, seen, now_s=now_s, snapshot=snapshot)
+    )
+    return _postponed(snapshot, want, seen, placed, considered, now_s=now_s) or _reject(
+        snapshot, want, seen, considered, now_s=now_s
+    )
 
 
-def _worth_waiting(
-    snapshot: FleetSnapshot, want: Want, seen: tuple[Considered, ...]
+def _wait_for(
+    snapshot: FleetSnapshot, want: Want, node: NodeView, model: ModelView, *, now_s: float
+) -> Wait:
+    loading = model.status is ModelStatus.LOADING
+    return Wait(
+        model=want.model,
+        reason=f"a load is under way on {node.name}"
+        if loading
+        else "every copy is at its in-flight limit",
+        load_eta_s=model.load_s if loading else None,
+        loading=loading,
+        considered=Account(lambda: routing.told(snapshot, want, now_s=now_s)),
+    )
+
+
+def _postponed(
+    snapshot: FleetSnapshot,
+    want: Want,
+    seen: Sequence[Looked],
+    placed: Sequence[Looked],
+    considered: Account,
+    *,
+    now_s: float,
 ) -> Wait | None:
-    ruled_out = {entry.node for entry in seen if entry.verdict is not Verdict.FULL}
-    for node, model in candidates(snapshot, want):
-        if node.name in ruled_out:
-            continue
-        if model.status is ModelStatus.LOADING and not model.wedged:
-            return Wait(
-                model=want.model,
-                reason=f"a load is under way on {node.name}",
-                load_eta_s=model.load_s,
-                loading=True,
-                considered=seen,
-            )
-        if model.status is ModelStatus.LOADED:
-            return Wait(
-                model=want.model, reason="every copy is at its in-flight limit", considered=seen
-            )
-    return None
+    """The wait for room that will come, or for a node that restarts; None = there is neither."""
+    later = [p for p in placed if p.verdict in (Verdict.IN_USE, Verdict.MOVING)]
+    back = [s.node.name for s in seen if s.verdict is Verdict.RESTARTING]
+    if not later and not back:
+        return None
+    whys = [
+        f"{entry.node}: {entry.detail}"
+        for entry in _in_words(snapshot, want, later[:NODES_NAMED], now_s=now_s)
+    ]
+    reasons = [_and_more("; ".join(whys), len(later))] if later else []
+    if back:
+        reasons.append(_and_more(", ".join(back[:NODES_NAMED]), len(back)) + " will be back")
+    return Wait(
+        model=want.model,
+        reason="; ".join(reasons),
+        recheck_s=min((p.recheck_s for p in later if p.recheck_s), default=None),
+        considered=considered,
+    )
 
 
 def _reject(
-    want: Want, seen: tuple[Considered, ...], *, now_s: float, snapshot: FleetSnapshot
+    snapshot: FleetSnapshot,
+    want: Want,
+    seen: Sequence[Looked],
+    considered: Account,
+    *,
+    now_s: float,
 ) -> Reject:
-    said = "; ".join(str(entry) for entry in seen) or "no node lists it"
+    named = _in_words(snapshot, want, seen[:NODES_NAMED], now_s=now_s)
+    said = _and_more("; ".join(map(_outside, named)), len(seen)) or "no node lists it"
     verdicts = {entry.verdict for entry in seen}
-    if never_fits(seen):
+    if never_fits(verdicts):
         return Reject(
             model=want.model,
             code="model_never_fits",
             reason=f"model {want.model} can never fit: {said}",
-            considered=seen,
+            considered=considered,
         )
-    if verdicts & {Verdict.NO_ROOM}:
+    if Verdict.NO_ROOM in verdicts:
         code, why = "no_room", "no node has room"
-    elif verdicts & {Verdict.BREAKER_OPEN}:
+    elif Verdict.BREAKER_OPEN in verdicts:
         code, why = "model_failing", "its nodes keep failing"
-    elif verdicts & {Verdict.WEDGED, Verdict.LIFECYCLE_OFF} and not verdicts & {Verdict.NOT_UP}:
+    elif verdicts & {Verdict.WEDGED, Verdict.LIFECYCLE_OFF} and Verdict.NOT_UP not in verdicts:
         code, why = "not_loadable", "it is not loaded and cannot be loaded"
     else:
         code, why = "no_healthy_node", "no healthy node can serve it now"
@@ -91,8 +132,13 @@ def _reject(
         code=code,
         reason=f"model {want.model}: {why} ({said})",
         retry_after_s=_retry_after(snapshot, want, now_s=now_s),
-        considered=seen,
+        considered=considered,
     )
+
+
+def _outside(entry: Considered) -> str:
+    """For the client: what opened a breaker are the node's own words, which `explain` has."""
+    return str(replace(entry, detail="") if entry.verdict is Verdict.BREAKER_OPEN else entry)
 
 
 def _retry_after(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> float:
@@ -105,9 +151,34 @@ def _retry_after(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> float:
     return min(waits, default=RETRY_AFTER_S)
 
 
-def _merge(
+def _merge(survey: Survey, placed: Sequence[Looked]) -> list[Looked]:
+    """One entry a node, first those that routing refused: what `place` says replaces its word."""
+    by_node = {looked.node.name: looked for looked in placed}
+    first = [
+        by_node.pop(node.name) if node.name in by_node else Looked(node, model, verdict)
+        for node, model, verdict in survey.refused
+    ]
+    return [*first, *by_node.values()]
+
+
+def _merge_words(
     first: tuple[Considered, ...], second: tuple[Considered, ...]
 ) -> tuple[Considered, ...]:
-    """Both lists, one entry a node: what `place` says of a node replaces what `route` said."""
+    """As `_merge`, of what was said."""
     merged = {entry.node: entry for entry in first} | {entry.node: entry for entry in second}
     return tuple(merged.values())
+
+
+def _in_words(
+    snapshot: FleetSnapshot, want: Want, seen: Sequence[Looked], *, now_s: float
+) -> list[Considered]:
+    return [
+        placement.in_words(
+            snapshot, want, looked.node, looked.model, looked.verdict, now_s=now_s
+        )
+        for looked in seen
+    ]
+
+
+def _and_more(named: str, count: int) -> str:
+    return f"{named}; and {count - NODES_NAMED} more" if count > NODES_NAMED else named

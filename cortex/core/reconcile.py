@@ -24,7 +24,7 @@ def reconcile(
     restarted: bool,
     now_s: float,
 ) -> ModelView:
-    """The view after one listing.
+    """The view after one listing; the same one where that says nothing new.
 
     1. Listed twice: wedged, until the node restarts. 2. While cortex itself moves the model, its
     own verified answer decides, not the poll. 3. A restart ends whatever was under way: a new
@@ -37,12 +37,16 @@ def reconcile(
     status = _MEANING.get(reported, ModelStatus.UNLOADED)
     if restarted:
         view = replace(view, generation=view.generation + 1, breaker=CLOSED)
+    loading, since_s = status is ModelStatus.LOADING, _since(view, status, now_s)
+    known = (view.status, view.wedged, view.reported_loading, view.resident_since_s)
+    if known == (status, wedged, loading, since_s):
+        return view
     return replace(
         view,
         status=status,
         wedged=wedged,
-        reported_loading=status is ModelStatus.LOADING,
-        resident_since_s=_since(view, status, now_s),
+        reported_loading=loading,
+        resident_since_s=since_s,
     )
 
 

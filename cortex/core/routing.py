@@ -1,17 +1,44 @@
 """Routing: which node, of those that hold the model, serves a request."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from cortex.core.decisions import Considered, Serve, Verdict, Want
-from cortex.core.health import NodeHealth
+from cortex.core.decisions import Account, Considered, Serve, Verdict, Want
+from cortex.core.health import CLOSED, NodeHealth
 from cortex.core.ids import NodeName
 from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView
 
 STICKY_MARGIN = 0.25
 """A warm node may be this share of its capacity busier than the idlest before it is left."""
+_DEFRAG = frozenset({Drain.DEFRAG})
 
-_Servable = tuple[float, int, str, NodeView, ModelView]
-"""Sort key (busy share, in-flight of the node, name), then what it stands for."""
+
+@dataclass(slots=True)
+class Survey:
+    """The nodes that list a model, sorted by what they are good for; each list in the order of names."""
+
+    servable: list[tuple[NodeView, ModelView]] = field(default_factory=list)
+    """Hold it ready and have a free slot."""
+    absent: list[tuple[NodeView, ModelView]] = field(default_factory=list)
+    """May be used, but do not hold it ready."""
+    refused: list[tuple[NodeView, ModelView, Verdict]] = field(default_factory=list)
+    """May not be used: the whole node, or a copy that is resident."""
+
+    @property
+    def awaited(self) -> tuple[NodeView, ModelView] | None:
+        """The first copy that is full, or that is being loaded: a slot will come."""
+        firsts = [
+            next(((n, m) for n, m, why in self.refused if why is Verdict.FULL), None),
+            next(
+                (
+                    (n, m)
+                    for n, m in self.absent
+                    if m.status is ModelStatus.LOADING and not m.wedged
+                ),
+                None,
+            ),
+        ]
+        return min(filter(None, firsts), key=lambda pair: pair[0].name, default=None)
 
 
 def candidates(snapshot: FleetSnapshot, want: Want) -> Iterator[tuple[NodeView, ModelView]]:
@@ -21,26 +48,32 @@ def candidates(snapshot: FleetSnapshot, want: Want) -> Iterator[tuple[NodeView, 
         yield node, node.models[want.model]
 
 
-def unfit(snapshot: FleetSnapshot, node: NodeView, want: Want) -> Considered | None:
+def unfit(node: NodeView, want: Want, allowed: frozenset[NodeName] | None) -> Verdict | None:
     """Why this node may not be given the request at all, whatever it holds; None = it may.
 
     1. The request belongs to another node, or the configuration keeps the model away. 2. It
     failed this request already. 3. It is restarting, or draining. 4. It is not up.
     """
-    allowed = snapshot.allowed_nodes.get(want.model)
-    if (want.only is not None and node.name != want.only) or (
-        allowed is not None and node.name not in allowed
+    name = node.name
+    if (want.only is not None and name != want.only) or (
+        allowed is not None and name not in allowed
     ):
-        return Considered(node=node.name, verdict=Verdict.NOT_ALLOWED)
-    if node.name in want.excluded:
-        return Considered(node=node.name, verdict=Verdict.ALREADY_TRIED)
-    if node.drains == {Drain.DEFRAG}:
-        return Considered(node=node.name, verdict=Verdict.RESTARTING)
+        return Verdict.NOT_ALLOWED
+    if name in want.excluded:
+        return Verdict.ALREADY_TRIED
     if node.drains:
-        return Considered(node=node.name, verdict=Verdict.DRAINING)
+        return Verdict.RESTARTING if node.drains == _DEFRAG else Verdict.DRAINING
     if node.liveness.health is not NodeHealth.UP:
-        return Considered(node=node.name, verdict=Verdict.NOT_UP, detail=node.liveness.reason)
+        return Verdict.NOT_UP
     return None
+
+
+def cannot_lease(node: NodeView, model: ModelView, *, now_s: float) -> Verdict | None:
+    """Why a resident copy may not take a lease now; None = it has a free slot."""
+    breaker = model.breaker
+    if breaker is not CLOSED and not breaker.allows(now_s=now_s, in_flight=model.in_flight):
+        return Verdict.BREAKER_OPEN
+    return None if has_slot(node, model) else Verdict.FULL
 
 
 def limit_of(node: NodeView, model: ModelView) -> int:
@@ -66,70 +99,94 @@ def _busy(node: NodeView, model: ModelView) -> float:
     return share
 
 
-def route(
-    snapshot: FleetSnapshot, want: Want, *, now_s: float
-) -> tuple[Serve | None, tuple[Considered, ...]]:
+def route(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Serve | Survey:
     """Choose among resident copies: least in-flight for its capacity, sticky to the warm node.
 
     Ties go to the copy with fewer in flight on the whole node, then by name. The warm node
     (`want.preferred`) wins unless it is busier than the idlest by more than `STICKY_MARGIN`.
-
-    Returns:
-        The choice or None, and every node that was looked at. A node whose copy is not
-        resident is absent from the second: `placement.place` speaks for it.
     """
-    passed: list[Considered] = []
-    servable: list[_Servable] = []
+    survey = _survey(snapshot, want, now_s=now_s)
+    if not survey.servable:
+        return survey
+    chosen, reason = _choose(survey.servable, want.preferred)
+    return Serve(
+        node=chosen.name,
+        model=want.model,
+        reason=reason,
+        considered=Account(lambda: told(snapshot, want, now_s=now_s, chosen=chosen)),
+    )
+
+
+def _survey(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Survey:
+    survey = Survey()
+    allowed = snapshot.allowed_nodes.get(want.model)
     for node, model in candidates(snapshot, want):
-        refusal = unfit(snapshot, node, want) or _cannot_lease(node, model, now_s=now_s)
-        if refusal is not None:
-            passed.append(refusal)
-        elif model.status is ModelStatus.LOADED:
-            servable.append((_busy(node, model), node.in_flight, node.name, node, model))
-    if not servable:
-        return None, tuple(passed)
+        verdict = unfit(node, want, allowed)
+        loaded = model.status is ModelStatus.LOADED
+        if verdict is None and loaded:
+            verdict = cannot_lease(node, model, now_s=now_s)
+        if verdict is not None:
+            survey.refused.append((node, model, verdict))
+        elif loaded:
+            survey.servable.append((node, model))
+        else:
+            survey.absent.append((node, model))
+    return survey
 
-    best, reason = _choose(servable, want.preferred)
-    passed.extend(
-        Considered(
-            node=entry[3].name,
-            verdict=Verdict.CHOSEN if entry is best else Verdict.BUSIER,
-            in_flight=entry[4].in_flight,
-            limit=limit_of(entry[3], entry[4]),
-        )
-        for entry in servable
+
+def _choose(
+    servable: list[tuple[NodeView, ModelView]], preferred: NodeName | None
+) -> tuple[NodeView, str]:
+    warm = None
+    idlest, least = servable[0][0], float("inf")
+    for node, model in servable:
+        busy = _busy(node, model)
+        # In the order of names, so that of equals the first stays.
+        if busy < least or (busy == least and node.in_flight < idlest.in_flight):
+            idlest, least = node, busy
+        if node.name == preferred:
+            warm = node, busy
+    if warm is not None and warm[0] is not idlest and warm[1] <= least + STICKY_MARGIN:
+        return warm[0], "served this conversation before"
+    many = len(servable) > 1
+    return idlest, "fewest in flight for its capacity" if many else "the only copy free"
+
+
+def told(
+    snapshot: FleetSnapshot, want: Want, *, now_s: float, chosen: NodeView | None = None
+) -> tuple[Considered, ...]:
+    """What routing saw of each node, in words: who was refused, then who could serve.
+
+    A node whose copy is not resident is absent unless the node itself is unfit:
+    `placement.told` speaks for it.
+    """
+    survey = _survey(snapshot, want, now_s=now_s)
+    refused = [refusal(*entry) for entry in survey.refused]
+    servable = [
+        _counted(node, model, Verdict.CHOSEN if node is chosen else Verdict.BUSIER)
+        for node, model in survey.servable
+    ]
+    return (*refused, *servable)
+
+
+def refusal(node: NodeView, model: ModelView, verdict: Verdict) -> Considered:
+    """Why a node is not given the request, in words."""
+    match verdict:
+        case Verdict.NOT_UP:
+            detail = node.liveness.reason
+        case Verdict.BREAKER_OPEN:
+            detail = model.breaker.reason
+        case Verdict.FULL:
+            return _counted(node, model, verdict)
+        case _:
+            detail = ""
+    return Considered(node=node.name, verdict=verdict, detail=detail)
+
+
+def _counted(node: NodeView, model: ModelView, verdict: Verdict) -> Considered:
+    return Considered(
+        node=node.name,
+        verdict=verdict,
+        in_flight=model.in_flight,
+        limit=limit_of(node, model),
     )
-    considered = tuple(passed)
-    return (
-        Serve(node=best[3].name, model=want.model, reason=reason, considered=considered),
-        considered,
-    )
-
-
-def _choose(servable: list[_Servable], preferred: NodeName | None) -> tuple[_Servable, str]:
-    best = min(servable, key=lambda entry: entry[:3])
-    if preferred is not None and best[3].name != preferred:
-        for entry in servable:
-            if entry[3].name == preferred and entry[0] <= best[0] + STICKY_MARGIN:
-                return entry, "served this conversation before"
-    return best, "fewest in flight for its capacity" if len(
-        servable
-    ) > 1 else "the only copy free"
-
-
-def _cannot_lease(node: NodeView, model: ModelView, *, now_s: float) -> Considered | None:
-    """Why a resident copy may not take a lease now; None for a free slot or a non-resident."""
-    if model.status is not ModelStatus.LOADED:
-        return None
-    if not model.breaker.allows(now_s=now_s, in_flight=model.in_flight):
-        return Considered(
-            node=node.name, verdict=Verdict.BREAKER_OPEN, detail=model.breaker.reason
-        )
-    if not has_slot(node, model):
-        return Considered(
-            node=node.name,
-            verdict=Verdict.FULL,
-            in_flight=model.in_flight,
-            limit=limit_of(node, model),
-        )
-    return None

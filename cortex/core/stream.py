@@ -3,17 +3,22 @@
 Per chunk it looks at a few bytes; it remembers the head and the tail and reads them once, at the end.
 """
 
-import json
 import re
-from collections import deque
 from dataclasses import dataclass
+
+from cortex.core.jsontext import loads
 
 TAIL_BYTES = 32 * 1024
 """Usage and finish_reason come last; a whole tool call before them does not push them out."""
 
+MAX_TOKENS = 1_000_000_000
+"""A count above this is not believed, and unknown."""
+
 _BAD_LINE = re.compile(
     rb'(?:\A|\n)data: ?(?:(\{\s*"error")|(?!\[DONE\])[^{\[\s:])|(?:\A|\n)(event: ?error)'
 )
+# One whole event that is no error, as mistral.rs flushes them: nothing to search.
+_ONE_EVENT = re.compile(rb'data: \{"(?!error)[^\n]*+\n\n')
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _FINISHED = re.compile(
     rb'"finish_reason"\s*:\s*"|"type"\s*:\s*"(?:message_stop|response\.(?:completed|incomplete|failed))"'
@@ -22,6 +27,8 @@ _RESPONSE_ID = re.compile(rb'"id"\s*:\s*"(resp_[A-Za-z0-9_-]{1,128})"')
 _BAD_HEADS = (b'data:{"error"', b"event:error")
 """What tells an error from data, blanks left out."""
 _NO_WORDS = "the node reported an error"
+HEAD_BYTES = 4096
+"""As much of an answer's beginning as its id is looked for in."""
 HELD_BYTES = 32
 """Longest start of a line that is held back until it can be told."""
 
@@ -35,6 +42,9 @@ class Usage:
     completion_tokens: int | None = None
 
 
+UNREPORTED = Usage()
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """The node gave up in the stream. `relayable` bytes before it are good."""
@@ -46,16 +56,16 @@ class Fault:
 class Watch:
     """Sees every chunk of one answer on its way through."""
 
-    __slots__ = ("_carry", "_head", "_tail", "_tail_bytes", "real", "sse")
+    __slots__ = ("_carry", "_head", "_tail", "_tail_bytes", "events", "sse")
 
     def __init__(self, *, sse: bool) -> None:
         self.sse = sse
         self._head = b""
-        self._tail: deque[bytes] = deque()
+        self._tail: list[bytes] = []
         self._tail_bytes = 0
         self._carry = b""
-        #: Whether the last chunk carried more than keep-alive comments.
-        self.real = False
+        #: How many events the last chunk carried; 0 = nothing but keep-alive comments.
+        self.events = 0
 
     def see(self, chunk: bytes) -> bytes | Fault:
         """Look at a chunk; returns what may be relayed of it now, nearly always the chunk itself.
@@ -63,22 +73,11 @@ class Watch:
         The start of a line that may yet become an error message is held back until the next
         chunk tells.
         """
-        if not self.sse:
-            self.real = True
-            self._remember(chunk)
-            return chunk
-        # One whole event, as mistral.rs flushes them: nothing to search.
-        if (
-            not self._carry
-            and chunk.startswith(b'data: {"')
-            and not chunk.startswith(b"error", 8)
-            and chunk.endswith(b"\n\n")
-            and chunk.find(b"\n", 0, -2) < 0
-        ):
-            self.real = True
-            self._remember(chunk)
-            return chunk
-        return self._look_closely(chunk)
+        if self.sse and (self._carry or _ONE_EVENT.fullmatch(chunk) is None):
+            return self._look_closely(chunk)
+        self.events = 1
+        self._remember(chunk)
+        return chunk
 
     def _look_closely(self, chunk: bytes) -> bytes | Fault:
         data = self._carry + chunk
@@ -95,19 +94,20 @@ class Watch:
         starts_line = line > 0 or not mid_line
         if rest and starts_line and _ambiguous(rest):
             self._carry, data = rest, data[:line]
-        self.real = bool(data.strip()) if mid_line else b"data:" in data
+        real = bool(data.strip()) if mid_line else b"data:" in data
+        self.events = max(1, data.count(b"\n\n")) if real else 0
         if data:
             self._remember(data)
         return data
 
     def _remember(self, data: bytes) -> None:
-        if not self._head:
-            self._head = data[:4096]
-        tail = self._tail
-        tail.append(data)
+        if len(self._head) < HEAD_BYTES:
+            self._head += data[: HEAD_BYTES - len(self._head)]
+        self._tail.append(data)
         self._tail_bytes += len(data)
-        while self._tail_bytes - len(tail[0]) >= TAIL_BYTES:
-            self._tail_bytes -= len(tail.popleft())
+        if self._tail_bytes > 2 * TAIL_BYTES:
+            last = self._last_bytes()
+            self._tail, self._tail_bytes = [last], len(last)
 
     def finished(self) -> bool:
         """True when a stream ended as one should; an answer sent whole is bounded by HTTP itself."""
@@ -122,13 +122,18 @@ class Watch:
 
     def usage(self) -> Usage:
         """The last usage object of the answer."""
-        found = _USAGE.findall(self._last_bytes())
-        if not found:
-            return Usage()
+        tail = self._last_bytes()
+        at, found = len(tail), None
+        while found is None:
+            at = tail.rfind(b'"usage"', 0, at)
+            if at < 0:
+                return UNREPORTED
+            found = _USAGE.match(tail, at)
         try:
-            counts = json.loads(found[-1])
-        except ValueError:
-            return Usage()
+            counts = loads(found[1])
+        except (ValueError, RecursionError):
+            return UNREPORTED
+        assert isinstance(counts, dict), "it was in braces"
         details = (
             counts.get("prompt_tokens_details") or counts.get("input_tokens_details") or {}
         )
@@ -142,11 +147,14 @@ class Watch:
 
     def response_id(self) -> str | None:
         """The `resp_…` id of a Responses answer, read from its head."""
+        if b'"resp_' not in self._head:
+            return None
         found = _RESPONSE_ID.search(self._head)
         return found.group(1).decode("ascii") if found else None
 
     def _last_bytes(self) -> bytes:
-        return b"".join(self._tail)[-TAIL_BYTES:]
+        tail = self._tail
+        return (tail[0] if len(tail) == 1 else b"".join(tail))[-TAIL_BYTES:]
 
 
 def _ambiguous(rest: bytes) -> bool:
@@ -163,8 +171,8 @@ def _message(event: bytes) -> str:
         if line.startswith(b"data:"):
             text = line[5:].strip()
             try:
-                parsed = json.loads(text)
-            except ValueError:
+                parsed = loads(text)
+            except (ValueError, RecursionError):
                 return text.decode("utf-8", "replace")[:1000] or _NO_WORDS
             error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
             if isinstance(error, dict):
@@ -175,7 +183,14 @@ def _message(event: bytes) -> str:
 
 def _count(counts: dict[str, object], *names: str) -> int | None:
     for name in names:
-        value = counts.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        value = believed(counts.get(name))
+        if value is not None:
             return value
+    return None
+
+
+def believed(count: object) -> int | None:
+    """A node's count of tokens; None where it is none."""
+    if isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= MAX_TOKENS:
+        return count
     return None

@@ -29,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
         "--model", action="append", required=True, metavar="ID=GGUF", dest="models"
     )
     for verb in (scripted, real):
+        verb.add_argument("--host", default="127.0.0.1", help="the address to listen on")
         verb.add_argument("--port", type=int, default=0, help="0 takes a free one")
         verb.add_argument("--unloaded", action="append", default=[], metavar="ID")
         verb.add_argument("--alias", action="append", default=[], metavar="NAME=ID")
@@ -67,8 +68,9 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-async def serve(node: Node) -> None:
+async def serve(node: Node, host: str) -> None:
     """Run until killed."""
+    node.host = host
     node.exit_on_crash = True
     await node.start()
     say(f"listening {node.url}")
@@ -78,7 +80,8 @@ async def serve(node: Node) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     try:
-        asyncio.run(serve(build(parser().parse_args(argv))))
+        args = parser().parse_args(argv)
+        asyncio.run(serve(build(args), args.host))
     except KeyboardInterrupt:
         return 130
     except ValueError as error:

@@ -42,7 +42,7 @@ def _log_failure(task: asyncio.Task[Any]) -> None:
 
 
 class Node:
-    """Serves mistral.rs's HTTP API on 127.0.0.1 over any `Engine`.
+    """Serves mistral.rs's HTTP API over any `Engine`.
 
     `start` and `stop` may alternate: each start is a new process as far as a client can tell,
     on the same port, with a later `created` and nothing remembered but the counters.
@@ -61,6 +61,7 @@ class Node:
         self.profile = profile
         self.knobs = knobs
         self.stats = Stats()
+        self.host = "127.0.0.1"
         self.port = port
         self.created_s = 0
         self.exit_on_crash = False
@@ -79,7 +80,7 @@ class Node:
     @property
     def url(self) -> str:
         """Base URL, without a slash at the end."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -147,7 +148,7 @@ class Node:
         assert self._runner.server is not None
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            self._accepting(self._runner.server), "127.0.0.1", self.port, backlog=1024
+            self._accepting(self._runner.server), self.host, self.port, backlog=1024
         )
         self.port = self._server.sockets[0].getsockname()[1]
 

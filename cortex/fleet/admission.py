@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cortex.core.decisions import Decision, Load, Reject, Serve, Wait, Want
@@ -36,7 +36,7 @@ class Admitted:
 class Beat:
     """Something to be done again and again for a request while it waits."""
 
-    act: Callable[[], Awaitable[None]]
+    act: Callable[[], object]
     every_s: float
 
 
@@ -267,7 +267,7 @@ class Admission:
                 await waiter.turn.wait()
         if waiter.beat is not None and clock.now_s() >= waiter.beat_s:
             waiter.beat_s = clock.now_s() + waiter.beat.every_s
-            await waiter.beat.act()
+            waiter.beat.act()
 
     def _wake_heads(self) -> None:
         for queue in self._queues.values():

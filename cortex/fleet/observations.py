@@ -44,16 +44,16 @@ class Observations:
             # A model that vanished while in use, or while cortex moves it, is between two states.
             if model not in models and (view.in_flight or view.moved_by_us):
                 models[model] = view if not restarted else self._ended(view)
-        state.put(
-            state.govern(
-                replace(
-                    node,
-                    liveness=node.liveness.answered(),
-                    boot_at_s=listing.created_at_s or node.boot_at_s,
-                    models=models,
-                )
+        fresh = state.govern(
+            replace(
+                node,
+                liveness=node.liveness.answered(listing.remark),
+                boot_at_s=listing.created_at_s or node.boot_at_s,
+                models=models,
             )
         )
+        # The same view where nothing is new, with all that was derived from it.
+        state.put(fresh if fresh != state.node(name) else state.node(name) or fresh)
         state.changed()
 
     def informed(self, name: NodeName, info: NodeInfo) -> None:
@@ -138,6 +138,9 @@ class Observations:
         restarted: bool,
     ) -> ModelView:
         view = node.models.get(model) or self._state.first_seen(node.name, model)
+        if node.liveness.health is NodeHealth.DOWN:
+            # Its failures were those of the node, which is another one now.
+            view = replace(view, breaker=view.breaker.tried_again())
         seen = reconcile(
             view,
             status,

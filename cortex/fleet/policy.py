@@ -35,6 +35,9 @@ class ModelPolicy:
     idle_unload_s: float | None = None
 
 
+NO_RULE = ModelPolicy()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FleetPolicy:
     """The configuration as the fleet needs it."""
@@ -48,9 +51,13 @@ class FleetPolicy:
     idle_unload_s: float | None = None
     """Unload what nobody used for so long; None = never. A model's own figure goes first."""
     defrag_after_cycles: int = 0
+    by_name: Mapping[NodeName, NodePolicy] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "by_name", {node.name: node for node in self.nodes})
 
     def node(self, name: NodeName) -> NodePolicy | None:
-        return next((node for node in self.nodes if node.name == name), None)
+        return self.by_name.get(name)
 
 
 def govern(node: NodeView, policy: FleetPolicy, pins: Pins) -> NodeView:
@@ -85,8 +92,8 @@ def _why_no_unload(node: NodeView, rule: NodePolicy) -> str:
 
 
 def govern_model(node: NodeName, view: ModelView, policy: FleetPolicy, pins: Pins) -> ModelView:
-    """One model's view with the configuration applied."""
-    rule = policy.models.get(view.id, ModelPolicy())
+    """One model's view with the configuration applied; the same one where that changes nothing."""
+    rule = policy.models.get(view.id, NO_RULE)
     on_node = policy.node(node)
     pinned_here = (on_node is not None and view.id in on_node.pinned) or (
         node,
@@ -94,12 +101,23 @@ def govern_model(node: NodeName, view: ModelView, policy: FleetPolicy, pins: Pin
     ) in pins
     pinned_anywhere = (None, view.id) in pins
     idle_s = policy.idle_unload_s if rule.idle_unload_s is None else rule.idle_unload_s
+    pinned, floats = pinned_here or pinned_anywhere, pinned_anywhere and not pinned_here
+    max_in_flight = rule.max_in_flight or policy.max_in_flight_per_model
+    size_mib = rule.size_mib or view.size_mib
+    # Asked of every model at every poll, and answered differently hardly ever.
+    if (view.pinned, view.pin_floats, view.idle_unload_s, view.priority) == (
+        pinned,
+        floats,
+        idle_s,
+        rule.priority,
+    ) and (view.max_in_flight, view.size_mib) == (max_in_flight, size_mib):
+        return view
     return replace(
         view,
-        pinned=pinned_here or pinned_anywhere,
-        pin_floats=pinned_anywhere and not pinned_here,
+        pinned=pinned,
+        pin_floats=floats,
         idle_unload_s=idle_s,
         priority=rule.priority,
-        max_in_flight=rule.max_in_flight or policy.max_in_flight_per_model,
-        size_mib=rule.size_mib or view.size_mib,
+        max_in_flight=max_in_flight,
+        size_mib=size_mib,
     )

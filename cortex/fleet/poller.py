@@ -6,15 +6,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from cortex.core.errors import NodeError, StoreError
+from cortex.core.errors import NodeError, NodeUntriedError, StoreError
 from cortex.core.health import NodeHealth
 from cortex.core.ids import NodeName
+from cortex.core.snapshot import NodeView
 from cortex.fleet.observations import Observations
 from cortex.fleet.ports import Clock, FleetMemory, NodeControl
 from cortex.fleet.recollection import node_record, residency_record
 from cortex.fleet.state import FleetState
 
 log = logging.getLogger("cortex.poller")
+
+FIRST_GAP_S = 0.002
+"""Between the first polls of two nodes, so that a thousand do not all begin at once."""
+TURN_SHARE = 0.02
+"""Share of an interval by which a node's turn may be taken early or late."""
+_GOLDEN = 0.6180339887498949
+"""Steps of this share of an interval spread any number of nodes evenly over it."""
+OVERDUE_S = 30.0
+"""What a turn of a polling loop may take beyond its pause and its deadlines: writes to a busy disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +40,11 @@ class PollObserver(Protocol):
 
 
 class Poller:
-    """One polling loop a node; `kick` makes the next poll happen at once."""
+    """One polling loop a node; `kick` makes the next poll happen at once.
+
+    Each node is polled at its own time of the interval, so that polls never bunch: neither after a
+    start nor after an outage that all of them shared.
+    """
 
     def __init__(
         self,
@@ -53,7 +67,10 @@ class Poller:
         self._last_answer_s: dict[NodeName, float] = {}
         #: Nodes whose first poll has ended, either way.
         self._asked: set[NodeName] = set()
-        self._saved: dict[NodeName, object] = {}
+        #: What was saved of a node last, and the view it was taken from: the same one needs no look.
+        self._saved: dict[NodeName, tuple[NodeView, object]] = {}
+        self._turned_s: dict[NodeName, float] = {}
+        self._followed = 0
 
     @property
     def first_round_done(self) -> bool:
@@ -64,18 +81,31 @@ class Poller:
         at_s = self._last_answer_s.get(name)
         return None if at_s is None else self._clock.now_s() - at_s
 
+    def overdue(self) -> list[NodeName]:
+        """Nodes whose loop has not come round in the longest time that a turn can take."""
+        policy = self.policy
+        longest_s = policy.interval_s + 3 * policy.timeout_s + OVERDUE_S
+        now_s = self._clock.now_s()
+        return [name for name in self._tasks if now_s - self._turned_s[name] > longest_s]
+
     def follow(self, group: asyncio.TaskGroup, nodes: Mapping[NodeName, NodeControl]) -> None:
         """Poll exactly these nodes from now on, each through the client given here."""
         for name in [name for name in self._tasks if self._nodes[name] is not nodes.get(name)]:
             self._tasks.pop(name).cancel()
             self._asked.discard(name)
         self._nodes = nodes
-        for name, node in nodes.items():
-            if name not in self._tasks:
-                self._kicks[name] = asyncio.Event()
-                self._tasks[name] = group.create_task(
-                    self._poll_for_ever(name, node), name=f"poll {name}"
-                )
+        new = [name for name in nodes if name not in self._tasks]
+        for place, name in enumerate(new):
+            self._kicks[name] = asyncio.Event()
+            self._turned_s[name] = self._clock.now_s()
+            self._followed += 1
+            work = self._poll_for_ever(
+                name,
+                nodes[name],
+                begin_s=place * FIRST_GAP_S,
+                phase=self._followed * _GOLDEN % 1.0,
+            )
+            self._tasks[name] = group.create_task(work, name=f"poll {name}")
 
     def stop(self) -> None:
         for task in self._tasks.values():
@@ -86,11 +116,15 @@ class Poller:
         if name in self._kicks:
             self._kicks[name].set()
 
-    async def _poll_for_ever(self, name: NodeName, node: NodeControl) -> None:
+    async def _poll_for_ever(
+        self, name: NodeName, node: NodeControl, *, begin_s: float, phase: float
+    ) -> None:
+        await asyncio.sleep(begin_s)
         informed = False
         while True:
             kick = self._kicks[name]
             kick.clear()
+            self._turned_s[name] = self._clock.now_s()
             boot_before = self._boot(name)
             answered = await self._poll(name, node)
             if answered and (not informed or self._boot(name) != boot_before):
@@ -103,10 +137,16 @@ class Poller:
             # not cost a whole interval of doubt.
             pause_s = self.policy.interval_s if answered else self.policy.interval_s / 2
             try:
-                async with asyncio.timeout(pause_s):
+                async with asyncio.timeout(self._until_turn_s(pause_s, phase)):
                     await kick.wait()
             except TimeoutError:
                 pass
+
+    def _until_turn_s(self, period_s: float, phase: float) -> float:
+        """How long until the node's own time of the period comes round."""
+        left_s = (phase * period_s - self._clock.now_s()) % period_s
+        # A timer may fire a moment early by this clock: its turn is not taken twice.
+        return left_s if left_s > TURN_SHARE * period_s else left_s + period_s
 
     async def _poll(self, name: NodeName, node: NodeControl) -> bool:
         began_s = self._clock.now_s()
@@ -115,6 +155,8 @@ class Poller:
                 listing = await node.list_models()
         except TimeoutError:
             self._observations.missed_poll(name, f"no answer in {self.policy.timeout_s:g} s")
+        except NodeUntriedError as exc:
+            log.warning("not polled", extra={"fields": {"node": name, "reason": exc.message}})
         except NodeError as exc:
             self._observations.missed_poll(name, exc.message)
         else:
@@ -140,21 +182,22 @@ class Poller:
     async def _save(self, name: NodeName) -> None:
         """Keep what changed for the next start."""
         view = self._state.node(name)
-        if view is None:
+        before, saved = self._saved.get(name, (None, None))
+        if view is None or view is before:
             return
         node = node_record(view)
         records = [residency_record(name, model) for model in view.models.values()]
         # Last-used times travel with the request log; a change of theirs alone is not written here.
         fingerprint = (node, tuple(replace(record, last_used_at_ms=0) for record in records))
-        if self._saved.get(name) == fingerprint:
-            return
-        try:
-            await self._memory.save_node(node)
-            await self._memory.save_residency(*records)
-        except StoreError as exc:
-            log.warning("not saved", extra={"fields": {"node": name, "reason": exc.message}})
-        else:
-            self._saved[name] = fingerprint
+        if saved != fingerprint:
+            try:
+                await self._memory.save_node(node)
+                await self._memory.save_residency(*records)
+            except StoreError as exc:
+                fields = {"node": name, "reason": exc.message}
+                log.warning("not saved", extra={"fields": fields})
+                return
+        self._saved[name] = view, fingerprint
 
     def _boot(self, name: NodeName) -> int | None:
         view = self._state.node(name)

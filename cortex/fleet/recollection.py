@@ -13,6 +13,9 @@ class Recollection:
         self._models: dict[tuple[NodeName, ModelId], ResidencyRecord] = {
             (record.node, record.model): record for record in memory.residency
         }
+        self._known: dict[NodeName, set[ModelId]] = {}
+        for node, model in self._models:
+            self._known.setdefault(node, set()).add(model)
         self._nodes: dict[NodeName, NodeRecord] = {
             record.name: record for record in memory.nodes
         }
@@ -23,7 +26,7 @@ class Recollection:
         Pinned models of the configuration are known too, so that a request for one that is
         merely down is answered 503 and not 404.
         """
-        known = {model for node, model in self._models if node == rule.name} | rule.pinned
+        known = self._known.get(rule.name, set()) | rule.pinned
         record = self._nodes.get(rule.name, NodeRecord(name=rule.name))
         return NodeView(
             name=rule.name,

@@ -7,20 +7,22 @@ What the nodes say comes in through `observations`, what cortex does to them thr
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cortex.core.health import CLOSED
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import EventKind, FleetEvent, Memory
-from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView
+from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView, evolve
 from cortex.fleet.policy import FleetPolicy, govern, govern_model
 from cortex.fleet.ports import Clock, Journal
 from cortex.fleet.recollection import Recollection
 
 FORGOTTEN = Memory()
 """A first start."""
+NOTHING: Set[ModelId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ class FleetState:
         self._recollection = Recollection(memory)
         self._revision = 0
         self._snapshot: FleetSnapshot | None = None
-        self._locations: Mapping[ModelId, tuple[NodeName, ...]] | None = None
+        #: Replaced for the models that a node newly lists, or no longer does: all of it is nodes x models.
+        self._locations: Mapping[ModelId, tuple[NodeName, ...]] = {}
         #: Called after every change that somebody may be waiting for.
         self.listeners: list[Callable[[], None]] = []
         self.policy = policy
@@ -59,8 +62,6 @@ class FleetState:
     def snapshot(self) -> FleetSnapshot:
         """The fleet now; the same object until something changes."""
         if self._snapshot is None:
-            if self._locations is None:
-                self._locations = self._locate()
             self._snapshot = FleetSnapshot(
                 revision=self._revision,
                 nodes=dict(self._nodes),
@@ -131,7 +132,7 @@ class FleetState:
         node = self._nodes[name]
         view = node.models[model]
         assert view.resident, f"{model} is {view.status} on {name}"
-        self._put_in_flight(node, view, +1)
+        self._use(node, evolve(view, in_flight=view.in_flight + 1), +1)
         return Lease(name, model)
 
     def release(
@@ -154,11 +155,12 @@ class FleetState:
         view = node.models[lease.model]
         if failure is not None:
             view = self.failed(lease.node, view, failure)
-        elif count and view.breaker is not CLOSED:
-            view = replace(view, breaker=CLOSED)
-        if used:
-            view = replace(view, last_used_at_ms=self.clock.now_ms())
-        self._put_in_flight(node, view, -1)
+        breaker = CLOSED if count and failure is None else view.breaker
+        used_at_ms = self.clock.now_ms() if used else view.last_used_at_ms
+        view = evolve(
+            view, in_flight=view.in_flight - 1, breaker=breaker, last_used_at_ms=used_at_ms
+        )
+        self._use(node, view, -1)
         if node.drains:
             self._drop_if_idle(lease.node)
         self._tell()
@@ -184,20 +186,26 @@ class FleetState:
         """What must hold after every method; the tests call it after every step."""
         for node in self._nodes.values():
             models = node.models.values()
-            assert node.in_flight == sum(m.in_flight for m in models), node.name
-            assert all(m.in_flight >= 0 for m in models), node.name
-            unused = (ModelStatus.UNLOADING,)
-            assert not any(m.in_flight for m in models if m.status in unused), node.name
+            running = {m.id: m.in_flight for m in models if m.in_flight}
+            assert node.in_flight == sum(running.values()), f"{node.name} counts {running}"
+            assert all(count > 0 for count in running.values()), f"{node.name} counts {running}"
+            unloading = {m.id for m in models if m.status is ModelStatus.UNLOADING}
+            assert not unloading & running.keys(), f"{node.name} unloads {running}"
             ours = [
                 m for m in models if m.status is ModelStatus.LOADING and not m.reported_loading
             ]
             assert len(ours) <= 1, f"{node.name} loads {[m.id for m in ours]}"
             if node.vram_total_mib is not None:
-                assert node.reserved_mib <= node.vram_total_mib, node.name
+                sizes = f"{node.name} reserves {node.reserved_mib} of {node.vram_total_mib} MiB"
+                assert node.reserved_mib <= node.vram_total_mib, sizes
 
     # The rest is for `observations` and `transitions`, which write on this class's behalf.
 
     def put(self, node: NodeView) -> None:
+        old = self._nodes.get(node.name)
+        listed = old.models.keys() if old is not None else NOTHING
+        if listed != node.models.keys():
+            self._relocate(node.name, listed - node.models.keys(), node.models.keys() - listed)
         self._nodes[node.name] = node
         self._snapshot = None
 
@@ -235,7 +243,6 @@ class FleetState:
         """Something a waiting request may hang on is different now."""
         self._revision += 1
         self._snapshot = None
-        self._locations = None
         self._tell()
 
     def event(
@@ -265,11 +272,11 @@ class FleetState:
         node = self._nodes[name]
         self.put(replace(node, drains=node.drains | {why}))
 
-    def _put_in_flight(self, node: NodeView, view: ModelView, by: int) -> None:
-        view = replace(view, in_flight=view.in_flight + by)
-        self.put(
-            replace(node, in_flight=node.in_flight + by, models={**node.models, view.id: view})
-        )
+    def _use(self, node: NodeView, view: ModelView, by: int) -> None:
+        """One lease more or less; `view` is the model with it."""
+        models = {**node.models, view.id: view}
+        self._nodes[node.name] = evolve(node, in_flight=node.in_flight + by, models=models)
+        self._snapshot = None
         self._revision += 1
 
     def _regovern(self) -> None:
@@ -282,12 +289,19 @@ class FleetState:
         node = self._nodes[name]
         if self.policy.node(name) is None and not node.in_flight:
             del self._nodes[name]
+            self._relocate(name, node.models.keys(), NOTHING)
             self.event(EventKind.NODE_REMOVED, "removed from the configuration", name)
             self.changed()
 
-    def _locate(self) -> dict[ModelId, tuple[NodeName, ...]]:
-        found: dict[ModelId, list[NodeName]] = {}
-        for name in sorted(self._nodes):
-            for model in self._nodes[name].models:
-                found.setdefault(model, []).append(name)
-        return {model: tuple(names) for model, names in found.items()}
+    def _relocate(self, name: NodeName, gone: Set[ModelId], come: Set[ModelId]) -> None:
+        """Note which models a node no longer lists, and which it lists now; names stay sorted."""
+        found = dict(self._locations)
+        for model in gone:
+            found[model] = tuple(node for node in found[model] if node != name)
+            if not found[model]:
+                del found[model]
+        for model in come:
+            names = found.get(model, ())
+            at = bisect_left(names, name)
+            found[model] = (*names[:at], name, *names[at:])
+        self._locations = found

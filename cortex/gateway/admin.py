@@ -7,10 +7,7 @@ from aiohttp import web
 from cortex.adminapi import (
     EventQuery,
     EventRow,
-    EventsBody,
-    HistoryBody,
     HistoryQuery,
-    StatsBody,
 )
 from cortex.gateway.fleetview import status_of_fleet
 from cortex.gateway.jsonio import json_of, query_of
@@ -25,18 +22,15 @@ async def status(request: web.Request) -> web.Response:
 
 
 async def history(request: web.Request) -> web.Response:
-    rows = await request.app[SERVICES].ledger.history(query_of(request, HistoryQuery))
-    return json_of(HistoryBody(rows=rows))
+    return json_of(await request.app[SERVICES].ledger.history(query_of(request, HistoryQuery)))
 
 
 async def stats(request: web.Request) -> web.Response:
-    rows = await request.app[SERVICES].ledger.stats(query_of(request, HistoryQuery))
-    return json_of(StatsBody(rows=rows))
+    return json_of(await request.app[SERVICES].ledger.stats(query_of(request, HistoryQuery)))
 
 
 async def events(request: web.Request) -> web.Response:
-    rows = await request.app[SERVICES].ledger.events(query_of(request, EventQuery))
-    return json_of(EventsBody(rows=rows))
+    return json_of(await request.app[SERVICES].ledger.events(query_of(request, EventQuery)))
 
 
 async def event_stream(request: web.Request) -> web.StreamResponse:
@@ -51,7 +45,8 @@ async def event_stream(request: web.Request) -> web.StreamResponse:
     last = request.headers.get("Last-Event-ID", "")
     seen = 0
     if last.isdigit():
-        for row in await svc.ledger.events(EventQuery(after_id=int(last), limit=1000)):
+        missed = await svc.ledger.events(EventQuery(after_id=int(last), limit=1000))
+        for row in missed.rows:
             await response.write(_event(row))
             seen = row.id
     while True:

@@ -57,5 +57,7 @@ def _check_token(request: web.Request, svc: Services) -> None:
             "agents are not welcome: [agent] token_file is not set", code="permission_denied"
         )
     presented = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
-    if not hmac.compare_digest(presented.encode(), svc.agent_token.encode()):
+    if not hmac.compare_digest(
+        presented.encode("utf-8", "surrogateescape"), svc.agent_token.encode()
+    ):
         raise RequestError("wrong agent token", code="invalid_api_key")

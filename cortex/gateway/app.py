@@ -1,46 +1,52 @@
 """Routes to handlers, and the one middleware: request id, keys, draining, errors to envelopes."""
 
 import logging
-import re
-import secrets
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from cortex.core.errors import CapacityError, CortexError, RequestError
-from cortex.core.ids import RequestId
-from cortex.core.plan import RETRY_AFTER_S
+from cortex.core.errors import CortexError, RequestError
 from cortex.gateway import (
     admin,
     agents,
     catalogue,
     fleetops,
     health,
+    inference,
+    live,
     messages,
-    openai,
+    openapi,
+    page,
     responses,
 )
+from cortex.gateway.auth import refuse_foreign_name
+from cortex.gateway.call import request_id_of
 from cortex.gateway.errors import error_response, is_anthropic
+from cortex.gateway.front import Front
 from cortex.gateway.services import CALLER, REQUEST_ID, SERVICES, Services
+from cortex.gateway.strict import refuse_odd_framing
 from cortex.telemetry.metrics import Metrics
 
 log = logging.getLogger("cortex.gateway")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-OPEN_PATHS = frozenset({"/", "/health", "/ready", "/api/hello"})
+OPEN_PATHS = frozenset({"/", "/health", "/ready", "/api/hello", openapi.PATH})
 """Answered without a key, and while draining."""
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_ADMITTED_LATER = OPEN_PATHS | inference.PATHS
+"""The first for everybody; the others know their callers themselves."""
+BEGUN = "cortex.begun"
+"""In a request whose answer has a head already."""
 
 
 def make_app(services: Services) -> web.Application:
     """The public API."""
     app = web.Application(middlewares=[_frame])
     app[SERVICES] = services
-    for path in openai.ROUTES:
-        app.router.add_post(path, openai.infer)
-    app.router.add_post("/v1/messages", messages.messages)
+    app[live.LIVE] = live.Live(services)
+    for path in inference.PATHS:
+        app.router.add_post(path, inference.by_aiohttp)
     app.router.add_post("/v1/messages/count_tokens", messages.count_tokens)
     app.router.add_post("/v1/models/status", fleetops.model_status)
     app.router.add_post("/v1/models/unload", fleetops.model_unload)
@@ -52,13 +58,16 @@ def make_app(services: Services) -> web.Application:
     app.router.add_post("/v1/responses/{id}/cancel", responses.stored_response)
     app.router.add_get("/health", health.health)
     app.router.add_get("/ready", health.ready)
-    app.router.add_get("/", health.hello)
+    app.router.add_get("/", page.page)
+    app.router.add_get(page.PREFIX + "{file:.+}", page.file)
     app.router.add_get("/api/hello", health.hello)
+    app.router.add_get(openapi.PATH, openapi.openapi)
     app.router.add_get("/cortex/v1/status", admin.status)
     app.router.add_get("/cortex/v1/history", admin.history)
     app.router.add_get("/cortex/v1/history/stats", admin.stats)
     app.router.add_get("/cortex/v1/events", admin.events)
     app.router.add_get("/cortex/v1/events/stream", admin.event_stream)
+    app.router.add_get("/cortex/v1/live", live.live)
     app.router.add_get("/cortex/v1/explain", fleetops.explain)
     app.router.add_post("/cortex/v1/models/load", fleetops.load)
     app.router.add_post("/cortex/v1/models/unload", fleetops.unload)
@@ -89,48 +98,80 @@ def make_metrics_app(metrics: Metrics) -> web.Application:
 @web.middleware
 async def _frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Around every request: identify, admit the caller, answer failures in the client's dialect."""
-    request_id = _request_id(request)
+    _heard(request)
+    request_id = request_id_of(request.headers)
     request[REQUEST_ID] = request_id
     svc = request.app[SERVICES]
     try:
-        if request.path not in OPEN_PATHS:
+        refuse_odd_framing(request)
+        if not (request.path in _ADMITTED_LATER or request.path.startswith(page.PREFIX)):
             _admit(request, svc)
         return await handler(request)
     except CortexError as exc:
         return error_response(request, exc, request_id)
-    except web.HTTPNotFound:
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as exc:
+        return _unrouted(request, exc, request_id)
+    except web.HTTPException:
+        raise
+    except ConnectionError as exc:
+        return _unheard(request, exc)
+    except Exception as exc:
+        log.exception("bug", extra={"fields": {"request_id": request_id, "path": request.path}})
+        if BEGUN in request and request.transport is not None:
+            # A second head would be read as the rest of the first answer.
+            request.transport.abort()
+            raise ConnectionAbortedError("a bug in the middle of an answer") from exc
+        return error_response(request, CortexError("an internal error"), request_id)
+
+
+def _unrouted(
+    request: web.Request, found: web.HTTPNotFound | web.HTTPMethodNotAllowed, request_id: str
+) -> web.Response:
+    if isinstance(found, web.HTTPNotFound):
         missing = RequestError(f"there is no {request.path[:200]} here", code="not_found")
         return error_response(request, missing, request_id)
-    except web.HTTPMethodNotAllowed as exc:
-        wrong = RequestError(
-            f"{request.method} is not allowed here; {', '.join(sorted(exc.allowed_methods))} is",
-            code="method_not_allowed",
-        )
-        response = error_response(request, wrong, request_id)
-        response.headers["Allow"] = exc.headers.get("Allow", "")
-        return response
-    except (ConnectionError, web.HTTPException):
-        raise
-    except Exception:
-        log.exception("bug", extra={"fields": {"request_id": request_id, "path": request.path}})
-        return error_response(request, CortexError("an internal error"), request_id)
+    wrong = RequestError(
+        f"{request.method} is not allowed here; {', '.join(sorted(found.allowed_methods))} is",
+        code="method_not_allowed",
+    )
+    response = error_response(request, wrong, request_id)
+    response.headers["Allow"] = found.headers.get("Allow", "")
+    return response
+
+
+def _heard(request: web.Request) -> None:
+    """Its head is whole: the front's clock for that stops."""
+    front = request.transport.get_protocol() if request.transport is not None else None
+    if isinstance(front, Front):
+        front.is_heard()
+
+
+def _unheard(request: web.Request, error: ConnectionError) -> web.Response:
+    """The answer to a client that went away: raised, that would be logged as an error."""
+    if request.transport is not None and not request.transport.is_closing():
+        raise error
+    return web.Response()
 
 
 def _admit(request: web.Request, svc: Services) -> None:
     """Know the caller; while draining, know nobody."""
-    if svc.draining:
-        raise CapacityError(
-            "this gateway is shutting down", code="draining", retry_after_s=RETRY_AFTER_S
-        )
+    inference.refuse_while_draining(svc)
     if request.path == agents.PATH:
         return  # it has a token of its own
     request[CALLER] = caller = svc.keyring.caller(request)
+    if request.path.startswith("/cortex/"):
+        refuse_foreign_name(request, svc.keyring)
     if request.path.startswith("/cortex/") and not (caller.admin or svc.keyring.open):
         raise RequestError("the admin API wants an admin key", code="permission_denied")
 
 
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
+    request[BEGUN] = True
     response.headers["Server"] = "cortex"
+    caller = request.get(CALLER)
+    if caller is not None and caller.limits is not None:
+        quotas = request.app[SERVICES].quotas
+        response.headers.update(quotas.headers(caller, anthropic=is_anthropic(request)))
     request_id = request.get(REQUEST_ID)
     if request_id is not None:
         response.headers.setdefault("x-request-id", request_id)
@@ -140,10 +181,3 @@ async def _sign(request: web.Request, response: web.StreamResponse) -> None:
         response.force_close()
         # aiohttp has made up its mind about this header by now.
         response.headers["Connection"] = "close"
-
-
-def _request_id(request: web.Request) -> RequestId:
-    inbound = request.headers.get("x-request-id", "")
-    if _REQUEST_ID.fullmatch(inbound):
-        return RequestId(inbound)
-    return RequestId("req_" + secrets.token_hex(12))

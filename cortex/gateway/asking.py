@@ -3,14 +3,13 @@
 import difflib
 import hashlib
 
-from aiohttp import web
-
 from cortex.core.errors import CapacityError, RequestError
 from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.plan import RETRY_AFTER_S
-from cortex.gateway.auth import Caller
+from cortex.gateway.auth import Caller, may_use, require_model
 from cortex.gateway.body import Body
+from cortex.gateway.call import Call
 from cortex.gateway.services import Services
 
 CONVERSATION_BYTES = 512
@@ -26,16 +25,17 @@ _AFFINITY_HEADERS = (
 )
 
 
-def resolve(svc: Services, name: str) -> ModelId:
-    """The model that a name means.
+def resolve(svc: Services, name: str, caller: Caller) -> ModelId:
+    """The model that a name means, where the caller may use it.
 
     Raises:
-        RequestError: 404 with near names.
+        RequestError: 404 with near names of those the caller may use; 403.
         CapacityError: 503 while some node has never been heard of, for it may list the model.
     """
     snapshot = svc.state.snapshot()
     model = snapshot.resolve(name)
     if model is not None:
+        require_model(caller, model, snapshot.aliases)
         return model
     silent = [
         n.name for n in snapshot.nodes.values() if n.liveness.health is NodeHealth.UNKNOWN
@@ -46,12 +46,11 @@ def resolve(svc: Services, name: str) -> ModelId:
             code="starting",
             retry_after_s=RETRY_AFTER_S,
         )
-    names = [*snapshot.locations, *snapshot.aliases]
-    near = (
-        difflib.get_close_matches(name[:200], names, n=3)
-        if len(names) < NEAR_NAMES_AMONG
-        else []
-    )
+    near: list[str] = []
+    if len(snapshot.locations) + len(snapshot.aliases) < NEAR_NAMES_AMONG:
+        meant = {model: model for model in snapshot.locations} | dict(snapshot.aliases)
+        names = [n for n, model in meant.items() if may_use(caller, model, snapshot.aliases)]
+        near = difflib.get_close_matches(name[:200], names, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise RequestError(
         f"model {name[:200]!r} does not exist on any node{hint}",
@@ -66,10 +65,10 @@ async def node_of_response(svc: Services, response_id: str) -> NodeName | None:
     return recent if recent is not None else await svc.ledger.node_of_response(response_id)
 
 
-def affinity_key(request: web.Request, body: Body, caller: Caller) -> str | int:
+def affinity_key(call: Call, body: Body, caller: Caller) -> str | int:
     """What tells one conversation from another: the first of these that there is."""
     for header in _AFFINITY_HEADERS:
-        if value := request.headers.get(header):
+        if value := call.headers.get(header):
             return value[:200]
     if body.envelope.prompt_cache_key:
         return body.envelope.prompt_cache_key[:200]

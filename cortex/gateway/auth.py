@@ -1,14 +1,21 @@
 """Who is asking: API keys in either header form, and loopback as admin where no keys exist."""
 
 import hashlib
-import ipaddress
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from ipaddress import IPv6Address, ip_address
+from typing import NoReturn, Protocol
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from cortex.config.keys import digest_of
 from cortex.config.schema import Key
 from cortex.core.errors import RequestError
+from cortex.core.ids import ModelId
+from cortex.core.quota import KeyLimits
 
 CLIENT_NAME_LENGTH = 64
 
@@ -19,22 +26,35 @@ class Caller:
     admin: bool
     share: str
     """Who is served in turn with others: the key, or without keys the address and program."""
+    models: tuple[str, ...] | None = None
+    """Patterns of the models that the key may use; None = all."""
+    limits: KeyLimits | None = None
+    """None = the key has no limits."""
+
+
+class Asking(Protocol):
+    """What a caller is known by."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def remote(self) -> str | None: ...
 
 
 class Keyring:
     """The configured keys by digest: looking up a digest tells nothing of a key by its timing."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
-        self._by_digest = {
-            _digest_of(key): Caller(key.name, key.role == "admin", key.name) for key in keys
-        }
+        self._by_digest = {digest_of(key): _caller_of(key) for key in keys}
+        #: Of the configured keys: all that may become a label.
+        self.names = frozenset(caller.share for caller in self._by_digest.values())
 
     @property
     def open(self) -> bool:
         """No key is configured: everyone may ask, loopback may change."""
         return not self._by_digest
 
-    def caller(self, request: web.BaseRequest) -> Caller:
+    def caller(self, request: Asking) -> Caller:
         """Who asks.
 
         Raises:
@@ -48,7 +68,7 @@ class Keyring:
             raise RequestError(
                 "no API key: send Authorization: Bearer or x-api-key", code="invalid_api_key"
             )
-        caller = self._by_digest.get(hashlib.sha256(presented.encode()).digest())
+        caller = self._by_digest.get(hashlib.sha256(_bytes_of(presented)).digest())
         if caller is None:
             raise RequestError("this API key is not known here", code="invalid_api_key")
         return caller
@@ -73,24 +93,74 @@ def require_admin(request: web.BaseRequest, caller: Caller, keyring: Keyring) ->
     raise RequestError(f"this is allowed {who}", code="permission_denied")
 
 
-def _digest_of(key: Key) -> bytes:
-    if key.key_sha256 is not None:
-        return bytes.fromhex(key.key_sha256)
-    if key.key_file is not None:
-        return hashlib.sha256(key.key_file.read_text().strip().encode()).digest()
-    assert key.key is not None
-    return hashlib.sha256(key.key.get_secret_value().encode()).digest()
+def may_use(caller: Caller, model: ModelId, aliases: Mapping[str, ModelId]) -> bool:
+    """Whether the key's patterns name the model, by its id or by an alias that means it."""
+    if caller.models is None:
+        return True
+    names = [model, *(alias for alias, meant in aliases.items() if meant == model)]
+    return any(fnmatchcase(name, pattern) for name in names for pattern in caller.models)
 
 
-def _presented(request: web.BaseRequest) -> str | None:
+def refuse_foreign_name(request: web.BaseRequest, keyring: Keyring) -> None:
+    """Without keys, answer this machine's own clients only under a name that nobody else can own.
+
+    A page that lets its own name mean 127.0.0.1 is of the same site as what it asks then, so no
+    browser keeps it from reading.
+
+    Raises:
+        RequestError: 403, saying which names are good.
+    """
+    if not keyring.open or "Host" not in request.headers:
+        return  # no browser leaves it out
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    by_network = isinstance(peer, tuple)
+    if by_network and _is_loopback(request) and not _is_own_name(request.host):
+        _wrong_name(request)
+
+
+def require_model(caller: Caller, model: ModelId, aliases: Mapping[str, ModelId]) -> None:
+    """Refuse a model that the key may not use.
+
+    Raises:
+        RequestError: 403.
+    """
+    if not may_use(caller, model, aliases):
+        raise RequestError(
+            f"this key may not use {model[:200]!r}: `models` of [[auth.keys]] does not name it",
+            code="model_not_allowed",
+            param="model",
+        )
+
+
+def _caller_of(key: Key) -> Caller:
+    limits = KeyLimits(
+        concurrent=key.max_concurrent,
+        requests_per_minute=key.requests_per_minute,
+        tokens_per_minute=key.tokens_per_minute,
+    )
+    return Caller(
+        key.name,
+        admin=key.role == "admin",
+        share=key.name,
+        models=key.models,
+        limits=None if limits == KeyLimits() else limits,
+    )
+
+
+def _bytes_of(header: str) -> bytes:
+    """As it came: aiohttp keeps bytes that are no UTF-8 as lone surrogates."""
+    return header.encode("utf-8", "surrogateescape")
+
+
+def _presented(request: Asking) -> str | None:
     authorization = request.headers.get("Authorization", "")
     scheme, _, token = authorization.partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
-    return request.headers.get("x-api-key")
+    return request.headers.get("x-api-key") or None
 
 
-def _product(request: web.BaseRequest) -> str | None:
+def _product(request: Asking) -> str | None:
     """The first word of the User-Agent: enough to tell one's own clients apart in the history."""
     agent = request.headers.get("User-Agent", "").split(" ", 1)[0][:CLIENT_NAME_LENGTH]
     return agent if agent.isprintable() and agent else None
@@ -99,18 +169,52 @@ def _product(request: web.BaseRequest) -> str | None:
 def _refuse_other_sites(request: web.BaseRequest) -> None:
     """A page of another site can make its reader's browser, on this very machine, post here."""
     origin = request.headers.get("Origin")
-    if origin is not None and origin.partition("://")[2] != request.host:
+    if origin is None:
+        return
+    if origin.partition("://")[2] != request.host:
         raise RequestError(
             "not from a page of another site, as no keys are configured",
             code="permission_denied",
         )
+    if not _is_own_name(request.host):
+        _wrong_name(request)
+
+
+def _wrong_name(request: web.BaseRequest) -> NoReturn:
+    # Whoever owns a name can let it mean 127.0.0.1, and his page is then of the same site.
+    raise RequestError(
+        f"not under the name {request.host[:80]}, as no keys are configured:"
+        " by localhost or an address",
+        code="permission_denied",
+    )
+
+
+def _is_own_name(host: str) -> bool:
+    """An address, localhost (or below it) or this machine's own name; each may have a port."""
+    own = socket.gethostname().lower()
+    try:
+        parts = urlsplit(f"//{host}")
+        name = parts.hostname or ""
+        if parts.netloc != host or "@" in host:
+            return False
+        own_names = {"localhost", own, own.partition(".")[0]}
+        return name in own_names or name.endswith(".localhost") or bool(ip_address(name))
+    except ValueError:
+        return False
 
 
 def _is_loopback(request: web.BaseRequest) -> bool:
     peer = request.transport.get_extra_info("peername") if request.transport else None
     if not isinstance(peer, tuple):
         return peer is not None  # a Unix socket: the file's permissions decide
+    return is_this_machine(peer[0])
+
+
+def is_this_machine(host: str) -> bool:
+    """A loopback address, also as a socket for both families of addresses writes it."""
     try:
-        return ipaddress.ip_address(peer[0]).is_loopback
+        address = ip_address(host)
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -5,17 +5,12 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from aiohttp import ClientPayloadError, web
-
-from cortex.core.envelope import Envelope, JsonLoads, Scanner, find_model_span, parse_whole
+from cortex.config.schema import Limits
+from cortex.core.envelope import Envelope, Scanner, find_model_span, parse_whole
 from cortex.core.errors import RequestError
-
-try:
-    import orjson
-
-    LOADS: JsonLoads = orjson.loads
-except ImportError:  # the extra `speed` is optional
-    LOADS = json.loads
+from cortex.core.jsontext import dumps, loads_exactly
+from cortex.gateway.call import Source
+from cortex.gateway.room import Room, full
 
 WHOLE_BYTES = 256 * 1024
 """Up to here a body is parsed in one go (about a millisecond); beyond, scanned as it arrives."""
@@ -38,6 +33,10 @@ class Body:
         for chunk in self.chunks:
             yield chunk
 
+    def release(self) -> None:
+        """Let go of the bytes: nobody will be sent them again."""
+        self.chunks = []
+
     def fields(self) -> dict[str, Any]:
         """The whole body, parsed.
 
@@ -45,7 +44,7 @@ class Body:
             RequestError: It is no JSON object after all: a large one was only scanned.
         """
         try:
-            fields = LOADS(b"".join(self.chunks))
+            fields = loads_exactly(b"".join(self.chunks))
         except (ValueError, RecursionError) as exc:
             raise RequestError("the body is not valid JSON", code="invalid_json") from exc
         if not isinstance(fields, dict):
@@ -63,40 +62,64 @@ class Body:
         return Body(_splice(self.chunks, span, json.dumps(model).encode()), self.envelope)
 
 
-async def read_body(request: web.Request, *, limit_bytes: int, timeout_s: float) -> Body:
+def written(fields: dict[str, Any]) -> bytes:
+    """A translated body.
+
+    Raises:
+        RequestError: It can be read but not written again: that takes more of the stack.
+    """
+    try:
+        return dumps(fields)
+    except RecursionError as exc:
+        raise RequestError("the body is nested too deeply", code="invalid_json") from exc
+
+
+async def read_body(source: Source, limits: Limits, room: Room) -> Body:
     """Read the body and its envelope.
 
     Raises:
         RequestError: Too large, too slow, broken off, or not the JSON it should be.
+        CapacityError: All requests together hold too much.
     """
-    declared = request.content_length
+    limit_bytes = int(limits.max_body_mb * 1024 * 1024)
+    declared = source.declared
     if declared is not None and declared > limit_bytes:
         raise _too_large(limit_bytes)
-    intake = _Intake(limit_bytes)
+    intake = _Intake(source, limit_bytes, room, int(limits.max_bodies_mb * 1024 * 1024))
     try:
-        async with asyncio.timeout(timeout_s):
-            while chunk := await request.content.readany():
-                intake.take(chunk)
+        if source.complete:
+            await intake.fill()
+        else:
+            async with asyncio.timeout(limits.idle_timeout_s):
+                await intake.fill()
+    except MemoryError as exc:
+        raise full() from exc
     except TimeoutError as exc:
         raise RequestError("the body did not arrive in time", code="request_timeout") from exc
-    except (ClientPayloadError, web.RequestPayloadError, ValueError) as exc:
-        raise RequestError("the body is broken off or badly encoded") from exc
     return intake.finish()
 
 
 class _Intake:
     """A body on its way in: scanned from the moment it is too large to be parsed whole."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, source: Source, limit_bytes: int, room: Room, room_bytes: int) -> None:
+        self._source = source
         self._limit_bytes = limit_bytes
+        self._room = room
+        self._room_bytes = room_bytes
         self._chunks: list[bytes] = []
         self._size = 0
         self._scanner: Scanner | None = None
 
-    def take(self, chunk: bytes) -> None:
+    async def fill(self) -> None:
+        while chunk := await self._source.read():
+            self._take(chunk)
+
+    def _take(self, chunk: bytes) -> None:
         self._size += len(chunk)
         if self._size > self._limit_bytes:
             raise _too_large(self._limit_bytes)
+        self._room.take(self._source, len(chunk), self._room_bytes)
         self._chunks.append(chunk)
         if self._scanner is not None:
             self._scanner.feed(chunk)
@@ -109,7 +132,7 @@ class _Intake:
         if self._scanner is not None:
             return Body(self._chunks, self._scanner.finish())
         whole = b"".join(self._chunks)
-        return Body([whole], parse_whole(whole, LOADS))
+        return Body([whole], parse_whole(whole))
 
 
 def _splice(chunks: list[bytes], span: tuple[int, int], new: bytes) -> list[bytes]:

@@ -7,9 +7,10 @@ from aiohttp import web
 from cortex.core.errors import RequestError
 from cortex.core.ids import ModelId
 from cortex.core.snapshot import FleetSnapshot, ModelStatus
+from cortex.gateway.auth import Caller, may_use
 from cortex.gateway.errors import is_anthropic
 from cortex.gateway.fleetview import status_word
-from cortex.gateway.services import SERVICES, Services
+from cortex.gateway.services import SERVICES, Services, caller_of
 
 _BEST = (
     ModelStatus.LOADED,
@@ -25,25 +26,27 @@ async def list_models(request: web.Request) -> web.Response:
     svc = request.app[SERVICES]
     if is_anthropic(request):
         return web.json_response(_anthropic_page(request, svc))
-    return web.json_response({"object": "list", "data": _entries(svc)})
+    return web.json_response({"object": "list", "data": _entries(svc, caller_of(request))})
 
 
 async def get_model(request: web.Request) -> web.Response:
     """GET /v1/models/{id}; ids may hold slashes."""
     svc = request.app[SERVICES]
     wanted = request.match_info["id"]
-    for entry in _entries(svc):
+    for entry in _entries(svc, caller_of(request)):
         if entry["id"] == wanted:
             return web.json_response(_anthropic(entry) if is_anthropic(request) else entry)
     raise RequestError(f"model {wanted[:200]!r} does not exist", code="model_not_found")
 
 
-def _entries(svc: Services) -> list[dict[str, object]]:
+def _entries(svc: Services, caller: Caller) -> list[dict[str, object]]:
+    """Of the models that the caller may use."""
     snapshot = svc.state.snapshot()
     created = svc.started_at_ms // 1000
-    entries = [_entry(snapshot, model, created) for model in sorted(snapshot.locations)]
+    usable = {m for m in snapshot.locations if may_use(caller, m, snapshot.aliases)}
+    entries = [_entry(snapshot, model, created) for model in sorted(usable)]
     for alias, model in sorted(snapshot.aliases.items()):
-        if model in snapshot.locations and alias not in snapshot.locations:
+        if model in usable and alias not in snapshot.locations:
             entries.append(_entry(snapshot, model, created) | {"id": alias, "parent": model})
     return entries
 
@@ -75,7 +78,7 @@ def _entry(snapshot: FleetSnapshot, model: ModelId, created: int) -> dict[str, o
 
 def _anthropic_page(request: web.Request, svc: Services) -> dict[str, object]:
     """One page, by `limit`, and `after_id` or `before_id`: then the page that ends there."""
-    entries = [_anthropic(entry) for entry in _entries(svc)]
+    entries = [_anthropic(entry) for entry in _entries(svc, caller_of(request))]
     ids = [entry["id"] for entry in entries]
     try:
         limit = int(request.query.get("limit", "20"))

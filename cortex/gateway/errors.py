@@ -2,11 +2,15 @@
 
 import json
 import math
+from collections.abc import Mapping
+from typing import Protocol
 
 from aiohttp import web
 
 from cortex.core.errors import CortexError, NodeError, RequestError
 from cortex.core.nodefaults import Blame, NodeFault
+
+JSON = "application/json"
 
 STATUS = {
     # The caller must change something.
@@ -17,6 +21,7 @@ STATUS = {
     "previous_response_not_found": 400,
     "invalid_api_key": 401,
     "permission_denied": 403,
+    "model_not_allowed": 403,
     "model_not_found": 404,
     "response_not_found": 404,
     "not_found": 404,
@@ -33,6 +38,9 @@ STATUS = {
     # The caller may retry.
     "queue_full": 429,
     "node_busy": 429,
+    "rate_limit_concurrency": 429,
+    "rate_limit_requests": 429,
+    "rate_limit_tokens": 429,
     "no_capacity": 503,
     "no_healthy_node": 503,
     "no_room": 503,
@@ -129,29 +137,42 @@ def anthropic_error(error: CortexError, request_id: str) -> dict[str, object]:
     }
 
 
-def is_anthropic(request: web.BaseRequest) -> bool:
+class Asked(Protocol):
+    """What tells a request's dialect."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
+def is_anthropic(request: Asked) -> bool:
     """Anthropic's own routes, and the shared ones when its version header is sent."""
     return request.path.startswith("/v1/messages") or (
-        "anthropic-version" in request.headers and request.path.startswith("/v1/models")
+        request.path.startswith("/v1/models") and "anthropic-version" in request.headers
     )
 
 
-def error_response(
-    request: web.BaseRequest, error: CortexError, request_id: str
-) -> web.Response:
-    """The whole answer to a request that failed before anything was sent."""
+def error_answer(
+    request: Asked, error: CortexError, request_id: str
+) -> tuple[int, dict[str, str], bytes]:
+    """The whole answer to a request that failed before anything was sent: status, headers, body."""
     status = status_of(error)
     anthropic = is_anthropic(request)
     body = anthropic_error(error, request_id) if anthropic else openai_error(error)
-    response = web.Response(
-        status=status, body=json.dumps(body).encode(), content_type="application/json"
-    )
+    headers = {"Content-Type": JSON}
     if error.retry_after_s is not None:
-        response.headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if status < 500 and status not in {408, 429}:
         # SDKs retry by status; this one settles it for a caller's mistake.
-        response.headers["x-should-retry"] = "false"
-    return response
+        headers["x-should-retry"] = "false"
+    return status, headers, json.dumps(body).encode()
+
+
+def error_response(request: Asked, error: CortexError, request_id: str) -> web.Response:
+    """`error_answer` for aiohttp."""
+    status, headers, body = error_answer(request, error, request_id)
+    return web.Response(status=status, headers=headers, body=body)
 
 
 def error_event(error: CortexError) -> bytes:

@@ -16,7 +16,7 @@ from cortex.core.decisions import Considered, Decision, Load, Reject, Serve, Wai
 from cortex.core.errors import RequestError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.snapshot import FleetSnapshot, ModelStatus, NodeView
-from cortex.gateway.auth import require_admin
+from cortex.gateway.auth import require_admin, require_model
 from cortex.gateway.fleetview import model_on_node
 from cortex.gateway.jsonio import body_of, json_object, json_of
 from cortex.gateway.services import SERVICES, Services, caller_of
@@ -26,7 +26,7 @@ async def pin(request: web.Request) -> web.Response:
     """Committed to the store before it takes effect, so that no restart undoes it."""
     svc = _admin(request)
     body = await body_of(request, PinBody)
-    model, node = _known(svc, body.model, body.node)
+    model, node = _known(request, body.model, body.node)
     await svc.ledger.save_pin(model, node)
     svc.state.pin(model, node)
     return _copies(svc, model)
@@ -35,7 +35,7 @@ async def pin(request: web.Request) -> web.Response:
 async def unpin(request: web.Request) -> web.Response:
     svc = _admin(request)
     body = await body_of(request, PinBody)
-    model, node = _known(svc, body.model, body.node)
+    model, node = _known(request, body.model, body.node)
     await svc.ledger.delete_pin(model, node)
     svc.state.unpin(model, node)
     return _copies(svc, model)
@@ -45,7 +45,7 @@ async def load(request: web.Request) -> web.Response:
     """Answers once the model is resident; a caller that hangs up leaves the queue."""
     svc = _admin(request)
     body = await body_of(request, LoadBody)
-    model, node = _known(svc, body.model, body.node)
+    model, node = _known(request, body.model, body.node)
     await svc.operations.load(model, node)
     return _copies(svc, model)
 
@@ -54,7 +54,7 @@ async def unload(request: web.Request) -> web.Response:
     """Answers once the memory is back; it goes on when the caller hangs up."""
     svc = _admin(request)
     body = await body_of(request, LoadBody)
-    model, node = _known(svc, body.model, body.node)
+    model, node = _known(request, body.model, body.node)
     await svc.operations.unload(model, node)
     return _copies(svc, model)
 
@@ -89,7 +89,7 @@ async def explain(request: web.Request) -> web.Response:
     wanted = request.query.get("model")
     if not wanted:
         raise RequestError("which model? ?model=ID", param="model")
-    model, node = _known(svc, wanted, request.query.get("node"))
+    model, node = _known(request, wanted, request.query.get("node"))
     decision = svc.admission.explain(Want(model=model, only=node))
     return json_of(_explained(decision, now_s=svc.state.clock.now_s()))
 
@@ -97,14 +97,14 @@ async def explain(request: web.Request) -> web.Response:
 async def model_status(request: web.Request) -> web.Response:
     """POST /v1/models/status, in mistral.rs's shape, for the fleet or one node."""
     svc = request.app[SERVICES]
-    model, node = await _addressed(request, svc)
+    model, node = await _addressed(request)
     return _lifecycle_answer(svc, model, node)
 
 
 async def model_unload(request: web.Request) -> web.Response:
     """POST /v1/models/unload: drains first."""
     svc = _admin(request)
-    model, node = await _addressed(request, svc)
+    model, node = await _addressed(request)
     await svc.operations.unload(model, node)
     return _lifecycle_answer(svc, model, node)
 
@@ -112,7 +112,7 @@ async def model_unload(request: web.Request) -> web.Response:
 async def model_reload(request: web.Request) -> web.Response:
     """POST /v1/models/reload; a model that is loaded stays as it is."""
     svc = _admin(request)
-    model, node = await _addressed(request, svc)
+    model, node = await _addressed(request)
     await svc.operations.load(model, node)
     return _lifecycle_answer(svc, model, node)
 
@@ -123,11 +123,14 @@ def _admin(request: web.Request) -> Services:
     return svc
 
 
-def _known(svc: Services, wanted: str, on_node: str | None) -> tuple[ModelId, NodeName | None]:
-    snapshot = svc.state.snapshot()
+def _known(
+    request: web.Request, wanted: str, on_node: str | None
+) -> tuple[ModelId, NodeName | None]:
+    snapshot = request.app[SERVICES].state.snapshot()
     model = snapshot.resolve(wanted)
     if model is None or model not in snapshot.locations:
         raise RequestError(f"no node lists {wanted[:200]!r}", code="model_not_found")
+    require_model(caller_of(request), model, snapshot.aliases)
     if on_node is not None and on_node not in snapshot.locations[model]:
         raise RequestError(f"{on_node[:80]!r} does not list {model}", param="node")
     return model, NodeName(on_node) if on_node is not None else None
@@ -144,14 +147,14 @@ def _node(svc: Services, request: web.Request) -> NodeView:
     return view
 
 
-async def _addressed(request: web.Request, svc: Services) -> tuple[ModelId, NodeName | None]:
+async def _addressed(request: web.Request) -> tuple[ModelId, NodeName | None]:
     fields = await json_object(request)
     wanted, on_node = fields.get("model_id"), fields.get("node")
     if not isinstance(wanted, str):
         raise RequestError("model_id: a string is wanted", param="model_id")
     if not isinstance(on_node, str | None):
         raise RequestError("node: a string is wanted", param="node")
-    return _known(svc, wanted, on_node)
+    return _known(request, wanted, on_node)
 
 
 _BEST_FIRST = (

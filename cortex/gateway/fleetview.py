@@ -5,7 +5,9 @@ import time
 from cortex import __version__
 from cortex.adminapi import HealthBody, ModelOnNode, NodeStatus, StatusBody
 from cortex.core.health import NodeHealth
+from cortex.core.ids import ModelId
 from cortex.core.snapshot import FleetSnapshot, ModelView, NodeView
+from cortex.gateway.exposure import warnings_of
 from cortex.gateway.services import Services
 
 
@@ -24,9 +26,10 @@ def health_of(svc: Services) -> HealthBody:
             why = f" ({node.liveness.reason})" if node.liveness.reason else ""
             missing.append(f"node {node.name} is {node.liveness.health}{why}")
         missing.extend(
-            f"pinned model {model.id} is not loaded on {node.name}"
+            f"pinned model {model.id} is not loaded on "
+            + ("any node" if model.pin_floats else node.name)
             for model in node.models.values()
-            if model.pinned and not model.resident
+            if snapshot.pin_absent(model)
         )
         missing.extend(
             f"model {model.id} is wedged on {node.name}: restart the node to load it again"
@@ -42,11 +45,15 @@ def health_of(svc: Services) -> HealthBody:
     if svc.draining:
         missing.append("draining")
     status = "impaired" if unserved else "degraded" if missing else "ok"
-    return HealthBody(status=status, reasons=unserved + missing, version=__version__)
+    # A pin that names no node is missed by each that could hold it, and said once.
+    reasons = list(dict.fromkeys(unserved + missing))
+    return HealthBody(
+        status=status, reasons=reasons, warnings=warnings_of(svc), version=__version__
+    )
 
 
-def _may_serve(node: NodeView, model_id: str, snapshot: FleetSnapshot) -> bool:
-    view = next(view for view in node.models.values() if view.id == model_id)
+def _may_serve(node: NodeView, model_id: ModelId, snapshot: FleetSnapshot) -> bool:
+    view = node.models[model_id]
     allowed = snapshot.allowed_nodes.get(view.id)
     if allowed is not None and node.name not in allowed:
         return False
@@ -66,12 +73,23 @@ def status_of_fleet(svc: Services) -> StatusBody:
         in_flight=svc.recent.in_flight,
         queued=svc.admission.depth(),
         requests_total=svc.recent.requests_total,
-        nodes=[_node(svc, node, snapshot) for node in snapshot.nodes.values()],
+        nodes=[
+            node_status(svc, node).model_copy(
+                update={
+                    "models": [
+                        model_on_node(svc, node, view, snapshot)
+                        for view in node.models.values()
+                    ]
+                }
+            )
+            for node in snapshot.nodes.values()
+        ],
         store=svc.ledger.status(),
     )
 
 
-def _node(svc: Services, node: NodeView, snapshot: FleetSnapshot) -> NodeStatus:
+def node_status(svc: Services, node: NodeView) -> NodeStatus:
+    """A node, without its models."""
     used = None
     if node.vram_total_mib is not None and node.free_mib is not None:
         used = max(0, node.vram_total_mib - node.free_mib)
@@ -101,7 +119,6 @@ def _node(svc: Services, node: NodeView, snapshot: FleetSnapshot) -> NodeStatus:
         may_unload=node.may_unload,
         no_unload_reason=node.no_unload_reason,
         last_poll_age_s=svc.poller.last_answer_age_s(node.name),
-        models=[model_on_node(svc, node, view, snapshot) for view in node.models.values()],
     )
 
 
@@ -114,6 +131,7 @@ def model_on_node(
         model=view.id,
         status=status_word(view),
         pinned=view.pinned,
+        pin_floats=view.pin_floats,
         in_flight=view.in_flight,
         max_in_flight=view.max_in_flight,
         last_used_at_ms=view.last_used_at_ms or None,

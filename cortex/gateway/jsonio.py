@@ -1,12 +1,14 @@
 """Bodies and queries of the admin API, in and out."""
 
-import json
+import asyncio
 from typing import TypeVar
 
-from aiohttp import web
+from aiohttp import ClientPayloadError, web
 from pydantic import BaseModel, ValidationError
 
 from cortex.core.errors import RequestError
+from cortex.core.jsontext import loads_exactly
+from cortex.gateway.services import SERVICES
 
 LIMIT_BYTES = 64 * 1024
 
@@ -43,7 +45,16 @@ async def json_object(request: web.Request) -> dict[str, object]:
     if request.content_length is None or request.content_length > LIMIT_BYTES:
         raise RequestError(f"a JSON body of at most {LIMIT_BYTES // 1024} KiB is wanted")
     try:
-        fields = json.loads(await request.read())
+        async with asyncio.timeout(request.app[SERVICES].config.limits.idle_timeout_s):
+            body = await request.read()
+    except TimeoutError as exc:
+        raise RequestError("the body did not arrive in time", code="request_timeout") from exc
+    except web.HTTPRequestEntityTooLarge as exc:  # unpacked
+        raise RequestError("the body is too large", code="request_too_large") from exc
+    except (ClientPayloadError, web.RequestPayloadError) as exc:
+        raise RequestError("the body is broken off or badly encoded") from exc
+    try:
+        fields = loads_exactly(body)
     except (ValueError, RecursionError) as exc:
         raise RequestError("the body is not valid JSON", code="invalid_json") from exc
     if not isinstance(fields, dict):

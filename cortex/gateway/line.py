@@ -19,27 +19,47 @@ log = logging.getLogger("cortex.request")
 class Line:
     """Fills a `RequestRecord`; a context manager around the whole handler."""
 
-    __slots__ = ("_done", "_first_s", "_last_s", "_started_s", "record")
+    __slots__ = ("_done", "_first_s", "_started_s", "events", "last_s", "record")
 
     def __init__(
         self, request_id: RequestId, route: str, done: Callable[[RequestRecord], None]
     ) -> None:
         self._started_s = time.perf_counter()
         self._first_s: float | None = None
-        self._last_s = 0.0
+        #: When real bytes last came from the node (`time.perf_counter`); 0 = never.
+        self.last_s = 0.0
+        #: Events of the node's stream so far.
+        self.events = 0
         self._done = done
         self.record = RequestRecord(
             request_id=request_id, started_at_ms=time.time_ns() // 1_000_000, route=route
         )
 
-    def real_bytes(self) -> None:
-        """Real bytes have come from the node."""
-        self._last_s = time.perf_counter()
+    def real_bytes(self, events: int) -> None:
+        """Real bytes have come from the node: so many events, where it streams."""
+        self.last_s = time.perf_counter()
+        self.events += events
         if self._first_s is None:
-            self._first_s = self._last_s
+            self._first_s = self.last_s
             # An answer sent whole has no first token that anyone could see.
             if self.record.stream:
-                self.record.ttft_ms = (self._last_s - self._started_s) * 1000
+                self.record.ttft_ms = (self.last_s - self._started_s) * 1000
+
+    @property
+    def state(self) -> str:
+        """How far it is, in a word of `liveapi.LiveRequest`."""
+        if self._first_s is not None:
+            return "answering"
+        if self.record.node is not None:
+            return "sent"
+        return "reading" if self.record.model is None else "waiting"
+
+    @property
+    def events_per_s(self) -> float | None:
+        """The pace of a stream since its first event; None = there is none yet."""
+        if self._first_s is None or self.events < 2 or not self.record.stream:
+            return None
+        return (self.events - 1) / max(0.001, time.perf_counter() - self._first_s)
 
     def sending(self, status: int) -> None:
         self.record.status = status
@@ -59,7 +79,7 @@ class Line:
         record.completion_tokens = usage.completion_tokens
         record.response_id = response_id
         if record.stream and usage.completion_tokens and self._first_s is not None:
-            streamed_s = self._last_s - self._first_s
+            streamed_s = self.last_s - self._first_s
             # The first token's time is its TTFT, so the rate is that of the others.
             if streamed_s > 0 and usage.completion_tokens > 1:
                 record.tokens_per_s = (usage.completion_tokens - 1) / streamed_s

@@ -1,10 +1,7 @@
 """OpenAI's inference routes: parse, admit, choose, ready, relay, account."""
 
-import json
 import secrets
 import time
-
-from aiohttp import web
 
 from cortex.core.decisions import Want
 from cortex.core.errors import RequestError
@@ -13,11 +10,12 @@ from cortex.core.translate.to_chat import ChatStream
 from cortex.core.translate.to_messages import messages_body
 from cortex.gateway.asking import affinity_key, node_of_response, resolve
 from cortex.gateway.auth import Caller
-from cortex.gateway.body import Body, read_body
+from cortex.gateway.body import Body, read_body, written
+from cortex.gateway.call import Call
 from cortex.gateway.exchange import Exchange, Outbound
 from cortex.gateway.line import Line
 from cortex.gateway.relay import OPENAI, Passing
-from cortex.gateway.services import REQUEST_ID, SERVICES, Services, caller_of
+from cortex.gateway.services import Services
 from cortex.gateway.translated import Translated
 from cortex.gateway.words import OpenAIWords
 
@@ -35,44 +33,38 @@ ROUTES = {
 _PASSING = Passing(OPENAI)
 
 
-async def infer(request: web.Request) -> web.StreamResponse:
+async def infer(call: Call, caller: Caller, svc: Services) -> None:
     """POST to any of `ROUTES`, streamed or whole."""
-    svc = request.app[SERVICES]
-    caller = caller_of(request)
-    line = Line(request[REQUEST_ID], ROUTES[request.path], svc.account)
+    line = Line(call.request_id, ROUTES[call.path], svc.account)
     line.record.client = caller.name
-    with svc.recent.running(), line:
-        limits = svc.config.limits
-        body = await read_body(
-            request,
-            limit_bytes=int(limits.max_body_mb * 1024 * 1024),
-            timeout_s=limits.idle_timeout_s,
-        )
+    with svc.recent.running(line), line:
+        body = await read_body(call.source, svc.config.limits, svc.room)
         line.record.stream = body.envelope.stream
         line.record.request_bytes = body.size
-        want, sticky = await _want(request, svc, caller, body)
+        want, sticky = await _want(call, svc, caller, body)
         line.record.model = want.model
         if want.model != body.envelope.model:
             body = body.with_model(want.model)
-        plain = Outbound(request.path, body, _PASSING)
+        plain = Outbound(call.path, body, _PASSING)
 
         def outbound_for(node: NodeName) -> Outbound:
             if node not in svc.anthropic_nodes:
                 return plain
-            return _translated(request, body)
+            return _translated(call, body)
 
-        return await Exchange(request, svc, line, outbound_for, OPENAI).run(want, sticky)
+        with svc.quotas.entered(caller):
+            await Exchange(call, caller, svc, line, outbound_for, OPENAI).run(want, sticky)
 
 
-def _translated(request: web.Request, body: Body) -> Outbound:
+def _translated(call: Call, body: Body) -> Outbound:
     """A chat for a node that speaks Anthropic's dialect only.
 
     Raises:
         RequestError: Anything else than chat; or a field that the dialect has no words for.
     """
-    if request.path != CHAT:
+    if call.path != CHAT:
         raise RequestError(
-            f"the node that holds this model does not know {request.path}",
+            f"the node that holds this model does not know {call.path}",
             code="route_not_supported",
         )
     fields = body.fields()
@@ -83,16 +75,16 @@ def _translated(request: web.Request, body: Body) -> Outbound:
         created_s=int(time.time()),
         with_usage=isinstance(options, dict) and options.get("include_usage") is True,
     )
-    messages = json.dumps(messages_body(fields), ensure_ascii=False).encode()
+    messages = written(messages_body(fields))
     relay = Translated(OpenAIWords(stream), stream=body.envelope.stream)
     return Outbound(MESSAGES, Body([messages], body.envelope), relay)
 
 
 async def _want(
-    request: web.Request, svc: Services, caller: Caller, body: Body
+    call: Call, svc: Services, caller: Caller, body: Body
 ) -> tuple[Want, str | int]:
-    model = resolve(svc, body.envelope.model)
-    sticky = affinity_key(request, body, caller)
+    model = resolve(svc, body.envelope.model, caller)
+    sticky = affinity_key(call, body, caller)
     only = None
     previous = body.envelope.previous_response_id
     if previous is not None:

@@ -1,15 +1,16 @@
 """What runs now, and recent speed per (node, model); the request log has the long view."""
 
 import asyncio
-from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections import Counter, deque
+from contextlib import suppress
+from itertools import count
 from statistics import median
 from typing import Protocol
 
 from cortex.core.errors import CortexError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import RequestRecord
+from cortex.gateway.line import Line
 
 SAMPLES = 50
 
@@ -27,28 +28,26 @@ class Recent:
         self.in_flight = 0
         #: Those of them that a node is answering.
         self.relays: set[Cuttable] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        #: The accounts of requests inside a handler, oldest first.
+        self.lines: dict[int, Line] = {}
+        self.serials = count(1)
+        #: Set while nothing runs.
+        self.idle = asyncio.Event()
+        self.idle.set()
         self._rates: dict[tuple[NodeName, ModelId], deque[float]] = {}
+        self._answered: Counter[NodeName] = Counter()
+        self._medians: dict[tuple[NodeName, ModelId], float] = {}
         self._where: dict[str, NodeName] = {}
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self, line: Line) -> "_Running":
         """Count a request while it runs."""
-        self.in_flight += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self._idle.set()
+        return _Running(self, line)
 
     async def idle_within(self, timeout_s: float) -> bool:
         """Wait until nothing runs; False when something still does after that time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
+                await self.idle.wait()
         return not self.in_flight
 
     def cut(self, error: CortexError) -> None:
@@ -61,15 +60,45 @@ class Recent:
         if record.tokens_per_s is not None and record.node and record.model:
             key = (record.node, record.model)
             self._rates.setdefault(key, deque(maxlen=SAMPLES)).append(record.tokens_per_s)
+            self._medians.pop(key, None)
+            self._answered[record.node] += 1
         if record.response_id is not None and record.node:
             if len(self._where) >= 10_000:
                 self._where.pop(next(iter(self._where)))
             self._where[record.response_id] = record.node
+
+    def answered(self, node: NodeName) -> int:
+        """How many requests changed the pace that is known of a node."""
+        return self._answered[node]
 
     def node_of_response(self, response_id: str) -> NodeName | None:
         """Which node made a `resp_…`, among the latest; the request log knows the others."""
         return self._where.get(response_id)
 
     def tokens_per_s(self, node: NodeName, model: ModelId) -> float | None:
-        rates = self._rates.get((node, model))
-        return median(rates) if rates else None
+        key = (node, model)
+        if key in self._rates and key not in self._medians:
+            self._medians[key] = median(self._rates[key])
+        return self._medians.get(key)
+
+
+class _Running:
+    __slots__ = ("_line", "_recent", "_serial")
+
+    def __init__(self, recent: Recent, line: Line) -> None:
+        self._recent = recent
+        self._line = line
+        self._serial = next(recent.serials)
+
+    def __enter__(self) -> None:
+        recent = self._recent
+        recent.lines[self._serial] = self._line
+        recent.in_flight += 1
+        recent.idle.clear()
+
+    def __exit__(self, *_: object) -> None:
+        recent = self._recent
+        del recent.lines[self._serial]
+        recent.in_flight -= 1
+        if not recent.in_flight:
+            recent.idle.set()

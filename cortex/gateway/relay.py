@@ -1,13 +1,9 @@
-"""Copies a node's answer to the client as it comes: same bytes, no queue, one timer a stream."""
+"""Copies a node's answer to the client as it comes: same bytes, no task and no queue in between."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
-
-from aiohttp import web
 
 from cortex.core.errors import (
     CortexError,
@@ -17,20 +13,19 @@ from cortex.core.errors import (
 )
 from cortex.core.nodefaults import classify, classify_event
 from cortex.core.stream import Fault, Watch
+from cortex.gateway.call import Call
 from cortex.gateway.errors import ClientStalledError, NodeFaultError, error_event
 from cortex.gateway.line import Line
-from cortex.gateway.ports import Answer
+from cortex.gateway.ports import Answer, Sending
 from cortex.gateway.recent import Cuttable
-from cortex.gateway.services import REQUEST_ID
+from cortex.gateway.reply import Reply
 
 ERROR_BODY_BYTES = 256 * 1024
 """As much of a node's error answer as is read."""
-ABORT_FLUSH_S = 1.0
-"""Longest wait for a last error event to leave before the connection is cut."""
-
 _NOT_RELAYED = frozenset(
     {
         "connection",
+        "content-length",
         "keep-alive",
         "proxy-authenticate",
         "proxy-connection",
@@ -42,11 +37,29 @@ _NOT_RELAYED = frozenset(
         "date",
         "server",
         "set-cookie",
+        "request-id",
         "x-request-id",
         "access-control-allow-origin",
         "access-control-allow-credentials",
+        # Said to a browser in the gateway's name, and remembered by it.
+        "alt-svc",
+        "clear-site-data",
+        "content-security-policy",
+        "link",
+        "location",
+        "nel",
+        "refresh",
+        "report-to",
+        "reporting-endpoints",
+        "service-worker-allowed",
+        "strict-transport-security",
+        "www-authenticate",
     }
 )
+
+
+_PAGES = ("text/html", "application/xhtml", "image/svg", "text/xml", "application/xml")
+"""What a browser would run in the gateway's name. No engine answers so: it is some proxy's page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,74 +81,44 @@ OPENAI = Dialect(
 class GapTimer:
     """Bounds the gap between real bytes, not the length of a stream.
 
-    One `asyncio.timeout` and one lazily re-armed timer a stream: `touch` is a clock read. While
-    it runs it is in `among`, for whoever must end every exchange early.
+    One lazily re-armed timer a stream; the account knows when the last real bytes came. While it
+    runs it is in `among`, for whoever must end every exchange early.
     """
 
-    __slots__ = (
-        "_among",
-        "_cut",
-        "_gap_s",
-        "_handle",
-        "_last_s",
-        "_loop",
-        "_timeout",
-        "writing",
-    )
+    __slots__ = ("_among", "_began_s", "_fail", "_gap_s", "_handle", "_line", "_reply")
 
-    def __init__(self, gap_s: float, among: set[Cuttable]) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, gap_s: float, among: set[Cuttable], line: Line, reply: Reply) -> None:
         self._gap_s = gap_s
         self._among = among
-        self._cut: CortexError | None = None
-        self._timeout = asyncio.timeout(None)
-        self._last_s = self._loop.time()
-        self._handle = self._loop.call_later(gap_s, self._check)
-        #: True while the client is being written to: then a stall is the client's.
-        self.writing = False
+        self._line = line
+        self._reply = reply
+        self._began_s = time.perf_counter()
+        self._handle: asyncio.TimerHandle
+        self._fail: Callable[[Exception], None]
 
-    def touch(self) -> None:
-        self._last_s = self._loop.time()
+    def start(self, sending: Sending) -> None:
+        """Watch this exchange from now on."""
+        self._fail = sending.fail
+        self._among.add(self)
+        self._handle = asyncio.get_running_loop().call_later(self._gap_s, self._check)
 
-    def _check(self) -> None:
-        left_s = self._last_s + self._gap_s - self._loop.time()
-        if left_s > 0:
-            self._handle = self._loop.call_later(left_s, self._check)
-        else:
-            self._expire()
+    def stop(self) -> None:
+        self._handle.cancel()
+        self._among.discard(self)
 
     def cut(self, error: CortexError) -> None:
         """End the exchange now; `error` is raised in its place."""
-        self._cut = error
-        self._expire()
+        self._fail(error)
 
-    def _expire(self) -> None:
-        if not self._timeout.expired():
-            self._timeout.reschedule(self._loop.time())
-
-    async def __aenter__(self) -> Self:
-        self._among.add(self)
-        await self._timeout.__aenter__()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._handle.cancel()
-        self._among.discard(self)
-        try:
-            await self._timeout.__aexit__(kind, error, trace)
-        except TimeoutError as exc:
-            if self._cut is not None:
-                raise self._cut from exc
-            if self.writing:
-                raise ClientStalledError(
-                    f"the client read nothing for {self._gap_s:g} s"
-                ) from exc
-            raise NodeTimeoutError(f"the node sent nothing for {self._gap_s:g} s") from exc
+    def _check(self) -> None:
+        last_s = max(self._began_s, self._line.last_s)
+        left_s = last_s + self._gap_s - time.perf_counter()
+        if left_s > 0:
+            self._handle = asyncio.get_running_loop().call_later(left_s, self._check)
+        elif self._reply.full:
+            self._fail(ClientStalledError(f"the client read nothing for {self._gap_s:g} s"))
+        else:
+            self._fail(NodeTimeoutError(f"the node sent nothing for {self._gap_s:g} s"))
 
 
 class Passing:
@@ -146,63 +129,105 @@ class Passing:
 
     async def __call__(
         self,
-        request: web.Request,
-        sending: AbstractAsyncContextManager[Answer],
+        call: Call,
+        sending: Sending,
         line: Line,
         *,
         timer: GapTimer,
         headers: Mapping[str, str],
-        opened: web.StreamResponse | None = None,
-    ) -> web.StreamResponse:
+        answered: Callable[[], None] = lambda: None,
+    ) -> None:
         """Send the request on and copy the answer to the client.
 
         Until its first byte the node may still be given up for another: everything that goes
         wrong by then is raised. Afterwards a failure is an error event, then an abort.
 
         Args:
-            request: The client's.
+            call: The client's request; its reply may have been begun, as a stream.
             sending: What `Inference.send` returned; entered here, so that one timer bounds it all.
             line: The account; a failure after the first byte is told to it.
             timer: Bounds the silence of the node, its head included, and of the client.
             headers: Added to the response.
-            opened: The answer, where its head had to be sent ahead.
+            answered: Called once the answer has begun, for no other node is tried then.
 
         Raises:
             NodeError: Before the first byte was sent.
             CortexError: What it was cut with, likewise.
         """
-        response: web.StreamResponse | None = None
-        sse = False
+        reply = call.reply
+        opened, copied, sse = reply.begun, False, False
+        timer.start(sending)
         try:
-            async with timer, sending as answer:
+            async with sending as answer:
                 watch, first = await _first_bytes(answer)
                 sse = watch.sse
-                response = opened or _head_of(answer, headers, sse=sse)
-                if opened is None:
-                    await response.prepare(request)
-                    line.sending(response.status)
-                elif not sse:
+                if opened and not sse:
                     raise NodeProtocolError(
                         "a streaming request was not answered with a stream"
                     )
+                if not opened:
+                    length = answer.headers.get("Content-Length")
+                    reply.begin(
+                        answer.status,
+                        _relayed(answer.headers, headers, sse=sse),
+                        length=None if length is None else int(length),
+                    )
+                    line.sending(answer.status)
+                copied = True
+                answered()
+                copy = _Copy(answer, reply, line, watch)
+                reply.on_room(answer.resume)
                 try:
-                    await _copy(answer, response, line, watch, timer, first)
+                    copy.pass_on(first)
+                    await answer.pour(copy.take)
+                    if not watch.finished():
+                        raise NodeTruncatedError("the node ended the stream in the middle")
                 finally:
+                    reply.on_room(None)
+                    line.record.response_bytes += copy.copied_bytes
                     line.observed(watch.usage(), watch.response_id())
+                reply.end()
         except CortexError as exc:
-            if response is None:
+            if not copied:
                 raise
             line.failed(exc)
-            await abort(request, response, exc if sse or opened else None, self._dialect)
-        return response
+            cut(call, exc if sse else None, self._dialect)
+        finally:
+            timer.stop()
 
 
-def _head_of(answer: Answer, headers: Mapping[str, str], *, sse: bool) -> web.StreamResponse:
-    response = web.StreamResponse(status=answer.status, headers=_relayed(answer.headers))
-    response.headers.update(headers)
-    if sse:
-        response.headers["X-Accel-Buffering"] = "no"
-    return response
+class _Copy:
+    """The hot path: what is done with each chunk, from within the node's connection."""
+
+    __slots__ = ("_answer", "_line", "_reply", "_watch", "copied_bytes")
+
+    def __init__(self, answer: Answer, reply: Reply, line: Line, watch: Watch) -> None:
+        self._answer = answer
+        self._reply = reply
+        self._line = line
+        self._watch = watch
+        self.copied_bytes = 0
+
+    def take(self, data: bytes) -> None:
+        self.pass_on(self._watch.see(data))
+
+    def pass_on(self, chunk: bytes | Fault) -> None:
+        if isinstance(chunk, Fault):
+            self._give_up(chunk)
+        elif chunk:
+            events = self._watch.events
+            if events:
+                self._line.real_bytes(events)
+            self.copied_bytes += len(chunk)
+            reply = self._reply
+            reply.write(chunk)
+            if reply.wire.full:
+                self._answer.pause()
+
+    def _give_up(self, fault: Fault) -> None:
+        if fault.relayable:
+            self._reply.write(fault.relayable)
+        raise NodeFaultError(self._answer.node, classify_event(fault.message))
 
 
 async def _first_bytes(answer: Answer) -> tuple[Watch, bytes | Fault]:
@@ -218,67 +243,32 @@ async def _first_bytes(answer: Answer) -> tuple[Watch, bytes | Fault]:
     if answer.status >= 300:
         # No node redirects, and its address is nothing a client should be sent to.
         raise NodeProtocolError(f"the node answered HTTP {answer.status}")
-    content_type = answer.headers.get("Content-Type", "")
+    content_type = answer.headers.get("Content-Type", "").lower()
+    if content_type.startswith(_PAGES):
+        raise NodeProtocolError("the node answered with a page")
     watch = Watch(sse=content_type.startswith("text/event-stream"))
+    if watch.sse and "Content-Encoding" in answer.headers:
+        raise NodeProtocolError("the node answered with a compressed stream, unasked")
     first = watch.see(await answer.read_some())
     if isinstance(first, Fault) and not first.relayable:
         raise NodeFaultError(answer.node, classify_event(first.message))
     return watch, first
 
 
-async def _copy(
-    answer: Answer,
-    response: web.StreamResponse,
-    line: Line,
-    watch: Watch,
-    timer: GapTimer,
-    chunk: bytes | Fault,
-) -> None:
-    """The hot loop: read, look, write."""
-    while True:
-        if isinstance(chunk, Fault):
-            if chunk.relayable:
-                await response.write(chunk.relayable)
-            raise NodeFaultError(answer.node, classify_event(chunk.message))
-        if chunk:
-            if watch.real:
-                line.real_bytes()
-                timer.touch()
-            timer.writing = True
-            await response.write(chunk)
-            timer.writing = False
-            line.record.response_bytes += len(chunk)
-        data = await answer.read_some()
-        if not data:
-            break
-        chunk = watch.see(data)
-    if not watch.finished():
-        raise NodeTruncatedError("the node ended the stream in the middle")
-    await response.write_eof()
+def cut(call: Call, error: CortexError | None, dialect: Dialect) -> None:
+    """End an answer so that it cannot pass for a complete one; an `error` is told, if it can be."""
+    stalled = isinstance(error, ClientStalledError)
+    told = error is not None and not stalled
+    call.reply.cut(dialect.error(error, call.request_id) if told and error else b"")
 
 
-async def abort(
-    request: web.Request,
-    response: web.StreamResponse,
-    error: CortexError | None,
-    dialect: Dialect,
-) -> None:
-    """End a response so that it cannot pass for a complete one."""
-    transport = request.transport
-    if transport is None:
-        return
-    if error is not None and not isinstance(error, ClientStalledError):
-        try:
-            async with asyncio.timeout(ABORT_FLUSH_S):
-                # An abort throws away what the transport still holds, so wait until that is
-                # nothing.
-                transport.set_write_buffer_limits(high=0)
-                await response.write(dialect.error(error, request[REQUEST_ID]))
-                await request.writer.drain()
-        except (TimeoutError, ConnectionError):
-            pass  # the client is gone or stuck; there is nothing left to tell it
-    transport.abort()
-
-
-def _relayed(headers: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() not in _NOT_RELAYED}
+def _relayed(
+    headers: Mapping[str, str], own: Mapping[str, str], *, sse: bool
+) -> dict[str, str]:
+    relayed = {
+        name: value for name, value in headers.items() if name.lower() not in _NOT_RELAYED
+    }
+    relayed["X-Content-Type-Options"] = "nosniff"
+    if sse:
+        relayed["X-Accel-Buffering"] = "no"
+    return {**relayed, **own}

@@ -6,9 +6,11 @@ from cortex.core.errors import CapacityError, RequestError
 from cortex.core.health import NodeHealth
 from cortex.core.plan import RETRY_AFTER_S
 from cortex.gateway.asking import node_of_response
+from cortex.gateway.call import of_aiohttp
 from cortex.gateway.errors import NodeFaultError
 from cortex.gateway.line import Line
 from cortex.gateway.relay import OPENAI, GapTimer, Passing
+from cortex.gateway.reply import Sent
 from cortex.gateway.services import REQUEST_ID, SERVICES, caller_of
 
 
@@ -32,15 +34,19 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
     line.record.client = caller_of(request).name
     line.record.node = name
     headers = {"Accept-Encoding": "identity", "x-request-id": request[REQUEST_ID]}
-    with svc.recent.running(), line:
+    with svc.recent.running(line), line:
         try:
-            return await Passing(OPENAI)(
-                request,
+            call = of_aiohttp(request)
+            await Passing(OPENAI)(
+                call,
                 svc.nodes[name].send(request.method, request.path, headers, None),
                 line,
-                timer=GapTimer(svc.config.limits.idle_timeout_s, svc.recent.relays),
-                headers={"x-request-id": request[REQUEST_ID], "x-cortex-node": name},
+                timer=GapTimer(
+                    svc.config.limits.idle_timeout_s, svc.recent.relays, line, call.reply
+                ),
+                headers={"x-cortex-node": name},
             )
+            return Sent(call.reply)
         except NodeFaultError as exc:
             if exc.fault.status != 404:
                 raise

@@ -1,7 +1,7 @@
 """What the handlers share. The daemon fills it; a reload swaps `config` and `keyring`."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp import web
 
@@ -19,7 +19,10 @@ from cortex.fleet.poller import Poller
 from cortex.fleet.state import FleetState
 from cortex.gateway.auth import Caller, Keyring
 from cortex.gateway.ports import Inference, Ledger
+from cortex.gateway.quotas import Quotas
 from cortex.gateway.recent import Recent
+from cortex.gateway.room import Room
+from cortex.gateway.tls import Certificate
 from cortex.gateway.tokens import TokenCounts
 from cortex.telemetry.metrics import Metrics
 
@@ -42,17 +45,25 @@ class Services:
     metrics: Metrics
     recent: Recent
     tokens: TokenCounts
+    quotas: Quotas
     anthropic_nodes: frozenset[NodeName]
     """Nodes that speak Anthropic's dialect only."""
     agent_token: str | None
     started_at_ms: int
     started_s: float
     draining: bool = False
+    certificate: Certificate | None = None
+    """None = the public address speaks no TLS."""
+    public_address: str | None = None
+    """An address that other machines can reach; None = there is none."""
+    room: Room = field(default_factory=Room)
 
     def account(self, record: RequestRecord) -> None:
         """Take a finished request into metrics, recent figures and the request log."""
         self.metrics.request_done(record)
         self.recent.request_done(record)
+        if record.client in self.keyring.names:
+            self.quotas.request_done(record)
         self.ledger.request_done(record)
 
 

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from cortex.core.errors import CortexError
+from cortex.core.jsontext import dumps
 from cortex.core.stream import Usage
 from cortex.core.translate.stream import MessageStream, WholeMessage, encoded
 from cortex.core.translate.to_chat import ChatStream, WholeChat
@@ -31,10 +32,18 @@ class AnthropicWords:
     tail = b""
 
     def __init__(self, message: MessageStream) -> None:
-        self._message = message
         self._begun = False
+        self._take(message)
+
+    def _take(self, message: MessageStream) -> None:
+        self._message = message
+        self._whole = WholeMessage()
         self.feed = message.feed
         self.end = message.end
+
+    def restart(self) -> None:
+        """Another node is tried; a head that was sent stays sent."""
+        self._take(self._message.anew())
 
     @property
     def dialect(self) -> Dialect:
@@ -50,11 +59,14 @@ class AnthropicWords:
     def encode(self, batch: Batch) -> bytes:
         return encoded(batch)
 
-    def whole(self, batch: Batch) -> dict[str, Any]:
-        whole = WholeMessage()
-        for event in [*self._message.start(), *batch]:
-            whole.take(event)
-        return whole.message
+    def gather(self, batch: Batch) -> None:
+        if not self._whole.message:
+            batch = [*self._message.start(), *batch]
+        for event in batch:
+            self._whole.take(event)
+
+    def whole(self) -> dict[str, Any]:
+        return self._whole.message
 
     def counts(self) -> Usage | None:
         usage = self._message.usage
@@ -73,6 +85,7 @@ class OpenAIWords:
 
     def __init__(self, chat: ChatStream) -> None:
         self._chat = chat
+        self._whole = WholeChat()
         self.feed = chat.feed
         self.end = chat.end
 
@@ -80,14 +93,14 @@ class OpenAIWords:
         return b""
 
     def encode(self, batch: Batch) -> bytes:
-        lines = (json.dumps(chunk, ensure_ascii=False) for chunk in batch)
-        return "".join(f"data: {line}\n\n" for line in lines).encode()
+        return b"".join([b"data: %b\n\n" % dumps(chunk) for chunk in batch])
 
-    def whole(self, batch: Batch) -> dict[str, Any]:
-        whole = WholeChat()
+    def gather(self, batch: Batch) -> None:
         for chunk in batch:
-            whole.take(chunk)
-        return whole.completion(self._chat.usage)
+            self._whole.take(chunk)
+
+    def whole(self) -> dict[str, Any]:
+        return self._whole.completion(self._chat.usage)
 
     def counts(self) -> Usage | None:
         usage = self._chat.usage

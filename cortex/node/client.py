@@ -1,33 +1,39 @@
 """Speaks to one node: control calls with their bodies read, inference calls with theirs untouched.
 
-Every aiohttp exception is mapped to a `NodeError` here and nowhere else. Deadlines of control
+Every failure of a connection is mapped to a `NodeError` here and nowhere else. Deadlines of control
 calls are the caller's; inference is bounded by the gap between bytes, which the relay watches.
 """
 
-import asyncio
+import errno
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Protocol
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Mapping
+from functools import lru_cache
+from typing import Protocol, Self
+from urllib.parse import quote, urlsplit
 
-import aiohttp
-from aiohttp.http import HttpProcessingError
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDictProxy
 
 from cortex.core.errors import (
     NodeError,
     NodeProtocolError,
     NodeTimeoutError,
     NodeUnreachableError,
+    NodeUntriedError,
 )
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo
+from cortex.node.connection import Connection, LostConnectionError, Pool
+from cortex.node.http1 import BadAnswerError, Head
 from cortex.node.wire import read_lifecycle, read_listing, read_system_info
 
-CONTROL_LIMIT_BYTES = 8 * 1024 * 1024
+CONTROL_LIMIT_BYTES = 1024 * 1024
 """Largest answer to a control call that is read."""
-READ_BUFFER_BYTES = 64 * 1024
+RETRY_S = 2.0
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+"""Failures to connect that say nothing about the node."""
 
 
 class RequestBody(Protocol):
@@ -40,40 +46,134 @@ class RequestBody(Protocol):
 
 
 class Upstream:
-    """An answer under way. Leaving `NodeClient.send` closes it, which stops a streaming engine."""
+    """One request to a node and its answer; a context that sends the one and closes the other.
 
-    __slots__ = ("_response", "headers", "node", "status")
+    Leaving it before the end of the answer cuts the connection, which stops a streaming engine.
+    """
 
-    def __init__(self, node: NodeName, response: aiohttp.ClientResponse) -> None:
+    __slots__ = (
+        "_body",
+        "_connection",
+        "_failure",
+        "_head",
+        "_method",
+        "_pool",
+        "head",
+        "node",
+    )
+
+    def __init__(
+        self, node: NodeName, pool: Pool, method: str, head: bytes, body: RequestBody | None
+    ) -> None:
         self.node = node
-        self.status: int = response.status
-        self.headers: CIMultiDictProxy[str] = response.headers
-        self._response = response
+        self._pool = pool
+        self._method = method
+        self._head = head
+        self._body = body
+        self._connection: Connection
+        self._failure: Exception | None = None
+        #: Of the answer.
+        self.head: Head
+
+    async def __aenter__(self) -> Self:
+        """Send the request; returns as soon as the head of the answer is in.
+
+        Raises:
+            NodeUnreachableError: Refused, unresolvable, or broken before the head came.
+        """
+        try:
+            self._connection = connection = await self._pool.take()
+        except OSError as exc:
+            raise self._unanswered(exc) from exc
+        try:
+            if self._failure is not None:
+                connection.fail(self._failure)
+            payload = None if self._body is None else self._body.payload()
+            await connection.send(self._method, self._head, payload)
+            self.head = await connection.head()
+        except (OSError, BadAnswerError) as exc:
+            self._pool.put(connection)
+            raise self._unanswered(exc) from exc
+        except BaseException:
+            self._pool.put(connection)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # A body read to its end gives its connection back; anything else is cut here.
+        self._pool.put(self._connection)
+
+    @property
+    def status(self) -> int:
+        return self.head.status
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        return self.head.headers
+
+    def fail(self, error: Exception) -> None:
+        """Have `error` raised wherever this is waited for, now or later; cuts the connection."""
+        self._failure = error
+        connection: Connection | None = getattr(self, "_connection", None)
+        if connection is not None:
+            connection.fail(error)
 
     async def read_some(self) -> bytes:
         """The next bytes as they arrived; b"" at the end.
 
         Raises:
             NodeUnreachableError: The connection broke, or the body ended short of its length.
-            NodeProtocolError: The chunked encoding is broken.
+            NodeProtocolError: The framing of the body is broken.
         """
         try:
-            return await self._response.content.readany()
-        except aiohttp.ClientError as exc:
-            raise NodeUnreachableError(f"{self.node}: connection lost: {_why(exc)}") from exc
-        except OSError as exc:
-            raise NodeUnreachableError(f"{self.node}: connection lost: {exc.strerror}") from exc
-        except HttpProcessingError as exc:
-            raise NodeProtocolError(f"{self.node}: broken encoding of the body") from exc
+            return await self._connection.read()
+        except (OSError, BadAnswerError) as exc:
+            raise self._broken(exc) from exc
+
+    async def pour(self, take: Callable[[bytes], object]) -> None:
+        """Have `take` called with all further bytes as they come, until the end.
+
+        There is no task between the two sockets: `take` is called by the connection itself. What
+        it raises ends the connection and is raised here.
+
+        Raises:
+            NodeUnreachableError, NodeProtocolError: As `read_some`.
+        """
+        try:
+            await self._connection.pour(take)
+        except (OSError, BadAnswerError) as exc:
+            raise self._broken(exc) from exc
+
+    def pause(self) -> None:
+        """Hold the node back; what it sends meanwhile waits in the kernel."""
+        self._connection.pause()
+
+    def resume(self) -> None:
+        self._connection.resume()
 
     async def read_at_most(self, limit_bytes: int) -> bytes:
         """The whole body, or its first `limit_bytes`."""
-        parts: list[bytes] = []
-        size = 0
-        while size < limit_bytes and (chunk := await self.read_some()):
-            parts.append(chunk)
-            size += len(chunk)
-        return b"".join(parts)[:limit_bytes]
+        # Not a list of pieces: of one byte each, they would take fifty times their size.
+        whole = bytearray()
+        while len(whole) < limit_bytes and (chunk := await self.read_some()):
+            whole += chunk
+        return bytes(whole[:limit_bytes])
+
+    def _broken(self, exc: OSError | BadAnswerError) -> NodeError:
+        if isinstance(exc, BadAnswerError):
+            return NodeProtocolError(f"{self.node}: {exc}")
+        return NodeUnreachableError(f"{self.node}: connection lost: {_why(exc)}")
+
+    def _unanswered(self, exc: OSError | BadAnswerError) -> NodeError:
+        if isinstance(exc, BadAnswerError):
+            return NodeProtocolError(f"{self.node}: {exc}")
+        if isinstance(exc, TimeoutError):
+            return NodeTimeoutError(f"{self.node}: no connection in time")
+        if exc.errno in _OURS:
+            return NodeUntriedError(
+                f"this gateway cannot connect: {_why(exc)}", retry_after_s=RETRY_S
+            )
+        return NodeUnreachableError(f"{self.node}: {_why(exc)}")
 
 
 class NodeClient:
@@ -89,21 +189,19 @@ class NodeClient:
     ) -> None:
         self.name = name
         self.endpoint = endpoint
-        self._auth = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        # A pool without limit: how much a node is given is decided by leases, not by sockets.
-        # `force_close` stays off; a stale kept-alive connection shows as "unreachable" before
-        # the first byte, which the request path retries.
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=60.0),
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_s),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=READ_BUFFER_BYTES,
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        )
+        parts = urlsplit(endpoint)
+        self._prefix = parts.path.rstrip("/")
+        self._fixed = f"Host: {parts.netloc.rpartition('@')[2]}\r\n"
+        if api_key:
+            self._fixed += f"Authorization: Bearer {api_key}\r\n"
+        self._keyed = bool(api_key)
+        # Without limit: how much a node is given is decided by leases, not by sockets. A kept
+        # connection that the node has closed shows as "unreachable" before the first byte, which
+        # the request path retries.
+        self._pool = Pool(endpoint, connect_timeout_s=connect_timeout_s)
 
     async def close(self) -> None:
-        await self._session.close()
+        self._pool.close()
 
     async def list_models(self) -> Listing:
         """GET /v1/models: the whole residency of the node."""
@@ -143,32 +241,26 @@ class NodeClient:
         }
         await self._control("POST", "/v1/chat/completions", body, refused_from=500)
 
-    @asynccontextmanager
-    async def send(
+    def send(
         self, method: str, path: str, headers: Mapping[str, str], body: RequestBody | None
-    ) -> AsyncIterator[Upstream]:
-        """Send a request and yield its answer as soon as the head is in.
+    ) -> Upstream:
+        """What sends the request, once it is entered.
 
         Raises:
-            NodeUnreachableError: Refused, unresolvable, or broken before the head came.
+            ValueError: A header has a line break in it.
         """
-        sent = CIMultiDict(headers)
-        sent.update(self._auth)
-        payload = None
-        if body is not None:
-            sent["Content-Length"] = str(body.size)
-            payload = body.payload()
-        try:
-            response = await self._session.request(
-                method, self.endpoint + path, headers=sent, data=payload, allow_redirects=False
-            )
-        except (aiohttp.ClientError, OSError) as exc:
-            raise self._mapped(exc) from exc
-        try:
-            yield Upstream(self.name, response)
-        finally:
-            # A body read to its end has given its connection back; anything else is cut here.
-            response.close()
+        lines = [
+            f"{name}: {value}\r\n"
+            for name, value in headers.items()
+            if not (self._keyed and name.lower() == "authorization")
+        ]
+        text = "".join(lines)
+        if text.count("\n") != len(lines) or "\0" in text:
+            raise ValueError("a line break in a header")
+        length = "" if body is None else f"Content-Length: {body.size}\r\n"
+        target = f"{method} {self._prefix}{_quoted(path)} HTTP/1.1\r\n"
+        head = f"{target}{self._fixed}{text}{length}\r\n".encode()
+        return Upstream(self.name, self._pool, method, head, body)
 
     async def _lifecycle(self, verb: str, model: ModelId) -> LifecycleAnswer:
         return read_lifecycle(
@@ -183,45 +275,46 @@ class NodeClient:
         *,
         refused_from: int = 400,
     ) -> bytes:
-        try:
-            async with self._session.request(
-                method,
-                self.endpoint + path,
-                data=None if body is None else json.dumps(body).encode(),
-                headers={"Content-Type": "application/json", **self._auth},
-                allow_redirects=False,
-            ) as response:
-                text = await response.content.read(CONTROL_LIMIT_BYTES)
-                while not response.content.at_eof():
-                    more = await response.content.read(CONTROL_LIMIT_BYTES)
-                    text += more
-                    if len(text) > CONTROL_LIMIT_BYTES:
-                        raise NodeProtocolError(f"{self.name}: {path} answered without end")
-        except (aiohttp.ClientError, OSError) as exc:
-            raise self._mapped(exc) from exc
-        if response.status >= refused_from:
-            raise NodeProtocolError(f"{self.name}: {path} answered HTTP {response.status}")
+        headers = {"Content-Type": "application/json"}
+        payload = None if body is None else _Json(json.dumps(body).encode())
+        async with self.send(method, path, headers, payload) as answer:
+            text = await answer.read_at_most(CONTROL_LIMIT_BYTES + 1)
+        if len(text) > CONTROL_LIMIT_BYTES:
+            raise NodeProtocolError(f"{self.name}: {path} answered without end")
+        if answer.status >= refused_from:
+            raise NodeProtocolError(f"{self.name}: {path} answered HTTP {answer.status}")
         return text
 
-    def _mapped(self, exc: aiohttp.ClientError | OSError) -> NodeError:
-        """`TimeoutError` first: aiohttp's timeouts are both a ClientError and a TimeoutError."""
-        if isinstance(exc, asyncio.TimeoutError | TimeoutError):
-            return NodeTimeoutError(f"{self.name}: no connection in time")
-        if isinstance(exc, aiohttp.ClientPayloadError | aiohttp.ClientResponseError):
-            return NodeProtocolError(f"{self.name}: {_why(exc)}")
-        return NodeUnreachableError(f"{self.name}: {_why(exc)}")
+
+class _Json:
+    """The body of a control call."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+        self.size = len(text)
+
+    def payload(self) -> bytes:
+        return self._text
 
 
-def _why(exc: BaseException) -> str:
-    """A short cause without the URL, which is nobody's business outside the log."""
-    if isinstance(exc, aiohttp.ClientConnectorError):
-        number = exc.os_error.errno
-        # The text of a failed connect names the address; a failed lookup has no positive number.
-        named = os.strerror(number) if number and number > 0 else exc.os_error.strerror
-        return named or "cannot connect"
-    if isinstance(exc, aiohttp.ServerDisconnectedError):
-        return "closed the connection"
-    if isinstance(exc, aiohttp.ClientResponseError):
-        # Its text names the URL.
-        return exc.message.partition("\n")[0].rstrip(":")[:120] or "not HTTP"
-    return str(exc).splitlines()[0][:120] if str(exc) else type(exc).__name__
+_PATH = "/:@!$&'()*+,;=~"
+"""What stays as it is in the path of a request."""
+
+
+@lru_cache(maxsize=256)
+def _quoted(path: str) -> str:
+    return quote(path, safe=_PATH)
+
+
+def _why(exc: OSError) -> str:
+    """A short cause without the address, which is nobody's business outside the log."""
+    if isinstance(exc, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {exc.verify_message}"
+    if isinstance(exc, ssl.SSLError):
+        return "does not speak TLS there"
+    if isinstance(exc, socket.gaierror):
+        return exc.strerror or "its name is not known"
+    if exc.errno is not None and exc.errno > 0:
+        return os.strerror(exc.errno)
+    # What was tried for several addresses names them.
+    return str(exc) if isinstance(exc, LostConnectionError) else "cannot connect"

@@ -1,17 +1,26 @@
 """mistral.rs's JSON, read leniently: fields come and go between versions (contract §8)."""
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from cortex.core.errors import NodeProtocolError
 from cortex.core.ids import ModelId
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, ReportedStatus
 
 MIB = 1024 * 1024
-MAX_MODELS = 10_000
-"""A listing longer than this is not believed."""
-MAX_ID_LENGTH = 512
+MAX_MODELS = 500
+"""A listing longer than this is not believed: an engine serves a handful, and each one is a series
+of several metrics, a line of the page and an entry of every status.
+"""
+MAX_ID_LENGTH = 256
+MAX_WORDS = 1000
+"""Of a node's own words about a failure, in characters."""
+MAX_VERSION_LENGTH = 64
+MAX_MEMORY_BYTES = 1 << 50
+"""A device with more is not believed."""
+MAX_DEVICES = 256
+MAX_INSTANT_S = 100_000_000_000
 
 
 class _Wire(BaseModel):
@@ -28,7 +37,8 @@ class _Entry(_Wire):
 
 
 class _Models(_Wire):
-    data: list[_Entry]
+    # Without FailFast a million wrong entries would become a million errors.
+    data: Annotated[list[_Entry], FailFast(), Field(max_length=MAX_MODELS)]
 
 
 class _Lifecycle(_Wire):
@@ -48,7 +58,7 @@ class _Build(_Wire):
 
 
 class _SystemInfo(_Wire):
-    devices: list[_Device] = []
+    devices: Annotated[list[_Device], FailFast(), Field(max_length=MAX_DEVICES)] = []
     build: _Build = _Build()
 
 
@@ -59,16 +69,16 @@ def read_listing(body: bytes) -> Listing:
     nothing else. A status that is not a word we know counts as unloaded.
     """
     entries = _parse(_Models, body).data
-    if len(entries) > MAX_MODELS:
-        raise NodeProtocolError(
-            f"listed {len(entries)} models; at most {MAX_MODELS} are believed"
-        )
     models: dict[ModelId, ReportedStatus] = {}
     duplicated: set[ModelId] = set()
     created = None
+    ignored = 0
     for entry in entries:
         created = _seconds(entry.created) if created is None else created
-        if entry.id == "default" or not _plausible(entry.id):
+        if entry.id == "default":
+            continue
+        if not _plausible(entry.id, MAX_ID_LENGTH):
+            ignored += 1
             continue
         model = ModelId(entry.id)
         status = _status(entry.status)
@@ -77,7 +87,12 @@ def read_listing(body: bytes) -> Listing:
             if models[model] is ReportedStatus.LOADED:
                 continue
         models[model] = status
-    return Listing(created_at_s=created, models=models, duplicated=frozenset(duplicated))
+    return Listing(
+        created_at_s=created,
+        models=models,
+        duplicated=frozenset(duplicated),
+        remark=_ignored(ignored) if ignored else "",
+    )
 
 
 def read_lifecycle(body: bytes) -> LifecycleAnswer:
@@ -87,26 +102,18 @@ def read_lifecycle(body: bytes) -> LifecycleAnswer:
         status = ReportedStatus(answer.status)
     except ValueError as exc:
         raise NodeProtocolError(f"unknown lifecycle status {answer.status[:40]!r}") from exc
-    return LifecycleAnswer(status=status, error=answer.error)
+    return LifecycleAnswer(status=status, error=answer.error and answer.error[:MAX_WORDS])
 
 
 def read_system_info(body: bytes) -> NodeInfo:
     """Read `GET /v1/system/info`; memory is the sum over accelerators, CPU devices left out."""
     info = _parse(_SystemInfo, body)
     gpus = [device for device in info.devices if device.kind != "cpu"]
-    totals = [
-        device.total_memory_bytes for device in gpus if device.total_memory_bytes is not None
-    ]
-    free = [
-        device.available_memory_bytes
-        for device in gpus
-        if device.available_memory_bytes is not None
-    ]
     return NodeInfo(
-        version=info.build.version,
-        git_revision=info.build.git_revision,
-        vram_total_mib=sum(totals) // MIB if totals else None,
-        free_mib=sum(free) // MIB if free else None,
+        version=_word(info.build.version),
+        git_revision=_word(info.build.git_revision),
+        vram_total_mib=_sum_mib([device.total_memory_bytes for device in gpus]),
+        free_mib=_sum_mib([device.available_memory_bytes for device in gpus]),
     )
 
 
@@ -115,6 +122,8 @@ def _parse(shape: type[_T], body: bytes) -> _T:
         return shape.model_validate_json(body)
     except ValidationError as exc:
         first = exc.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "too_long" and first["loc"] == ("data",):
+            raise NodeProtocolError(f"listed more than {MAX_MODELS} models") from exc
         where = ".".join(str(part) for part in first["loc"])
         raise NodeProtocolError(f"unexpected answer: {where} {first['msg']}".strip()) from exc
 
@@ -130,8 +139,30 @@ def _status(word: str | None) -> ReportedStatus:
 
 def _seconds(created: int | None) -> int | None:
     """Before mistral.rs 0.8.0 some instants were in milliseconds."""
-    return created // 1000 if created is not None and created > 100_000_000_000 else created
+    if created is not None and created > MAX_INSTANT_S:
+        created //= 1000
+    return created if created is not None and 0 <= created < MAX_INSTANT_S else None
 
 
-def _plausible(model_id: str) -> bool:
-    return 0 < len(model_id) <= MAX_ID_LENGTH and model_id.isprintable()
+def _sum_mib(parts: list[int | None]) -> int | None:
+    """Over what was reported; None where nothing was, or what no machine has."""
+    known = [part for part in parts if part is not None]
+    if not known or not all(0 <= part <= MAX_MEMORY_BYTES for part in known):
+        return None
+    total = sum(known)
+    return total // MIB if total <= MAX_MEMORY_BYTES else None
+
+
+def _plausible(text: str, longest: int) -> bool:
+    return 0 < len(text) <= longest and text.isprintable()
+
+
+def _word(text: str | None) -> str | None:
+    return text if text is not None and _plausible(text, MAX_VERSION_LENGTH) else None
+
+
+def _ignored(count: int) -> str:
+    return (
+        f"{count} of its model ids {'is' if count == 1 else 'are'} not believed:"
+        " too long, or not printable"
+    )

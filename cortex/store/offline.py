@@ -31,15 +31,15 @@ class DatabaseFile:
 
     def history(self, query: HistoryQuery) -> HistoryBody:
         with self._reading():
-            return HistoryBody(rows=queries.history(self._connection, query))
+            return queries.history(self._connection, query)
 
     def stats(self, query: HistoryQuery) -> StatsBody:
         with self._reading():
-            return StatsBody(rows=queries.stats(self._connection, query))
+            return queries.stats(self._connection, query)
 
     def events(self, query: EventQuery) -> EventsBody:
         with self._reading():
-            return EventsBody(rows=queries.events(self._connection, query))
+            return queries.events(self._connection, query)
 
     def close(self) -> None:
         self._connection.close()

@@ -1,78 +1,200 @@
 """Every question put to the database, as functions of a connection; the gateway and `--db` ask the same."""
 
 import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from cortex.adminapi import EventQuery, EventRow, HistoryQuery, HistoryRow, StatsRow
+from cortex.adminapi import (
+    EventQuery,
+    EventRow,
+    EventsBody,
+    HistoryBody,
+    HistoryQuery,
+    HistoryRow,
+    StatsBody,
+    StatsRow,
+)
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import Memory, NodeRecord, ResidencyRecord
-from cortex.store.rows import plain, to_event
+from cortex.store.rows import INT_MAX, plain, to_event
+from cortex.store.search import BY_TIME, Condition, filters_of, search, where_all
 
-STATS_ROWS = 200_000
-"""The newest rows that statistics are taken over, so that a question has a bounded cost."""
+STATS_ROWS, STATS_SCATTERED = 10_000, 3_000
+"""The newest rows that statistics are taken over, so that a question has a bounded cost: of all
+requests, and of those that a filter picks, which lie apart."""
+FOLLOWED_ROWS = 50_000
+"""Rows that are looked at for one answer about what came after an id."""
+EVENTS_SCATTERED, EVENTS_IN_A_ROW = 5_000, 200_000
+"""Events looked at for one answer: through an index, or one after another."""
 
-_OUTCOMES = frozenset({"ok", "client_gone", "error"})
 _COLUMNS = list(HistoryRow.model_fields)
-_NEWEST_FIRST = "ORDER BY started_at_ms DESC, id DESC"
-# Exact nearest-rank percentiles, in SQL because Python's lock is free meanwhile.
 _MEASURES = ("ttft_ms", "duration_ms", "tokens_per_s")
-_RANKED = ", ".join(
-    f"row_number() OVER (PARTITION BY model ORDER BY {m} IS NULL, {m}) AS {m}_rank,"
-    f" count({m}) OVER (PARTITION BY model) AS {m}_n"
-    for m in _MEASURES
-)
-_PERCENTILES = ", ".join(
-    f"max(CASE WHEN {m}_rank = ({m}_n * {share} + 99) / 100 THEN {m} END)"
-    for m in _MEASURES
-    for share in (50, 95)
-)
-_STATS_FIELDS = (
-    "model", "requests", "errors", "cold_starts", "prompt_tokens", "completion_tokens",
-    "ttft_p50_ms", "ttft_p95_ms", "duration_p50_ms", "duration_p95_ms",
-    "tokens_per_s_p50", "tokens_per_s_p95",
-)  # fmt: skip
+_COUNTED = "outcome = 'error', cold_start <> 0, prompt_tokens, completion_tokens"
 
 
-def history(connection: sqlite3.Connection, query: HistoryQuery) -> list[HistoryRow]:
-    where, values = _request_filter(query)
-    order = _NEWEST_FIRST if query.after_id is None else "ORDER BY id"
-    sql = f"SELECT {', '.join(_COLUMNS)} FROM requests {where} {order} LIMIT ?"  # noqa: S608
-    rows = connection.execute(sql, [*values, query.limit])
-    return [HistoryRow.model_validate(dict(zip(_COLUMNS, row, strict=True))) for row in rows]
+def history(connection: sqlite3.Connection, query: HistoryQuery) -> HistoryBody:
+    """Rows that pass, newest first, or after an id oldest first; one state of the file for all of it."""
+    connection.execute("BEGIN")
+    try:
+        newest = connection.execute("SELECT max(id) FROM requests").fetchone()[0] or 0
+        if query.after_id is not None:
+            return _after(connection, query, newest)
+        found = search(connection, query)
+        sql, values = found.select(", ".join(_COLUMNS))
+        rows = _history_rows(connection.execute(sql, [*values, query.limit]))
+    finally:
+        connection.rollback()
+    return HistoryBody(rows=rows, next=_beyond(rows, query, found.floor_ms), last_id=newest)
 
 
-def stats(connection: sqlite3.Connection, query: HistoryQuery) -> list[StatsRow]:
-    """Per model, most requests first, over the newest `STATS_ROWS` that pass the filter."""
-    where, values = _request_filter(query)
-    sql = f"""
-        WITH picked AS (
-            SELECT model, outcome, cold_start, prompt_tokens, completion_tokens,
-                   {", ".join(_MEASURES)}
-            FROM requests {where} {_NEWEST_FIRST} LIMIT ?
-        ), ranked AS (SELECT *, {_RANKED} FROM picked)
-        SELECT model, count(*), sum(outcome = 'error'), sum(cold_start <> 0),
-               {_known_total("prompt_tokens")}, {_known_total("completion_tokens")},
-               {_PERCENTILES}
-        FROM ranked GROUP BY model ORDER BY count(*) DESC, model
-    """  # noqa: S608
-    rows = connection.execute(sql, [*values, STATS_ROWS])
-    return [StatsRow.model_validate(dict(zip(_STATS_FIELDS, row, strict=True))) for row in rows]
+def _beyond(
+    rows: Sequence[HistoryRow], query: HistoryQuery, floor_ms: int | None
+) -> str | None:
+    if len(rows) == query.limit:
+        return f"{rows[-1].started_at_ms}-{rows[-1].id}"
+    return None if floor_ms is None else f"{floor_ms}-0"
 
 
-def events(connection: sqlite3.Connection, query: EventQuery) -> list[EventRow]:
-    where, values = _where(
-        ("kind = ?", query.kind),
-        ("node = ?", query.node),
-        ("model = ?", query.model),
-        ("at_ms >= ?", query.since_ms),
-        ("at_ms < ?", query.until_ms),
-        ("id > ?", query.after_id),
+def _after(connection: sqlite3.Connection, query: HistoryQuery, newest: int) -> HistoryBody:
+    """What came after an id, found by the ids, few as it is for one who follows."""
+    assert query.after_id is not None
+    filters = filters_of(query)
+    bounds: list[Condition] = [
+        (text, value)
+        for text, value in (
+            ("started_at_ms >= ?", query.since_ms),
+            ("started_at_ms < ?", query.until_ms),
+        )
+        if value is not None
+    ]
+    last = min(newest, query.after_id + FOLLOWED_ROWS) if bounds or len(filters) > 1 else newest
+    where, values = where_all([*filters.values(), *bounds, ("id <= ?", last)])
+    sql = f"SELECT {', '.join(_COLUMNS)} FROM requests NOT INDEXED {where} ORDER BY id LIMIT ?"  # noqa: S608
+    rows = _history_rows(connection.execute(sql, [*values, query.limit]))
+    full = len(rows) == query.limit
+    return HistoryBody(rows=rows, last_id=rows[-1].id if full else max(last, query.after_id))
+
+
+def _history_rows(found: Iterable[Sequence[object]]) -> list[HistoryRow]:
+    return [HistoryRow.model_validate(dict(zip(_COLUMNS, row, strict=True))) for row in found]
+
+
+def stats(connection: sqlite3.Connection, query: HistoryQuery) -> StatsBody:
+    """Per model, client or node, most requests first, over the newest that pass the filter.
+
+    Counted here and not in SQL, whose window functions take four times as long; there are few
+    enough rows that whoever else runs hardly waits for this thread.
+    """
+    found = search(connection, query)
+    by = query.by or "model"
+    sql, values = found.select(f"{by}, {_COUNTED}, {', '.join(_MEASURES)}, started_at_ms")
+    most = STATS_ROWS if found.path.index == BY_TIME else STATS_SCATTERED
+    picked = connection.execute(sql, [*values, most]).fetchall()
+    groups: dict[str | None, list[Sequence[Any]]] = {}
+    for row in picked:
+        groups.setdefault(row[0], []).append(row)
+    ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0] or ""))
+    return StatsBody(
+        rows=[_stats_row(by, name, grouped) for name, grouped in ordered],
+        since_ms=picked[-1][-1] if len(picked) == most else found.floor_ms,
     )
-    order = "DESC" if query.after_id is None else "ASC"
+
+
+def _stats_row(by: str, name: str | None, rows: Sequence[Sequence[Any]]) -> StatsRow:
+    _, failed, cold, prompt, completion, *measures, _ = zip(*rows, strict=True)
+    ttft, duration, pace = (sorted(v for v in m if v is not None) for m in measures)
+    return StatsRow(
+        **{by: name},
+        requests=len(rows),
+        errors=sum(failed),
+        cold_starts=sum(cold),
+        prompt_tokens=_known_total(prompt),
+        completion_tokens=_known_total(completion),
+        ttft_p50_ms=_nearest_rank(ttft, 50),
+        ttft_p95_ms=_nearest_rank(ttft, 95),
+        duration_p50_ms=_nearest_rank(duration, 50),
+        duration_p95_ms=_nearest_rank(duration, 95),
+        tokens_per_s_p50=_nearest_rank(pace, 50),
+        tokens_per_s_p95=_nearest_rank(pace, 95),
+    )
+
+
+def _nearest_rank(ordered: Sequence[float], share: int) -> float | None:
+    return ordered[(len(ordered) * share + 99) // 100 - 1] if ordered else None
+
+
+def _known_total(values: Iterable[int | None]) -> int | None:
+    """None where nothing is known."""
+    known = [value for value in values if value is not None]
+    return min(sum(known), INT_MAX) if known else None
+
+
+def events(connection: sqlite3.Connection, query: EventQuery) -> EventsBody:
+    """Events that pass, newest first, or after an id oldest first; see `HistoryBody` for `next`."""
+    filters = [
+        (f"{name} = ?", value)
+        for name, value in (("kind", query.kind), ("node", query.node), ("model", query.model))
+        if value is not None
+    ]
+    span = [
+        (text, value)
+        for text, value in (("at_ms >= ?", query.since_ms), ("at_ms < ?", query.until_ms))
+        if value is not None
+    ]
+    newest = connection.execute("SELECT max(id) FROM events").fetchone()[0] or 0
+    if query.after_id is not None:
+        # As far as fits; the rest is for whoever goes on from `last_id`.
+        last = min(newest, query.after_id + EVENTS_IN_A_ROW)
+        within = [("id > ?", query.after_id), ("id <= ?", last)]
+        conditions = [*filters, *span, *within]
+        rows = _event_rows(connection, "NOT INDEXED", conditions, "ASC", query.limit)
+        full = len(rows) == query.limit
+        return EventsBody(rows=rows, last_id=rows[-1].id if full else max(last, query.after_id))
+    top = newest if query.before_id is None else min(newest, query.before_id - 1)
+    index, floor = _events_reach(
+        connection, top, filters, bounded=bool(span) or len(filters) > 1
+    )
+    conditions = [*filters, *span, ("id <= ?", top), ("id >= ?", floor or 0)]
+    rows = _event_rows(connection, index, conditions, "DESC", query.limit)
+    full = len(rows) == query.limit
+    return EventsBody(rows=rows, next=rows[-1].id if full else floor, last_id=newest)
+
+
+def _events_reach(
+    connection: sqlite3.Connection, top: int, filters: Sequence[Condition], *, bounded: bool
+) -> tuple[str, int | None]:
+    """The index that reaches furthest back, and the id down to which it may be read at once."""
+    paths = [(f"INDEXED BY {_index_of(each)}", [each]) for each in filters]
+    paths = paths or [("NOT INDEXED", [])]
+    if not bounded:
+        return paths[0][0], None
+    scan = EVENTS_SCATTERED if filters else EVENTS_IN_A_ROW
+    reached = []
+    for index, conditions in paths:
+        where, values = where_all([*conditions, ("id <= ?", top)])
+        sql = f"SELECT id FROM events {index} {where} ORDER BY id DESC LIMIT 1 OFFSET {scan}"  # noqa: S608
+        found = connection.execute(sql, values).fetchone()
+        reached.append((index, None if found is None else int(found[0])))
+    return min(reached, key=lambda pair: (pair[1] is not None, pair[1] or 0))
+
+
+def _index_of(condition: Condition) -> str:
+    return "events_" + condition[0].partition(" ")[0]
+
+
+def _event_rows(
+    connection: sqlite3.Connection,
+    index: str,
+    conditions: Sequence[Condition],
+    order: str,
+    limit: int,
+) -> list[EventRow]:
+    where, values = where_all(conditions)
     sql = (
         "SELECT id, at_ms, kind, reason, node, model, detail"  # noqa: S608
-        f" FROM events {where} ORDER BY id {order} LIMIT ?"
+        f" FROM events {index} {where} ORDER BY id {order} LIMIT ?"
     )
-    return [to_event(row) for row in connection.execute(sql, [*values, query.limit])]
+    return [to_event(row) for row in connection.execute(sql, [*values, limit])]
 
 
 def node_of_response(connection: sqlite3.Connection, response_id: str) -> NodeName | None:
@@ -123,32 +245,3 @@ def recall(connection: sqlite3.Connection) -> Memory:
         ),
         pins=frozenset((NodeName(node) or None, ModelId(model)) for node, model in pins),
     )
-
-
-def _request_filter(query: HistoryQuery) -> tuple[str, list[object]]:
-    by_code = query.outcome is not None and query.outcome not in _OUTCOMES
-    # `--follow` asks every second for what came after an id: few rows, found by that id. The plus
-    # keeps SQLite from reading all of a model's rows through its index instead.
-    col = "" if query.after_id is None else "+"
-    return _where(
-        (f"{col}model = ?", query.model),
-        (f"{col}node = ?", query.node),
-        (f"{col}client = ?", query.client),
-        (f"{col}started_at_ms >= ?", query.since_ms),
-        (f"{col}started_at_ms < ?", query.until_ms),
-        ("error_code = ?" if by_code else "outcome = ?", query.outcome),
-        ("duration_ms >= ?", query.slow_ms),
-        ("id > ?", query.after_id),
-    )
-
-
-def _where(*conditions: tuple[str, object]) -> tuple[str, list[object]]:
-    given = [(text, plain(value)) for text, value in conditions if value is not None]
-    if not given:
-        return "", []
-    return "WHERE " + " AND ".join(text for text, _ in given), [value for _, value in given]
-
-
-def _known_total(column: str) -> str:
-    """A sum that is NULL where nothing is known, and that cannot overflow as sum() can."""
-    return f"CASE WHEN count({column}) THEN CAST(total({column}) AS INTEGER) END"

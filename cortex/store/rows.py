@@ -3,6 +3,8 @@
 import json
 import math
 from collections.abc import Sequence
+from itertools import chain
+from operator import attrgetter
 from typing import NamedTuple
 
 from cortex.adminapi import EventRow
@@ -29,6 +31,9 @@ INSERT_REQUEST = (
     f"INSERT OR IGNORE INTO requests (id, {', '.join(_COLUMNS)})"  # noqa: S608
     f" VALUES (?{', ?' * len(_COLUMNS)})"
 )
+# SQLite lets go of the interpreter for each statement, and the event loop with it must take it back.
+BLOCK_ROWS = 32
+INSERT_REQUESTS = INSERT_REQUEST + f", (?{', ?' * len(_COLUMNS)})" * (BLOCK_ROWS - 1)
 INSERT_EVENT = (
     "INSERT OR IGNORE INTO events (id, at_ms, kind, reason, node, model, detail)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
@@ -58,12 +63,23 @@ PRUNE = {
     )
     for table, instant in (("requests", "started_at_ms"), ("events", "at_ms"))
 }
+REMEMBERED = 20_000
+"""Models on nodes whose last use and sizes are kept, the most recently used ones: a node that
+lists other models at every poll must not make the file, and the next start, grow.
+"""
+FORGET = (
+    "DELETE FROM residency WHERE rowid NOT IN"
+    " (SELECT rowid FROM residency ORDER BY last_used_at_ms DESC, loads DESC, rowid DESC LIMIT ?)"
+)
 
-_INT_MAX = 2**63 - 1
+INT_MAX = 2**63 - 1
+# The plain text of an outcome: an enumeration costs SQLite's adapters a detour.
+_values_of = attrgetter(*_COLUMNS[:9], "outcome._value_", *_COLUMNS[10:])
 _MODEL, _NODE, _STARTED, _DURATION, _OUTCOME, _STATUS = (
     1 + _COLUMNS.index(name)
     for name in ("model", "node", "started_at_ms", "duration_ms", "outcome", "status")
 )
+_ERROR = Outcome.ERROR.value
 
 
 class Row(NamedTuple):
@@ -74,8 +90,38 @@ class Row(NamedTuple):
 
 
 def request_row(row_id: int, record: RequestRecord) -> Row:
-    values = [plain(getattr(record, column)) for column in _COLUMNS]
+    values = _values_of(record)
+    if not _is_plain(record):
+        values = tuple(map(plain, values))
     return Row(INSERT_REQUEST, (row_id, *values))
+
+
+def request_inserts(rows: Sequence[Row]) -> list[tuple[str, list[Values]]]:
+    """Statements with their values for the requests of a batch: as many at a time as can be."""
+    values = [row.values for row in rows if row.sql is INSERT_REQUEST]
+    whole = len(values) - len(values) % BLOCK_ROWS
+    blocks = [
+        tuple(chain.from_iterable(values[at : at + BLOCK_ROWS]))
+        for at in range(0, whole, BLOCK_ROWS)
+    ]
+    return [(INSERT_REQUESTS, blocks), (INSERT_REQUEST, values[whole:])]
+
+
+def _is_plain(r: RequestRecord) -> bool:
+    """Whether SQLite takes every value as it is; asked of every request, so without a loop."""
+    text = f"{r.request_id}{r.route}{r.dialect}{r.model}{r.node}{r.client}{r.error_code}{r.response_id}"
+    seconds = r.duration_ms + r.queue_ms + r.load_wait_ms + (r.ttft_ms or 0.0)
+    prompt, cached, completion = (
+        r.prompt_tokens or 0,
+        r.cached_tokens or 0,
+        r.completion_tokens or 0,
+    )
+    return (
+        text.isascii()
+        and math.isfinite(seconds + (r.tokens_per_s or 0.0))
+        and min(prompt, cached, completion, r.started_at_ms, r.status, r.attempts) >= -INT_MAX
+        and max(prompt, cached, completion, r.started_at_ms, r.status, r.attempts) <= INT_MAX
+    )
 
 
 def event_row(row_id: int, event: FleetEvent) -> Row:
@@ -106,14 +152,15 @@ def last_used(rows: Sequence[Row]) -> list[Values]:
     A request that its node failed is no use of the model; one that it refused is.
     """
     ends: dict[tuple[object, object], int] = {}
-    for row in rows:
-        if row.sql is not INSERT_REQUEST:
+    for sql, values in rows:
+        if sql is not INSERT_REQUEST:
             continue
-        key = row.values[_NODE], row.values[_MODEL]
-        failed = row.values[_OUTCOME] == Outcome.ERROR and not is_refusal(row.values[_STATUS])
-        if None not in key and not failed:
-            ended = _number(row.values[_STARTED]) + _number(row.values[_DURATION])
-            ends[key] = max(ends.get(key, 0), int(ended))
+        node, model = values[_NODE], values[_MODEL]
+        failed = values[_OUTCOME] == _ERROR and not is_refusal(values[_STATUS])
+        if node is not None and model is not None and not failed:
+            ended = int(_number(values[_STARTED]) + _number(values[_DURATION]))
+            if ended > ends.get((node, model), 0):
+                ends[node, model] = ended
     return [(node, model, plain(ended)) for (node, model), ended in ends.items()]
 
 
@@ -139,7 +186,7 @@ def plain(value: object) -> int | float | str | None:
     if value is None:
         return None
     if isinstance(value, int):
-        return max(-_INT_MAX, min(_INT_MAX, int(value)))
+        return max(-INT_MAX, min(INT_MAX, int(value)))
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     text = str(value)

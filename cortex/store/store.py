@@ -6,7 +6,7 @@ import itertools
 import os
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,10 @@ import aiosqlite
 
 from cortex.adminapi import (
     EventQuery,
-    EventRow,
+    EventsBody,
+    HistoryBody,
     HistoryQuery,
-    HistoryRow,
-    StatsRow,
+    StatsBody,
     StoreStatus,
 )
 from cortex.core.errors import ConfigError, StoreError
@@ -29,7 +29,7 @@ from cortex.store import queries, rows
 from cortex.store.db import Prepared, connect, log, prepare
 from cortex.store.limits import Limits
 from cortex.store.reader import Reader
-from cortex.store.subscription import Subscribers
+from cortex.store.subscription import Subscribers, Subscription
 
 
 class Clock(Protocol):
@@ -139,7 +139,8 @@ class Store:
             self._queue.popleft()
             self._dropped += 1
         self._queue.append(row)
-        self._arm()
+        if not self._some.is_set() or len(self._queue) >= self._limits.flush_rows:
+            self._arm()
 
     async def save_residency(self, *records: ResidencyRecord) -> None:
         await self._save(rows.SAVE_RESIDENCY, map(rows.residency_values, records))
@@ -224,7 +225,7 @@ class Store:
         batch = self._batch
         statements = [
             *((save.sql, save.values) for save in self._saves if not save.done.done()),
-            (rows.INSERT_REQUEST, [r.values for r in batch if r.sql is rows.INSERT_REQUEST]),
+            *rows.request_inserts(batch),
             (rows.INSERT_EVENT, [r.values for r in batch if r.sql is rows.INSERT_EVENT]),
             (rows.TOUCH, rows.last_used(batch)),
         ]
@@ -272,10 +273,14 @@ class Store:
         before = self._clock.now_ms() - self._retention_ms
         most = self._limits.flush_rows
         more = False
+        aged: list[tuple[str, rows.Values]] = [
+            *((sql, (before, most)) for sql in rows.PRUNE.values()),
+            (rows.FORGET, (rows.REMEMBERED,)),
+        ]
         async with self._flushing:
-            for sql in () if self._closed else rows.PRUNE.values():
+            for sql, values in () if self._closed else aged:
                 try:
-                    more |= await self._commit([(sql, [(before, most)])]) == most
+                    more |= await self._commit([(sql, [values])]) == most
                 except sqlite3.Error as exc:
                     log.warning("old rows not pruned", extra={"fields": {"reason": str(exc)}})
                     return False
@@ -314,19 +319,19 @@ class Store:
         """What the fleet knew when the last process ended."""
         return await self._reader.ask(queries.recall)
 
-    async def history(self, query: HistoryQuery) -> list[HistoryRow]:
+    async def history(self, query: HistoryQuery) -> HistoryBody:
         return await self._reader.ask_long(lambda file: queries.history(file, query))
 
-    async def stats(self, query: HistoryQuery) -> list[StatsRow]:
+    async def stats(self, query: HistoryQuery) -> StatsBody:
         return await self._reader.ask_long(lambda file: queries.stats(file, query))
 
-    async def events(self, query: EventQuery) -> list[EventRow]:
+    async def events(self, query: EventQuery) -> EventsBody:
         return await self._reader.ask_long(lambda file: queries.events(file, query))
 
     async def node_of_response(self, response_id: str) -> NodeName | None:
         return await self._reader.ask(lambda file: queries.node_of_response(file, response_id))
 
-    def subscribe(self) -> AsyncIterator[EventRow]:
+    def subscribe(self) -> Subscription:
         """Every event from now on, once committed; ends when the store closes."""
         return self._subscribers.add()
 

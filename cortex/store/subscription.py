@@ -25,6 +25,12 @@ class Subscription:
         self._ended = True
         self._some.set()
 
+    def take(self) -> list[EventRow]:
+        """What is there now, oldest first, without waiting."""
+        rows = list(self._rows)
+        self._rows.clear()
+        return rows
+
     def __aiter__(self) -> Self:
         return self
 

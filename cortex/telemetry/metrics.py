@@ -18,30 +18,77 @@ from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import EventKind, FleetEvent, RequestRecord
 from cortex.core.snapshot import FleetSnapshot, NodeView
+from cortex.telemetry.families import Counters, Histograms, Series
 
 UNKNOWN = "unknown"
+OTHER = "other"
+MAX_PAIRS = 1000
+"""Of (model, node) with series of their own; a model beyond that counts as `other`. A node that
+lists other models at every poll could make them without end, for counters are never forgotten.
+"""
+ROOM = "room"
 MIB = 1024 * 1024
 
 _DURATION_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
 _TTFT_S = (0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60, 120)
+_QUEUE_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _TOKENS_PER_S = (1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 400, 800)
 _LOAD_S = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
 _POLL_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
+_LOADING = {EventKind.LOAD, EventKind.LOAD_FAILED}
+"""A load that has begun shows how many have failed so far: none, the first time."""
 
 # `_created` series double the scrape for nothing.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
-class _PerRequest:
-    """The children of one (route, model, node), looked up once."""
+class _Place:
+    """What is counted at one (route, model, node), looked up once."""
 
-    __slots__ = ("duration", "rate", "ttft")
+    __slots__ = ("_at", "_metrics", "cached", "completion", "duration", "outcomes", "prompt",
+                 "queue", "rate", "ttft")  # fmt: skip
 
     def __init__(self, metrics: "Metrics", route: str, model: str, node: str) -> None:
-        self.duration = metrics.duration_s.labels(route, model, node)
-        self.ttft = metrics.ttft_s.labels(route, model, node)
-        self.rate = metrics.tokens_per_s.labels(model, node)
+        self._metrics = metrics
+        self._at = (route, model, node)
+        self.duration = metrics.duration_s.distribution(route, model, node)
+        self.ttft = metrics.ttft_s.distribution(route, model, node)
+        self.rate = metrics.tokens_per_s.distribution(model, node)
+        self.queue = metrics.queue_s.distribution(model)
+        self.outcomes: dict[str, Series] = {}
+        # A series that exists shows as 0, and unreported is not 0: made when there is something.
+        self.prompt: Series | None = None
+        self.cached: Series | None = None
+        self.completion: Series | None = None
+
+    def count(self, record: RequestRecord) -> None:
+        outcome = record.outcome
+        series = self.outcomes.get(outcome)
+        if series is None:
+            series = self.outcomes[outcome] = self._metrics.requests.series(
+                *self._at, outcome.value
+            )
+        series.value += 1
+        self.duration.observe(record.duration_ms / 1000)
+        if record.ttft_ms is not None:
+            self.ttft.observe(record.ttft_ms / 1000)
+        if record.tokens_per_s is not None:
+            self.rate.observe(record.tokens_per_s)
+        # What was refused before it asked for a slot did not wait for one.
+        if record.attempts or record.queue_ms:
+            self.queue.observe(record.queue_ms / 1000)
+        if record.prompt_tokens is not None:
+            self.prompt = self.prompt or self._metrics.prompt_tokens.series(*self._at[1:])
+            self.prompt.value += record.prompt_tokens
+        if record.completion_tokens is not None:
+            self.completion = self.completion or self._metrics.completion_tokens.series(
+                *self._at[1:]
+            )
+            self.completion.value += record.completion_tokens
+        if record.cached_tokens is not None:
+            self.cached = self.cached or self._metrics.cached_tokens.series(*self._at[1:])
+            self.cached.value += record.cached_tokens
 
 
 class Metrics:
@@ -53,48 +100,46 @@ class Metrics:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
         place = ("route", "model", "node")
-        self.requests = Counter(
-            "cortex_requests", "Finished requests.", (*place, "outcome"), registry=registry
-        )
-        self.duration_s = Histogram(
+        self.requests = Counters("cortex_requests", "Finished requests.", (*place, "outcome"))
+        self.duration_s = Histograms(
             "cortex_request_duration_seconds",
             "From arrival to the last byte.",
             place,
-            buckets=_DURATION_S,
-            registry=registry,
+            _DURATION_S,
         )
-        self.ttft_s = Histogram(
+        self.ttft_s = Histograms(
             "cortex_time_to_first_token_seconds",
             "From arrival to the first real byte.",
             place,
-            buckets=_TTFT_S,
-            registry=registry,
+            _TTFT_S,
         )
-        self.tokens_per_s = Histogram(
+        self.queue_s = Histograms(
+            "cortex_queue_wait_seconds",
+            "Wait for a slot; waits for loads are not in it where the request was served.",
+            ("model",),
+            _QUEUE_S,
+        )
+        self.tokens_per_s = Histograms(
             "cortex_tokens_per_second",
             "Completion tokens over the time they streamed.",
             ("model", "node"),
-            buckets=_TOKENS_PER_S,
-            registry=registry,
+            _TOKENS_PER_S,
         )
-        self.prompt_tokens = Counter(
-            "cortex_prompt_tokens",
-            "As nodes report them.",
-            ("model", "node"),
-            registry=registry,
-        )
-        self.completion_tokens = Counter(
-            "cortex_completion_tokens",
-            "As nodes report them.",
-            ("model", "node"),
-            registry=registry,
-        )
-        self.cached_tokens = Counter(
-            "cortex_cached_prompt_tokens",
-            "As nodes report them.",
-            ("model", "node"),
-            registry=registry,
-        )
+        reported, at = "As nodes report them.", ("model", "node")
+        self.prompt_tokens = Counters("cortex_prompt_tokens", reported, at)
+        self.completion_tokens = Counters("cortex_completion_tokens", reported, at)
+        self.cached_tokens = Counters("cortex_cached_prompt_tokens", reported, at)
+        for family in (
+            self.requests,
+            self.duration_s,
+            self.ttft_s,
+            self.queue_s,
+            self.tokens_per_s,
+            self.prompt_tokens,
+            self.completion_tokens,
+            self.cached_tokens,
+        ):
+            registry.register(family)
         self.errors = Counter(
             "cortex_request_errors", "Failed requests by code.", ("code",), registry=registry
         )
@@ -110,6 +155,8 @@ class Metrics:
         self.evictions = Counter(
             "cortex_evictions", "Models unloaded to make room.", ("reason",), registry=registry
         )
+        # A counter that is first seen as 1 has not grown, as far as Prometheus can tell.
+        self.evictions.labels(ROOM)
         self.load_s = Histogram(
             "cortex_model_load_seconds",
             "Loads that cortex began.",
@@ -130,52 +177,56 @@ class Metrics:
             buckets=_POLL_S,
             registry=registry,
         )
-        self._children: dict[tuple[str, str, str], _PerRequest] = {}
-        self._outcomes: dict[tuple[str, str, str, str], Counter] = {}
+        self._places: dict[tuple[str, str | None, str | None], _Place] = {}
+        self._pairs: set[tuple[str, str]] = set()
 
     def request_done(self, record: RequestRecord) -> None:
         """Count one finished request."""
-        key = (record.route, record.model or UNKNOWN, record.node or UNKNOWN)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = _PerRequest(self, *key)
-        outcome_key = (*key, record.outcome.value)
-        counter = self._outcomes.get(outcome_key)
-        if counter is None:
-            counter = self._outcomes[outcome_key] = self.requests.labels(*outcome_key)
-        counter.inc()
-        child.duration.observe(record.duration_ms / 1000)
-        if record.ttft_ms is not None:
-            child.ttft.observe(record.ttft_ms / 1000)
-        if record.tokens_per_s is not None:
-            child.rate.observe(record.tokens_per_s)
-        for counted, tokens in (
-            (self.prompt_tokens, record.prompt_tokens),
-            (self.completion_tokens, record.completion_tokens),
-            (self.cached_tokens, record.cached_tokens),
-        ):
-            # Looked up only now: a child that exists shows as 0, and unreported is not 0.
-            if tokens is not None:
-                counted.labels(*key[1:]).inc(tokens)
-        self._rarer(record)
+        key = (record.route, record.model, record.node)
+        place = self._places.get(key) or self._place_of(record)
+        place.count(record)
+        if record.error_code is not None or record.cold_start or record.attempts > 1:
+            self._rarer(record)
+
+    def _place_of(self, record: RequestRecord) -> _Place:
+        """That of the first request of its kind, or of one model too many."""
+        model, node = self._pair(record.model, record.node)
+        # Under the labels, so that models too many share one place.
+        place = self._places.get((record.route, model, node))
+        if place is None:
+            place = _Place(self, record.route, model, node)
+            self._places[record.route, model, node] = place
+        if model != OTHER:
+            self._places[record.route, record.model, record.node] = place
+        return place
+
+    def _pair(self, model: str | None, node: str | None) -> tuple[str, str]:
+        """The labels of a model on a node."""
+        pair = (model or UNKNOWN, node or UNKNOWN)
+        if pair not in self._pairs:
+            if len(self._pairs) >= MAX_PAIRS:
+                return OTHER, pair[1]
+            self._pairs.add(pair)
+        return pair
 
     def _rarer(self, record: RequestRecord) -> None:
         if record.error_code is not None:
             self.errors.labels(record.error_code).inc()
         if record.cold_start:
-            self.cold_starts.labels(record.model or UNKNOWN, record.node or UNKNOWN).inc()
+            self.cold_starts.labels(*self._pair(record.model, record.node)).inc()
         if record.attempts > 1:
             self.retries.labels(record.node or UNKNOWN).inc(record.attempts - 1)
 
     def event(self, event: FleetEvent) -> None:
         self.events.labels(event.kind.value).inc()
         if event.kind is EventKind.EVICT:
-            self.evictions.labels(str(event.detail.get("cause", "room"))).inc()
-        elif event.kind is EventKind.LOAD_FAILED and event.model and event.node:
-            self.load_failures.labels(event.model, event.node).inc()
+            self.evictions.labels(str(event.detail.get("cause", ROOM))).inc()
+        elif event.kind in _LOADING and event.model and event.node:
+            failed = event.kind is EventKind.LOAD_FAILED
+            self.load_failures.labels(*self._pair(event.model, event.node)).inc(failed)
 
     def loaded(self, node: NodeName, model: ModelId, load_s: float) -> None:
-        self.load_s.labels(model, node).observe(load_s)
+        self.load_s.labels(*self._pair(model, node)).observe(load_s)
 
     def polled(self, name: NodeName, *, ok: bool, duration_s: float) -> None:
         self.polls.labels(name, "ok" if ok else "failed").observe(duration_s)
@@ -245,10 +296,18 @@ class FleetCollector(Collector):
         labels = ["node", "model"]
         resident = GaugeMetricFamily("cortex_model_resident", "1 while loaded.", labels=labels)
         pinned = GaugeMetricFamily("cortex_model_pinned", "1 while pinned.", labels=labels)
+        absent = GaugeMetricFamily(
+            "cortex_pin_absent",
+            "1 while a pinned model is not where it is wanted.",
+            labels=labels,
+        )
         in_flight = GaugeMetricFamily("cortex_in_flight", "Leases held.", labels=labels)
-        for node in self._snapshot().nodes.values():
+        snapshot = self._snapshot()
+        for node in snapshot.nodes.values():
             for model in node.models.values():
+                if model.pinned:
+                    absent.add_metric([node.name, model.id], snapshot.pin_absent(model))
                 resident.add_metric([node.name, model.id], model.resident)
                 pinned.add_metric([node.name, model.id], model.pinned)
                 in_flight.add_metric([node.name, model.id], model.in_flight)
-        yield from (resident, pinned, in_flight)
+        yield from (resident, pinned, absent, in_flight)

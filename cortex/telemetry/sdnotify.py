@@ -1,8 +1,11 @@
-"""sd_notify(3) in the standard library; silent where systemd did not start us."""
+"""sd_notify(3) and sd_listen_fds(3) in the standard library; silent where systemd did not start us."""
 
 import os
 import socket
 import time
+from collections.abc import MutableMapping
+
+_FIRST_FD = 3
 
 
 def notify(*lines: str) -> None:
@@ -30,3 +33,21 @@ def watchdog_interval_s() -> float | None:
     if not usec or (pid and int(pid) != os.getpid()):
         return None
     return int(usec) / 2_000_000
+
+
+def listen_sockets(environ: MutableMapping[str, str] = os.environ) -> dict[str, socket.socket]:
+    """The listening sockets that systemd opened for this process, by `FileDescriptorName=`.
+
+    The variables are taken out of `environ`, so that no child believes it was meant.
+    """
+    pid = environ.pop("LISTEN_PID", "")
+    count = environ.pop("LISTEN_FDS", "")
+    names = environ.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdigit():
+        return {}
+    given = {}
+    for index in range(int(count)):
+        passed = socket.socket(fileno=_FIRST_FD + index)
+        passed.set_inheritable(False)
+        given[names[index] if index < len(names) else ""] = passed
+    return given

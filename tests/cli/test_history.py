@@ -112,6 +112,16 @@ def test_stats(run: Run, gateway: FakeGateway):
     )
     assert gateway.requests[-1][2]["model"] == "acme/small"
     assert json.loads(run("history", "--stats", "--json").out)["rows"][0]["requests"] == 10
+    assert "by" not in gateway.requests[-1][2]
+
+
+def test_stats_by_client(run: Run, gateway: FakeGateway):
+    row = {"model": None, "client": "laptop", "requests": 10, "errors": 1}
+    gateway.answers["/cortex/v1/history/stats"] = {"rows": [row]}
+    ran = run("history", "--stats", "--by", "client", "--client", "laptop")
+    assert ran.lines[0].split()[0] == "CLIENT"
+    assert ran.lines[1].split()[:3] == ["laptop", "10", "1"]
+    assert gateway.requests[-1][2]["by"] == "client"
 
 
 @pytest.mark.parametrize("columns", [80, 100, 125, 200])
@@ -201,3 +211,63 @@ def test_followed_rows_line_up_in_a_pipe(gateway: FakeGateway):
     following.communicate(timeout=10)
     assert seen[-1].index("gpu-b") == seen[-2].index("gpu-b") == seen[0].index("NODE")
     assert len(seen[-1]) == len(seen[-2])
+
+
+class Paged(Log):
+    """A long log, searched two ids at a time: most pages of a filter have nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows = [history_row(number) for number in (1, 2, 8, 9)]
+        self.asked: list[dict[str, str]] = []
+
+    def __call__(self, query: dict[str, str], body: object) -> tuple[int, object]:
+        self.asked.append(query)
+        if "after_id" in query:
+            return super().__call__(query, body)
+        top = int(query.get("before", "0-10").partition("-")[2])
+        rows = [row for row in self.rows if top - 2 <= row["id"] < top][::-1]
+        beyond = f"0-{top - 2}" if top > 2 else None
+        return 200, {"rows": rows[: int(query["limit"])], "next": beyond, "last_id": 9}
+
+
+def test_a_search_goes_on_until_it_has_enough_rows(run: Run, gateway: FakeGateway):
+    gateway.answers["/cortex/v1/history"] = log = Paged()
+    found = json.loads(run("history", "--json", "--limit", "3").out)
+    assert [row["id"] for row in found["rows"]] == [9, 8, 2]
+    assert [query.get("before") for query in log.asked] == [None, "0-8", "0-6", "0-4"]
+    assert [query["limit"] for query in log.asked] == ["3", "1", "1", "1"]
+    # Nothing is told of where the gateway's own pages ended.
+    assert found.keys() == {"rows"}
+    assert len(run("history", "--csv").lines) == 1 + 4
+
+
+def test_follow_begins_behind_the_newest_row_not_behind_the_last_match(
+    gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch
+):
+    log = Paged()
+    log.rows = [history_row(1)]
+    gateway.answers["/cortex/v1/history"] = log
+    monkeypatch.setenv("CORTEX_ENDPOINT", gateway.url)
+    pauses = iter([None, None])
+
+    def pause(_seconds: float) -> None:
+        if next(pauses, "end") == "end":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", pause)
+    assert main(["history", "--follow", "--model", "rare"]) == 130
+    assert [query["after_id"] for query in log.asked if "after_id" in query] == ["9", "9"]
+
+
+def test_statistics_say_since_when(
+    gateway: FakeGateway, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    body = {"rows": [{"model": "a", "requests": 1, "errors": 0}], "since_ms": 1_782_864_000_000}
+    gateway.answers["/cortex/v1/history/stats"] = body
+    monkeypatch.setenv("CORTEX_ENDPOINT", gateway.url)
+    assert main(["history", "--stats"]) == 0
+    assert "older ones are left out" in capsys.readouterr().err
+    gateway.answers["/cortex/v1/history/stats"] = body | {"since_ms": None}
+    assert main(["history", "--stats"]) == 0
+    assert capsys.readouterr().err == ""

@@ -15,6 +15,7 @@ from tests.cli.conftest import ROOT
 VERBS = [
     "serve",
     "status",
+    "top",
     "history",
     "models",
     "events",
@@ -27,6 +28,7 @@ VERBS = [
     "undrain",
     "defrag",
     "check-config",
+    "key",
     "agent",
     "demo",
     "completion",
@@ -107,6 +109,12 @@ def test_help_names_every_verb_and_exit_code(capsys):
         (["check-config", "a.toml", "--config", "b.toml"], "exclude each other"),
         (["status", "--endpoint", "ftp://x"], "--endpoint: 'ftp://x' is not a URL"),
         (["completion"], "which shell"),
+        (["history", "--by", "client"], "--by is for --stats"),
+        (["history", "--stats", "--by", "route"], "invalid choice: 'route'"),
+        (["key"], "required: ACTION"),
+        (["key", "old"], "invalid choice: 'old'"),
+        (["key", "new", "--role", "root"], "invalid choice: 'root'"),
+        (["key", "new", "--name", 'a"b'], "letters, digits, dots"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(argv, complaint, capsys):

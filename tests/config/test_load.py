@@ -1,5 +1,6 @@
 """One line for every mistake, and nothing but a `ConfigError` whatever the file holds."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -130,13 +131,59 @@ def test_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert find(None, {}) == Path("cortex.toml")
 
 
-def test_keys_are_never_shown(tmp_path: Path) -> None:
-    text = '[[auth.keys]]\nname = "me"\nkey = "s3cret"\nkey_sha256 = "zz"\n'
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[[auth.keys]]\nname = "me"\nkey = "s3cret"\nkey_sha256 = "zz"\n',
+        f'[[auth.keys]]\nname = "me"\nkey = "s3cret"\nkey_sha256 = "{"0" * 64}"\n',
+        '[[auth.keys]]\nname = "me"\nkey_sha256 = "s3cret"\n',
+        '[[auth.keys]]\nname = "me"\nkey = ["s3cret"]\n',
+        '[[auth.keys]]\nname = "me"\nkye = "s3cret"\n',
+        '[auth]\nkeys = ["s3cret"]\n',
+        '[auth]\nkeys = "s3cret"\n',
+        '[[auth.keys]]\nname = "a"\nkey = "s3cret"\n[[auth.keys]]\nname = "b"\nkey = "s3cret"\n',
+    ],
+)
+def test_a_mistake_about_a_key_does_not_show_it(tmp_path: Path, text: str) -> None:
+    """The line goes to a journal, and at a reload to the events."""
     told = "\n".join(lines(tmp_path, text))
+    assert "auth.keys" in told
     assert "s3cret" not in told
+
+
+def test_keys_are_never_shown(tmp_path: Path) -> None:
     source = tmp_path / "cortex.toml"
     source.write_text('[[auth.keys]]\nname = "me"\nkey = "s3cret"\n' + NODE)
     assert "s3cret" not in repr(load(source, {}))
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "empty"),
+        (b" \n", "empty"),
+        (b"\xff\xfe", "not UTF-8 text"),
+        (None, "No such file"),
+    ],
+)
+def test_a_key_file_has_a_key_in_it(tmp_path: Path, content: bytes | None, why: str) -> None:
+    """An empty one would let everybody in."""
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    [line] = lines(tmp_path, f'[[auth.keys]]\nname = "me"\nkey_file = "{file}"\n' + NODE)
+    assert f'auth.keys[0].key_file: expected a key, found "{file}": {why}' in line
+
+
+def test_two_names_for_one_key_are_a_mistake(tmp_path: Path) -> None:
+    """Else one of them would have the rights and the usage of the other."""
+    digest = hashlib.sha256(b"same").hexdigest()
+    [line] = lines(
+        tmp_path,
+        f'[[auth.keys]]\nname = "a"\nkey = "same"\n'
+        f'[[auth.keys]]\nname = "b"\nkey_sha256 = "{digest}"\n' + NODE,
+    )
+    assert line.endswith("auth.keys[1]: expected a key of its own, found that of a")
 
 
 tables = st.recursive(
@@ -183,3 +230,12 @@ def test_no_text_raises_anything_else(tmp_path: Path, text: str) -> None:
     except ConfigError as refused:
         assert refused.lines
         assert all("\n" not in line for line in refused.lines)
+
+
+@pytest.mark.parametrize("key", ["x]", "none", "float", "]"])
+def test_an_unknown_key_may_be_called_anything(tmp_path: Path, key: str) -> None:
+    """Also like a part of pydantic's own paths."""
+    (line,) = lines(tmp_path, f'[limits]\n"{key}" = 1\n{NODE}')
+    assert line.startswith("limits.")
+    assert "unknown key" in line
+    assert any("unknown key" in line for line in lines(tmp_path, f'"{key}" = 1\n{NODE}'))

@@ -7,8 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cortex.core.envelope import WANTED, Envelope, Scanner, find_model_span, parse_whole
+from cortex.core.envelope import (
+    WANTED,
+    Envelope,
+    Scanner,
+    find_model_span,
+    parse_whole,
+)
 from cortex.core.errors import RequestError
+from cortex.core.jsontext import loads_exactly
 
 text = st.text(st.characters(exclude_categories=()), max_size=12)
 scalar = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text
@@ -118,3 +125,50 @@ def test_only_the_top_level_counts() -> None:
 def test_a_model_given_twice_is_refused() -> None:
     with pytest.raises(RequestError, match="twice"):
         scanned([b'{"model": "a", "model": "b"}'])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"a","model":"b"}',
+        b'{"model":"a","model":"a"}',
+        b'{"model":"a","\\u006dodel":"b"}',
+        b'{"mod\\u0065l":"a","mode\\u006c":"b"}',
+        b'{"model":null,"x":{"model":"c"},"model":"b"}',
+    ],
+)
+def test_two_models_are_refused(body: bytes):
+    """Readers differ on which counts: the node must not serve another than was allowed and counted."""
+    with pytest.raises(RequestError, match="twice"):
+        parse_whole(body)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"x":{"model":"b"},"model":"a"}', b'{"model":"a","x":"\\u006d \\"model\\":"}']
+)
+def test_a_model_elsewhere_is_no_second_one(body: bytes):
+    assert parse_whole(body).model == "a"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"model":"a"}'.encode("utf-16"),
+        b'\xef\xbb\xbf{"model":"a"}',
+        b'{"model":"a","x":NaN}',
+        b'{"model":"a","x":-Infinity}',
+        b'{"model":"a","x":1e400}',
+        b'{"model":"a","x":"\\ud800"}',
+        b'{"model":"a","x":"\\uDC00\\uD800"}',
+    ],
+)
+def test_without_the_fast_parser_json_is_as_strict(body: bytes):
+    """What could not be written again, or no node reads, is refused at the door."""
+    with pytest.raises(ValueError):
+        loads_exactly(body)
+
+
+def test_half_a_surrogate_pair_is_no_text():
+    scanner = Scanner()
+    with pytest.raises(RequestError, match="surrogate"):
+        scanner.feed(b'{"model":"m\\ud800"}')

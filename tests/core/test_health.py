@@ -50,3 +50,12 @@ def test_a_failed_load_opens_it_at_once() -> None:
     breaker = CLOSED.failed(now_s=100, reason="no such file", at_once=True)
     assert breaker.open_until_s == 105
     assert breaker.failed(now_s=200, reason="again", at_once=True).open_until_s == 210
+
+
+def test_a_node_that_was_down_gets_one_trial_at_once() -> None:
+    breaker = failed(4).tried_again()
+    assert breaker.allows(now_s=100, in_flight=0)
+    assert not breaker.allows(now_s=100, in_flight=1)
+    assert breaker.failed(now_s=100, reason="again").open_until_s == 120
+    assert failed(2).tried_again() == failed(2)
+    assert CLOSED.tried_again() is CLOSED

@@ -98,7 +98,7 @@ def test_a_stream_without_an_end_is_not_finished(length: int) -> None:
 def test_keep_alives_are_no_progress(data: bytes, real: bool) -> None:
     watch = Watch(sse=True)
     watch.see(data)
-    assert watch.real is real
+    assert bool(watch.events) is real
 
 
 def test_words_about_errors_in_an_answer_are_no_errors() -> None:
@@ -131,3 +131,27 @@ def test_a_whole_answer_is_bounded_by_http() -> None:
     assert watch.finished()
     assert watch.usage() == Usage(1, None, 2)
     assert Watch(sse=False).usage() == Usage()
+
+
+def test_the_id_of_a_response_is_found_in_pieces():
+    """However small the first of them is."""
+    watch = Watch(sse=True)
+    head = b'event: response.created\ndata: {"response":{"id":"resp_1"}}\n\n'
+    for at in range(len(head)):
+        watch.see(head[at : at + 1])
+    assert watch.response_id() == "resp_1"
+
+
+DEEP = b"[" * 15_000
+
+
+def test_a_deep_usage_is_none():
+    """A node can nest as it likes: what cannot be read is not reported."""
+    watch = Watch(sse=True)
+    watch.see(b'data: {"usage":{"prompt_tokens":' + DEEP + b"}}\n\n")
+    assert watch.usage() == Usage()
+
+
+def test_a_deep_complaint_is_a_complaint():
+    fault = Watch(sse=True).see(b'data: {"error":' + DEEP + b"\n\n")
+    assert isinstance(fault, Fault)

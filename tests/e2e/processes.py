@@ -177,6 +177,8 @@ class Processes:
     folder: Path
     children: list[Child] = field(default_factory=list)
     gateways: list[Gateway] = field(default_factory=list)
+    prefix: tuple[str, ...] = ()
+    """What the next processes are started through: `ip netns exec …` and the like."""
 
     def spawn(self, *argv: str, environ: Mapping[str, str] | None = None) -> Child:
         """`python argv…`."""
@@ -185,7 +187,7 @@ class Processes:
         clean = {name: v for name, v in os.environ.items() if not name.startswith("CORTEX_")}
         with out.open("wb") as to_out, err.open("wb") as to_err:
             process = subprocess.Popen(
-                [sys.executable, *argv],
+                [*self.prefix, sys.executable, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=to_out,
                 stderr=to_err,
@@ -229,11 +231,13 @@ class Processes:
         """A `cortex.toml` for the nodes at these URLs, named n0, n1…; returns its port too."""
         ours, metrics = free_ports(2)
         port = port or ours
-        tables = {"polling": "interval_s = 0.2\ntimeout_s = 2.0"}
+        tables = {
+            "state": f'path = "{self.folder / "cortex.db"}"',
+            "polling": "interval_s = 0.2\ntimeout_s = 2.0",
+        }
         text = (
             f'[gateway]\nlisten = "127.0.0.1:{port}"\nmetrics_listen = "127.0.0.1:{metrics}"\n'
         )
-        text += f'[state]\npath = "{self.folder / "cortex.db"}"\n'
         text += "".join(f"[{k}]\n{v}\n" for k, v in tables.items() if f"[{k}]" not in toml)
         text += toml + "\n"
         for index, url in enumerate(nodes):

@@ -30,7 +30,12 @@ def test_a_gateway_answers_and_tells_its_status(processes: Processes) -> None:
     ran = processes.cortex("status", "--json", "--endpoint", gateway.url)
     assert ran.process.returncode == 0, ran.stderr
     status = json.loads(ran.stdout)
-    assert status["health"] == {"status": "ok", "reasons": [], "version": status["version"]}
+    assert status["health"] == {
+        "status": "ok",
+        "reasons": [],
+        "warnings": [],
+        "version": status["version"],
+    }
     assert status["requests_total"] == 2
     (node,) = status["nodes"]
     assert (node["name"], node["health"], node["in_flight"]) == ("n0", "up", 0)

@@ -1,9 +1,12 @@
 """Starts that are refused, and what a service manager is told of one that is not."""
 
 import os
+import re
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import Child, Processes, eventually, request
+from tests.e2e.processes import ROOT, Child, Processes, eventually, request
 from tests.running import free_port
 
 NOWHERE = "http://127.0.0.1:9"
+AS_SYSTEMD = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.executable, [sys.executable, "-m", "cortex", "serve", "--config", sys.argv[2]])
+"""
 
 
 @contextmanager
@@ -149,7 +158,9 @@ def test_the_service_manager_is_told_of_start_reload_and_end(
 ) -> None:
     with manager(tmp_path / "n") as told:
         gateway = processes.serve(processes.node("a"), NOTIFY_SOCKET=str(tmp_path / "n"))
-        assert told_until(told, "STATUS=Serving 1 nodes")[0] == "READY=1"
+        ready, status = told.recv(4096).decode().split("\n")
+        assert ready == "READY=1"
+        assert re.fullmatch(r"STATUS=[01] of 1 nodes up, 0 requests in flight", status)
 
         before_us = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
         gateway.send(signal.SIGHUP)
@@ -162,7 +173,11 @@ def test_the_service_manager_is_told_of_start_reload_and_end(
         gateway.source.write_text("[oops]")
         gateway.send(signal.SIGHUP)
         assert told_until(told, "RELOADING=1")
-        assert told_until(told, "READY=1")
+        refused = told.recv(4096).decode().split("\n")
+        assert refused[0] == "READY=1"
+        assert refused[1].startswith(
+            f"STATUS=Reload refused: {gateway.source}: oops: unknown key"
+        )
 
         gateway.send(signal.SIGTERM)
         assert "STOPPING=1" in told_until(told, "STOPPING=1")
@@ -177,7 +192,8 @@ def test_the_watchdog_is_fed_in_half_its_time(processes: Processes, tmp_path: Pa
         told_until(told, "WATCHDOG=1")
         fed_s = []
         for _ in range(4):
-            assert told_until(told, "WATCHDOG=1") == ["WATCHDOG=1"]
+            fed = told.recv(4096).decode().split("\n")
+            assert fed == ["WATCHDOG=1", "STATUS=1 of 1 nodes up, 0 requests in flight"]
             fed_s.append(time.monotonic())
         gaps_s = [after - before for before, after in pairwise(fed_s)]
         assert 0.15 < sum(gaps_s) / 3 < 0.4
@@ -194,3 +210,28 @@ def test_the_watchdog_is_fed_in_half_its_time(processes: Processes, tmp_path: Pa
         time.sleep(0.4)
         quiet.send(signal.SIGTERM)
         assert "WATCHDOG=1" not in told_until(told, "STOPPING=1")
+
+
+def test_a_socket_that_the_service_manager_opened_is_served(
+    processes: Processes, tmp_path: Path
+) -> None:
+    source, port = processes.write(processes.node("a"))
+    with socket.create_server(("127.0.0.1", 0)) as opened, socket.socket() as taken:
+        # Its own address is taken: only the socket that was passed can be served.
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        child = subprocess.Popen(
+            [sys.executable, "-c", AS_SYSTEMD, str(opened.fileno()), str(source)],
+            cwd=ROOT,
+            env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"},
+            pass_fds=[opened.fileno()],
+            stderr=subprocess.PIPE,
+        )
+        try:
+            # Whoever connects before the start is over waits in the socket's queue.
+            reply = request(f"http://127.0.0.1:{opened.getsockname()[1]}/health")
+            assert reply.status == 200
+        finally:
+            child.terminate()
+            _, complaints = child.communicate(timeout=20)
+        assert child.returncode == 0, complaints

@@ -84,6 +84,8 @@ async def test_a_pin_that_names_no_node_wants_one_copy(tmp_path: Path) -> None:
         # A round of the keeper later it is still one.
         await asyncio.sleep(1.2)
         assert loads() == 1
+        health = (await gateway.get("/health")).json
+        assert (health["status"], health["reasons"]) == ("ok", [])
 
 
 async def test_residency_protects_until_the_waiter_would_be_late(tmp_path: Path) -> None:

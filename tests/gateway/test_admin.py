@@ -91,6 +91,36 @@ async def test_history_is_newest_first_and_filtered(tmp_path: Path) -> None:
         assert await found(after_id=str(ids[2])) == [1, 0]
 
 
+async def test_history_goes_on_where_an_answer_ended(tmp_path: Path) -> None:
+    async with (
+        scripted(["m1"]) as one,
+        scripted(["m2"]) as other,
+        running(tmp_path, [one, other]) as gateway,
+    ):
+        await some_history(gateway)
+        everything = (await gateway.get("/cortex/v1/history")).json
+        assert everything["next"] is None
+        assert everything["last_id"] == everything["rows"][0]["id"]
+        rows, before = [], None
+        while True:
+            asked = {"limit": "3"} | ({"before": before} if before else {})
+            page = (await gateway.get("/cortex/v1/history", params=asked)).json
+            rows += page["rows"]
+            before = page["next"]
+            if before is None:
+                break
+        assert rows == everything["rows"]
+        for wrong in ("1", "a-b", "1-2-3", "9" * 40 + "-1"):
+            refused = await gateway.get("/cortex/v1/history", params={"before": wrong})
+            assert (refused.status, refused.json["error"]["param"]) == (400, "before")
+
+        events = (await gateway.get("/cortex/v1/events", params={"limit": "2"})).json
+        after = (
+            await gateway.get("/cortex/v1/events", params={"before_id": str(events["next"])})
+        ).json
+        assert events["rows"][-1]["id"] == events["next"] > after["rows"][0]["id"]
+
+
 async def test_statistics_are_per_model(tmp_path: Path) -> None:
     async with (
         scripted(["m1", "m2"]) as node,

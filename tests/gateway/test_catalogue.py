@@ -1,6 +1,9 @@
 """`/v1/models`, `/health` and `/ready`: what there is, and what is wrong with it."""
 
+import asyncio
 import re
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +130,7 @@ async def test_health_names_what_is_wrong(tmp_path: Path) -> None:
         well = await gateway.get("/health")
         assert (well.status, well.json) == (
             200,
-            {"status": "ok", "reasons": [], "version": __version__},
+            {"status": "ok", "reasons": [], "warnings": [], "version": __version__},
         )
         await other.stop()
 
@@ -160,12 +163,23 @@ async def test_health_is_degraded_while_every_model_is_still_served(tmp_path: Pa
 
 async def test_health_names_a_store_that_takes_nothing(tmp_path: Path) -> None:
     async with scripted(["m1"]) as node, running(tmp_path, [node]) as gateway:
-        store = gateway.daemon._store
-        store._degrade(OSError("disk full"))
-        health = (await gateway.get("/health")).json
-        assert health["status"] == "degraded"
-        assert any(reason.startswith("store: ") for reason in health["reasons"])
-        assert (await gateway.chat("m1")).status == 200
+
+        async def told() -> bool:
+            # Something to be written, which another program's lock forbids.
+            assert (await gateway.chat("m1")).status == 200
+            health = (await gateway.get("/health")).json
+            named = any(reason.startswith("store: ") for reason in health["reasons"])
+            return health["status"] == "degraded" and named
+
+        with closing(
+            sqlite3.connect(
+                tmp_path / "cortex.db", isolation_level=None, check_same_thread=False
+            )
+        ) as other:
+            # In a thread: the store's open transaction ends only while the loop turns.
+            await asyncio.to_thread(other.execute, "BEGIN EXCLUSIVE")
+            await until(told, "the store to be named")
+            other.execute("ROLLBACK")
 
 
 async def test_ready_waits_for_the_first_answer_of_every_node(tmp_path: Path) -> None:

@@ -165,6 +165,9 @@ async def test_a_load_that_fails_says_so_and_names_the_wait(tmp_path: Path) -> N
     ):
         reply = await gateway.chat("m2")
         check_envelope(reply, 503, "model_failing")
+        assert "broken weights" not in reply.text
+        explained = await gateway.get("/cortex/v1/explain", params={"model": "m2"})
+        assert "broken weights" in explained.text
         assert int(reply.headers["Retry-After"]) >= 1
         assert node.stats.reload_posts == {"m2": 1}
 

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cortex.adminapi import EventQuery, EventRow
+from cortex.adminapi import EventQuery, EventsBody
 from cortex.gateway import admin
 from tests.gateway.conftest import scripted
 from tests.running import Running, running, until
@@ -89,9 +89,9 @@ class FlushedByReading:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ledger, name)
 
-    async def events(self, query: EventQuery) -> list[EventRow]:
+    async def events(self, query: EventQuery) -> EventsBody:
         await self._gateway.flushed()
-        return list(await self._ledger.events(query))
+        return await self._ledger.events(query)
 
 
 async def test_an_event_that_is_both_read_and_heard_is_told_once(shared: Running) -> None:
@@ -135,7 +135,7 @@ async def test_an_open_stream_does_not_hold_up_the_end(tmp_path: Path) -> None:
     async with scripted(["m1"]) as node, aiohttp.ClientSession() as mine:
         async with running(tmp_path, [node]) as gateway:
             response = await mine.get(gateway.url + STREAM)
-            assert await response.content.readany() == b": open\n\n"
+            assert (await response.content.readany()).startswith(b": open\n\n")
             began_s = time.perf_counter()
         assert time.perf_counter() - began_s < 5
         response.close()

@@ -164,6 +164,10 @@ async def test_headers_pass_except_those_of_the_connection(tmp_path: Path) -> No
         Keep_Alive="timeout=5",
         Server="mistral.rs",
         Access_Control_Allow_Origin="*",
+        Strict_Transport_Security="max-age=63072000",
+        Clear_Site_Data='"*"',
+        Refresh="0; url=http://elsewhere.invalid/",
+        Link="</x>; rel=preload",
     )
     node = RawNode(["m1"], answer=saying(answer))
     async with node, running(tmp_path, [node]) as gateway:
@@ -184,6 +188,8 @@ async def test_headers_pass_except_those_of_the_connection(tmp_path: Path) -> No
         assert reply.headers["Server"] == "cortex"
         lower = {name.lower() for name in reply.headers}
         assert not lower & {"set-cookie", "keep-alive", "access-control-allow-origin"}
+        assert not lower & {"strict-transport-security", "clear-site-data", "refresh", "link"}
+        assert reply.headers["X-Content-Type-Options"] == "nosniff"
         [got] = node.got
         assert got.headers["x-request-id"] == "mine"
         assert got.headers["OpenAI-Beta"] == "new=1"
@@ -241,3 +247,36 @@ async def test_a_redirect_of_a_node_is_not_followed(tmp_path: Path) -> None:
                 assert response.status == 502
             await until(lambda: len(node.got) == 1, "the request")
         assert elsewhere.connections == 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        whole(b"<script>1</script>", Content_Type="text/html; charset=utf-8"),
+        whole(b"<svg/>", Content_Type="Image/SVG+xml"),
+        head(
+            Content_Type="text/event-stream",
+            Content_Encoding="gzip",
+            Transfer_Encoding="chunked",
+        )
+        + chunk(b"\x1f\x8b")
+        + LAST_CHUNK,
+    ],
+    ids=["a page", "a picture that runs", "a compressed stream"],
+)
+async def test_what_no_engine_answers_is_not_relayed(tmp_path: Path, answer: bytes) -> None:
+    async with (
+        RawNode(["m1"], answer=saying(answer)) as node,
+        running(tmp_path, [node]) as gateway,
+    ):
+        reply = await gateway.chat("m1")
+        assert (reply.status, reply.code) == (502, "node_protocol")
+
+
+async def test_a_header_of_any_bytes_is_relayed(tmp_path: Path) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nX-Odd: \xff\xe9\r\nContent-Length: 2\r\n\r\n{}"
+    async with (
+        RawNode(["m1"], answer=saying(answer)) as node,
+        running(tmp_path, [node]) as gateway,
+    ):
+        assert (await gateway.chat("m1")).status == 200

@@ -1,6 +1,7 @@
 """A node that fails after its first byte: the client is told, and nothing looks complete."""
 
 import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from cortex.core.translate.stream import MessageStream
 from tests.gateway.conftest import Streamed, chat_body, scripted, stream
 from tests.node.rawnode import STREAM_HEAD, Answer, Got, RawNode, chunk, head, saying, streaming
 from tests.running import Running, running, until
@@ -231,3 +233,45 @@ async def test_keep_alives_reach_the_client_while_the_node_thinks(tmp_path: Path
         [row] = await gateway.history()
         # A comment is no token.
         assert row["ttft_ms"] >= 190
+
+
+async def test_a_bug_in_mid_stream_is_a_cut_and_no_second_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written into the open stream, another head and body would be read as part of the answer."""
+    understood = MessageStream.feed
+
+    def feed(self: MessageStream, data: bytes) -> list[dict[str, Any]]:
+        if b"bug" in data:
+            raise KeyError("a bug")
+        return understood(self, data)
+
+    monkeypatch.setattr(MessageStream, "feed", feed)
+    node = RawNode(["m1"])
+    async with node, running(tmp_path, [node]) as gateway:
+        begun = asyncio.Event()
+
+        async def answer(_: Got, writer: asyncio.StreamWriter) -> None:
+            writer.write(
+                STREAM_HEAD + chunk(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n')
+            )
+            await begun.wait()
+            writer.write(chunk(b": bug\n\n"))
+
+        node.answer = answer
+        body = json.dumps(chat_body(stream=True, max_tokens=5))
+        host, _, port = gateway.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            f"POST /v1/messages HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        async with asyncio.timeout(5):
+            said = await reader.readuntil(b"text_delta")
+            begun.set()
+            with contextlib.suppress(ConnectionError):
+                said += await reader.read()
+        writer.close()
+        assert said.count(b"HTTP/1.1") == 1
+        assert b"message_stop" not in said
+        assert not said.endswith(b"0\r\n\r\n")
+        assert await only_row(gateway) == ("error", "internal_error", 200)

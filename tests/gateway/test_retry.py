@@ -168,3 +168,25 @@ async def test_a_node_that_keeps_failing_is_left_alone_for_a_while(tmp_path: Pat
         # The breaker is of the pair: the node's other models are not concerned.
         await node.set(http_error=None)
         assert (await gateway.chat("m2")).status == 200
+
+
+@pytest.mark.parametrize("piece", [b"", b'data: {"choices":[{"index":0,"delta":{"content":"lo'])
+async def test_a_translated_answer_has_nothing_of_the_node_that_failed(
+    tmp_path: Path, piece: bytes
+) -> None:
+    said = [
+        b'data: {"choices":[{"index":0,"delta":{"content":"hel"}}]}\n\n',
+        b'data: {"choices":[{"index":0,"delta":{"content":"lo"},"finish_reason":"stop"}]}\n\n',
+        b"data: [DONE]\n\n",
+    ]
+    answer = FirstFails(streaming(said[0], *filter(None, [piece])), streaming(*said))
+    body = chat_body(max_tokens=5)
+    async with (
+        RawNode(["m1"], answer=answer) as first,
+        RawNode(["m1"], answer=answer) as second,
+        running(tmp_path, [first, second]) as gateway,
+    ):
+        reply = await gateway.post("/v1/messages", body)
+        assert reply.status == 200, reply.text
+        assert [block["text"] for block in reply.json["content"]] == ["hello"]
+        assert len(first.got) + len(second.got) == 2

@@ -1,10 +1,14 @@
 """The client of one node: what it sends, and what it makes of every kind of answer."""
 
 import asyncio
+import contextlib
 import json
+import os
+import resource
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +17,7 @@ from cortex.core.errors import (
     NodeProtocolError,
     NodeTimeoutError,
     NodeUnreachableError,
+    NodeUntriedError,
 )
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, NodeInfo, ReportedStatus
@@ -180,6 +185,27 @@ async def test_a_refused_connection_is_unreachable() -> None:
         with pytest.raises(NodeUnreachableError):
             async with client.send("POST", "/v1/chat/completions", {}, Said(b"{}")):
                 pass
+
+
+async def test_want_of_descriptors_is_not_the_nodes_fault() -> None:
+    async with RawNode(["m1"]) as node, client_of(node.url) as client:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (sum(1 for _ in Path("/proc/self/fd").iterdir()), hard)
+        )
+        held = []
+        try:
+            with contextlib.suppress(OSError):
+                while True:
+                    held.append(os.open("/dev/null", os.O_RDONLY))
+            with pytest.raises(NodeUntriedError) as caught:
+                await client.list_models()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for number in held:
+                os.close(number)
+        assert caught.value.message == "this gateway cannot connect: Too many open files"
+        assert (await client.list_models()).models
 
 
 async def test_a_name_that_does_not_resolve_is_unreachable() -> None:

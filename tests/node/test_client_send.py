@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from cortex.core.errors import NodeProtocolError, NodeUnreachableError
+from cortex.node.http1 import MAX_FIELDS, MAX_HEAD_BYTES, MAX_PROVISIONAL
 from tests.node.rawnode import (
     LAST_CHUNK,
     STREAM_HEAD,
@@ -135,6 +136,48 @@ async def test_an_answer_that_is_not_http_is_a_protocol_error() -> None:
             async with client.send("GET", "/x", {}, None):
                 pass
         assert "http://" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "framing", [b"Content-Length: many", b"Content-Length: 1\r\nContent-Length: 2"]
+)
+async def test_an_answer_whose_end_cannot_be_known_is_a_protocol_error(framing: bytes) -> None:
+    node = RawNode(answer=saying(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\nx"))
+    async with node, client_of(node.url) as client:
+        with pytest.raises(NodeProtocolError, match="a bad length of the body"):
+            async with client.send("POST", CHAT, {}, Said(b"{}")) as answer:
+                await answer.read_some()
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\n" * (MAX_PROVISIONAL + 1), "provisional"),
+        (b"HTTP/1.1 200 OK\r\nA: " + b"x" * MAX_HEAD_BYTES, "without end"),
+        (b"HTTP/1.1 200 OK\r\nA: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n", "without end"),
+        (head("101 Switching Protocols", Upgrade="h2c", Connection="Upgrade"), "protocol"),
+        (head(Content_Length="2", content_length="3") + b"{} ", "length"),
+        (head(Content_Length="2", Transfer_Encoding="chunked") + b"{}", "framing"),
+        (head(**{f"A{number}": "b" for number in range(MAX_FIELDS + 1)}), "header fields"),
+    ],
+    ids=["1xx", "endless", "too long", "upgrade", "two lengths", "length and chunks", "fields"],
+)
+@pytest.mark.parametrize("whole_at_once", [True, False])
+async def test_heads_have_an_end(answer: bytes, why: str, whole_at_once: bool) -> None:
+    size = len(answer) if whole_at_once else 1000
+    parts = [answer[at : at + size] for at in range(0, len(answer), size)]
+    async with RawNode(answer=saying(*parts)) as node, client_of(node.url) as client:
+        with pytest.raises(NodeProtocolError, match=why):
+            async with asyncio.timeout(5), client.send("GET", "/x", {}, None):
+                pass
+
+
+async def test_some_provisional_answers_are_read_over() -> None:
+    said = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * MAX_PROVISIONAL + whole(b"{}")
+    async with RawNode(answer=saying(said)) as node, client_of(node.url) as client:
+        for _ in range(2):
+            async with client.send("GET", "/x", {}, None) as answer:
+                assert await answer.read_at_most(100) == b"{}"
 
 
 async def test_redirects_and_cookies_are_not_followed() -> None:

@@ -1,12 +1,20 @@
 """mistral.rs's JSON, read leniently: what is missing is unknown, what is wrong is refused."""
 
 import json
+import time
 
 import pytest
 
 from cortex.core.errors import NodeProtocolError
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, ReportedStatus
-from cortex.node.wire import MAX_MODELS, read_lifecycle, read_listing, read_system_info
+from cortex.node.wire import (
+    MAX_ID_LENGTH,
+    MAX_MODELS,
+    MAX_WORDS,
+    read_lifecycle,
+    read_listing,
+    read_system_info,
+)
 
 LOADED, UNLOADED = ReportedStatus.LOADED, ReportedStatus.UNLOADED
 MIB = 1024 * 1024
@@ -53,16 +61,60 @@ def test_instants_in_milliseconds_are_understood() -> None:
     assert listing().created_at_s is None
 
 
-@pytest.mark.parametrize("bad", ["", "x" * 513, "a\nb", "a\x00", "\x1b[31mred"])
-def test_a_name_that_is_none_is_left_out(bad: str) -> None:
-    assert listing({"id": bad}, {"id": "good"}).models == {"good": LOADED}
+@pytest.mark.parametrize(
+    "bad",
+    ["", "x" * (MAX_ID_LENGTH + 1), "a\nb", "a\x00", "\x1b[31mred", "a\u202eb", "a\u200bb"],
+)
+def test_a_name_that_is_none_is_left_out_and_said(bad: str) -> None:
+    seen = listing({"id": bad}, {"id": "good"})
+    assert seen.models == {"good": LOADED}
+    assert seen.remark == "1 of its model ids is not believed: too long, or not printable"
+    assert listing({"id": bad}, {"id": bad}, {"id": "good"}).remark.startswith("2 of its")
+    assert listing({"id": "x" * MAX_ID_LENGTH}).remark == ""
 
 
 def test_a_listing_without_end_is_not_believed() -> None:
     most = [{"id": f"m{n}"} for n in range(MAX_MODELS)]
     assert len(listing(*most).models) == MAX_MODELS
-    with pytest.raises(NodeProtocolError, match=f"listed {MAX_MODELS + 1} models"):
+    with pytest.raises(NodeProtocolError, match=f"listed more than {MAX_MODELS} models"):
         listing(*most, {"id": "one more"})
+
+
+@pytest.mark.parametrize("created", [-1, 10**15, 10**30, 10**4000])
+def test_an_instant_that_is_none_is_unknown(created: int) -> None:
+    text = f'{{"data":[{{"id":"a","created":{created}}}]}}'
+    assert read_listing(text.encode()).created_at_s is None
+
+
+def test_a_million_wrong_entries_are_one_mistake() -> None:
+    began_s = time.process_time()
+    with pytest.raises(NodeProtocolError, match="unexpected answer"):
+        read_listing(b'{"data":[' + b"{}," * 300_000 + b"{}]}")
+    assert time.process_time() - began_s < 1.0
+
+
+@pytest.mark.parametrize("bytes_said", [-1, 10**30])
+def test_memory_that_no_device_has_is_unknown(bytes_said: int) -> None:
+    device = {
+        "kind": "cuda",
+        "total_memory_bytes": bytes_said,
+        "available_memory_bytes": bytes_said,
+    }
+    info = read_system_info(json.dumps({"devices": [device]}).encode())
+    assert (info.vram_total_mib, info.free_mib) == (None, None)
+    with pytest.raises(NodeProtocolError):
+        read_system_info(json.dumps({"devices": [device] * 2000}).encode())
+
+
+@pytest.mark.parametrize("word", ["v" * 65, "\x1b[31m1", "1\n2", "\u202e1"])
+def test_a_version_that_is_none_is_unknown(word: str) -> None:
+    body = {"build": {"version": word, "git_revision": word}}
+    assert read_system_info(json.dumps(body).encode()) == NodeInfo(version=None)
+
+
+def test_the_words_of_a_failure_are_cut() -> None:
+    body = {"status": "unloaded", "error": "e" * 100_000}
+    assert read_lifecycle(json.dumps(body).encode()).error == "e" * MAX_WORDS
 
 
 @pytest.mark.parametrize(

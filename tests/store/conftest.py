@@ -104,7 +104,9 @@ def written(path: Path) -> list[str]:
 
 async def told(store: Store, limit: int = 10_000) -> list[str]:
     """The requests that the store tells of, oldest first."""
-    return [row.request_id for row in await store.history(HistoryQuery(limit=limit))][::-1]
+    return [row.request_id for row in (await store.history(HistoryQuery(limit=limit))).rows][
+        ::-1
+    ]
 
 
 async def flushed(store: Store) -> None:

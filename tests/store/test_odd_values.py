@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cortex.adminapi import EventQuery, EventsBody, HistoryBody, HistoryQuery
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.records import NodeRecord, ResidencyRecord
+from cortex.core.records import NodeRecord, Outcome, ResidencyRecord
 from cortex.store import rows
 from tests.store.conftest import NOW_MS, event, flushed, opened, request, written
 
@@ -22,13 +22,14 @@ MAX = 2**63 - 1
 
 async def test_half_a_surrogate_pair_is_replaced(path: Path) -> None:
     async with opened(path) as store:
-        store.request_done(request(1, model=HALF, client=HALF, node=HALF, error_code=HALF))
+        odd = dict.fromkeys(("model", "client", "node", "error_code"), HALF)
+        store.request_done(request(1, outcome=Outcome.ERROR, **odd))
         await flushed(store)
-        (row,) = await store.history(HistoryQuery())
+        (row,) = (await store.history(HistoryQuery())).rows
         assert (row.model, row.client, row.node, row.error_code) == (SCRUBBED,) * 4
         # And in a question, so that the row is found by what its writer called it.
         for query in (HistoryQuery(model=HALF), HistoryQuery(outcome=HALF)):
-            assert await store.history(query) == [row]
+            assert (await store.history(query)).rows == [row]
         assert json.loads(HistoryBody(rows=[row]).model_dump_json())["rows"][0]["id"] == 1
 
 
@@ -62,7 +63,7 @@ async def test_any_detail_of_an_event_can_be_sent_on(
 
 async def told_events(store: Any) -> list[Any]:
     await flushed(store)
-    found = await store.events(EventQuery())
+    found = (await store.events(EventQuery())).rows
     EventsBody(rows=found).model_dump_json()
     return list(found)
 
@@ -102,9 +103,9 @@ async def test_numbers_that_are_none_are_unknown(path: Path) -> None:
         store.request_done(request(1, ttft_ms=math.nan, tokens_per_s=math.inf))
         store.request_done(request(2, ttft_ms=-math.inf))
         await flushed(store)
-        rows_told = await store.history(HistoryQuery())
-        (stats,) = await store.stats(HistoryQuery())
-        assert await store.history(HistoryQuery(slow_ms=math.nan)) == []
+        rows_told = (await store.history(HistoryQuery())).rows
+        (stats,) = (await store.stats(HistoryQuery())).rows
+        assert (await store.history(HistoryQuery(slow_ms=math.nan))).rows == []
     assert [(row.ttft_ms, row.tokens_per_s) for row in rows_told] == [(None, None)] * 2
     assert (stats.requests, stats.ttft_p50_ms, stats.tokens_per_s_p50) == (2, None, None)
 
@@ -117,9 +118,9 @@ async def test_numbers_too_large_are_as_large_as_can_be(path: Path) -> None:
         )
         store.request_done(request(2, started_at_ms=-huge, duration_ms=1e300))
         await store._flush()
-        first, second = await store.history(HistoryQuery(since_ms=-huge))
+        first, second = (await store.history(HistoryQuery(since_ms=-huge))).rows
         memory = await store.recall()
-        assert await store.history(HistoryQuery(after_id=huge)) == []
+        assert (await store.history(HistoryQuery(after_id=huge))).rows == []
         assert store.status().ok
     assert (first.started_at_ms, first.prompt_tokens, first.cached_tokens) == (MAX, MAX, -MAX)
     assert (second.started_at_ms, second.duration_ms) == (-MAX, 1e300)

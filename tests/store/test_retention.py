@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cortex.core.ids import NodeName
-from cortex.core.records import NodeRecord
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.records import NodeRecord, ResidencyRecord
+from cortex.store.rows import REMEMBERED
 from tests.running import until
 from tests.store.conftest import (
     NOW_MS,
@@ -135,3 +136,23 @@ async def test_a_file_that_was_pruned_of_all_rows_goes_on_counting(path: Path) -
     async with opened(path, runs=False) as store:
         store.request_done(request(9))
     assert select(path, "SELECT id, request_id FROM requests") == [(4, "r9")]
+
+
+async def test_models_without_end_are_forgotten_but_for_the_last_used(path: Path) -> None:
+    def of(name: str, used_ms: int) -> ResidencyRecord:
+        return ResidencyRecord(
+            node=NodeName("n0"), model=ModelId(name), status="loaded", last_used_at_ms=used_ms
+        )
+
+    async with opened(path, runs=False) as store:
+        many = [of(f"m{number}", 0) for number in range(REMEMBERED)]
+        for batch in ([of("used", 7)], many):
+            saved = asyncio.create_task(store.save_residency(*batch))  # noqa: TID251
+            await asyncio.sleep(0)
+            await store._flush()
+            await saved
+        await store._prune()
+        kept = {record.model for record in (await store.recall()).residency}
+    assert len(kept) == REMEMBERED
+    assert {"used", "m1", f"m{REMEMBERED - 1}"} <= kept
+    assert "m0" not in kept

@@ -27,6 +27,7 @@ REQUESTS = st.lists(
         route=st.just("chat"),
         model=st.sampled_from(["a", "b", None]),
         node=st.sampled_from(["n1", "n2"]),
+        client=st.sampled_from(["me", "you", None]),
         outcome=st.sampled_from(Outcome),
         prompt_tokens=COUNTS,
         completion_tokens=COUNTS,
@@ -49,28 +50,28 @@ def total(values: Sequence[int | None]) -> int | None:
     return sum(known) if known else None
 
 
-def said_again(records: Sequence[RequestRecord]) -> list[StatsRow]:
+def said_again(records: Sequence[RequestRecord], by: str = "model") -> list[StatsRow]:
     """What the statistics mean."""
-    models: defaultdict[str | None, list[RequestRecord]] = defaultdict(list)
+    groups: defaultdict[str | None, list[RequestRecord]] = defaultdict(list)
     for record in records:
-        models[record.model].append(record)
+        groups[getattr(record, by)].append(record)
     return [
         StatsRow(
-            model=model,
-            requests=len(of_model),
-            errors=sum(r.outcome is Outcome.ERROR for r in of_model),
-            cold_starts=sum(r.cold_start for r in of_model),
-            prompt_tokens=total([r.prompt_tokens for r in of_model]),
-            completion_tokens=total([r.completion_tokens for r in of_model]),
-            ttft_p50_ms=nearest_rank([r.ttft_ms for r in of_model], 50),
-            ttft_p95_ms=nearest_rank([r.ttft_ms for r in of_model], 95),
-            duration_p50_ms=nearest_rank([r.duration_ms for r in of_model], 50),
-            duration_p95_ms=nearest_rank([r.duration_ms for r in of_model], 95),
-            tokens_per_s_p50=nearest_rank([r.tokens_per_s for r in of_model], 50),
-            tokens_per_s_p95=nearest_rank([r.tokens_per_s for r in of_model], 95),
+            **{by: group},
+            requests=len(grouped),
+            errors=sum(r.outcome is Outcome.ERROR for r in grouped),
+            cold_starts=sum(r.cold_start for r in grouped),
+            prompt_tokens=total([r.prompt_tokens for r in grouped]),
+            completion_tokens=total([r.completion_tokens for r in grouped]),
+            ttft_p50_ms=nearest_rank([r.ttft_ms for r in grouped], 50),
+            ttft_p95_ms=nearest_rank([r.ttft_ms for r in grouped], 95),
+            duration_p50_ms=nearest_rank([r.duration_ms for r in grouped], 50),
+            duration_p95_ms=nearest_rank([r.duration_ms for r in grouped], 95),
+            tokens_per_s_p50=nearest_rank([r.tokens_per_s for r in grouped], 50),
+            tokens_per_s_p95=nearest_rank([r.tokens_per_s for r in grouped], 95),
         )
-        for model, of_model in sorted(
-            models.items(), key=lambda item: (-len(item[1]), item[0] or "")
+        for group, grouped in sorted(
+            groups.items(), key=lambda item: (-len(item[1]), item[0] or "")
         )
     ]
 
@@ -92,10 +93,13 @@ def test_stats_are_those_of_python(
     for number, record in enumerate(records, start=1):
         connection.execute(*rows.request_row(number, record))
     try:
-        assert queries.stats(connection, HistoryQuery()) == said_again(records)
+        assert queries.stats(connection, HistoryQuery()).rows == said_again(records)
+        for by in ("client", "node"):
+            told = queries.stats(connection, HistoryQuery(by=by))
+            assert told.rows == said_again(records, by)
         chosen = [r for r in records if r.node == "n1" and r.started_at_ms < NOW_MS + 4]
         query = HistoryQuery(node="n1", until_ms=NOW_MS + 4)
-        assert queries.stats(connection, query) == said_again(chosen)
+        assert queries.stats(connection, query).rows == said_again(chosen)
     finally:
         connection.rollback()
 
@@ -109,7 +113,7 @@ async def test_percentiles_of_any_number_of_rows_are_exact(path: Path, count: in
             store.request_done(request(number))  # one of which nothing is known
         while store.status().queued_rows:
             await store._flush()
-        (row,) = await store.stats(HistoryQuery(model="m"))
+        (row,) = (await store.stats(HistoryQuery(model="m"))).rows
     p50, p95 = float(math.ceil(count / 2)), float(math.ceil(count * 95 / 100))
     assert (row.ttft_p50_ms, row.ttft_p95_ms) == (p50, p95)
     assert (row.tokens_per_s_p50, row.tokens_per_s_p95) == (p50, p95)
@@ -124,8 +128,8 @@ async def test_what_no_row_tells_is_unknown_and_a_told_zero_is_zero(path: Path) 
             request(3, model="zero", prompt_tokens=0, completion_tokens=0, ttft_ms=0.0)
         )
         await flushed(store)
-        silent, zero = await store.stats(HistoryQuery())
-        assert await store.stats(HistoryQuery(model="none such")) == []
+        silent, zero = (await store.stats(HistoryQuery())).rows
+        assert (await store.stats(HistoryQuery(model="none such"))).rows == []
     assert (silent.model, silent.requests) == ("silent", 2)
     assert (silent.prompt_tokens, silent.completion_tokens) == (None, None)
     assert (silent.ttft_p50_ms, silent.tokens_per_s_p95) == (None, None)
@@ -138,7 +142,7 @@ async def test_counts_too_large_for_a_sum_do_not_fail_the_question(path: Path) -
         for number in range(3):
             store.request_done(request(number, prompt_tokens=2**70, completion_tokens=5))
         await flushed(store)
-        (row,) = await store.stats(HistoryQuery())
+        (row,) = (await store.stats(HistoryQuery())).rows
     assert row.prompt_tokens == 2**63 - 1
     assert row.completion_tokens == 15
 
@@ -147,12 +151,18 @@ async def test_stats_are_of_the_newest_rows_where_there_are_too_many(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(queries, "STATS_ROWS", 10)
+    monkeypatch.setattr(queries, "STATS_SCATTERED", 5)
     async with opened(path, runs=False) as store:
         for number in range(25):
             store.request_done(request(number, ttft_ms=float(number)))
     with closing(sqlite3.connect(path)) as connection:
-        (row,) = queries.stats(connection, HistoryQuery())
+        body = queries.stats(connection, HistoryQuery())
         # The limit is of the rows shown, not of those the statistics are taken over.
-        (few,) = queries.stats(connection, HistoryQuery(limit=1))
+        assert queries.stats(connection, HistoryQuery(limit=1)) == body
+        of_model = queries.stats(connection, HistoryQuery(model="m"))
+        whole = queries.stats(connection, HistoryQuery(since_ms=NOW_MS + 20))
+    (row,) = body.rows
     assert (row.requests, row.ttft_p50_ms, row.ttft_p95_ms) == (10, 19.0, 24.0)
-    assert few == row
+    assert body.since_ms == NOW_MS + 15
+    assert (of_model.rows[0].requests, of_model.since_ms) == (5, NOW_MS + 20)
+    assert (whole.rows[0].requests, whole.since_ms) == (5, None)

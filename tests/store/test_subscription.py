@@ -25,7 +25,7 @@ async def test_a_follower_gets_every_event_from_its_beginning_in_order(path: Pat
             store.record(event(number, detail={"number": number}))
             store.request_done(request(number))
         await flushed(store)
-        rows = await store.events(EventQuery(after_id=1, limit=1000))
+        rows = (await store.events(EventQuery(after_id=1, limit=1000))).rows
         async with asyncio.timeout(5):
             first = [await anext(early) for _ in range(50)]
         # As a reader of the table gets them.

@@ -201,7 +201,7 @@ async def test_rows_land_in_the_order_they_were_queued_with_growing_ids(path: Pa
             store.record(event(number))
         await flushed(store)
         assert await told(store) == [f"r{number}" for number in range(300)]
-        events = await store.events(EventQuery(limit=1000, after_id=0))
+        events = (await store.events(EventQuery(limit=1000, after_id=0))).rows
         assert [row.reason for row in events] == [f"e{number}" for number in range(300)]
         assert [row.id for row in events] == list(range(1, 301))
     assert select(path, "SELECT min(id), max(id), count(*) FROM requests") == [(1, 300, 300)]

@@ -79,7 +79,39 @@ def test_a_traceback_is_a_field_of_its_line(lines: Lines) -> None:
     [line] = lines.read()
     assert (line["level"], line["message"]) == ("error", "bug")
     assert line["traceback"].startswith("Traceback")
-    assert line["traceback"].endswith("with base 10: 'nonsense'")
+    assert line["traceback"].endswith('\n    int("nonsense")\nValueError')
+
+
+def test_a_traceback_says_where_and_what_kind_but_repeats_nothing(lines: Lines) -> None:
+    """What a parser complains about may be a prompt, or a header with a key in it."""
+    mark = "PROMPT-of-somebody"
+    try:
+        try:
+            raise KeyError(mark)
+        except KeyError as first:
+            raise ExceptionGroup(mark, [ValueError(mark), OSError(28, "disk full")]) from first
+    except ExceptionGroup:
+        logging.getLogger("cortex").exception("bug")
+    [line] = lines.read()
+    assert mark not in json.dumps(line)
+    told = line["traceback"].splitlines()
+    assert [entry for entry in told if not entry.startswith((" ", "Traceback"))] == [
+        "KeyError",
+        "",
+        "which led to:",
+        "",
+        "ExceptionGroup",
+        "ValueError",
+        "OSError: [Errno 28] disk full",
+    ]
+
+
+def test_a_traceback_of_exceptions_that_caused_each_other_ends(lines: Lines) -> None:
+    first, second = ValueError(), ValueError()
+    first.__cause__, second.__cause__ = second, first
+    logging.getLogger("cortex").error("bug", exc_info=first)
+    [line] = lines.read()
+    assert line["traceback"].count("ValueError") == 2
 
 
 def test_everything_of_the_process_goes_to_stderr(

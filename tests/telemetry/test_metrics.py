@@ -10,7 +10,7 @@ from cortex.core.health import Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName, RequestId
 from cortex.core.records import EventKind, FleetEvent, Outcome, RequestRecord
 from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView
-from cortex.telemetry.metrics import FleetCollector, Metrics
+from cortex.telemetry.metrics import MAX_PAIRS, FleetCollector, Metrics
 
 PLACE = {"route", "model", "node"}
 PAIR = {"model", "node"}
@@ -20,6 +20,7 @@ CONTRACT = {
     "cortex_requests_total": ("counter", PLACE | {"outcome"}),
     "cortex_request_duration_seconds": ("histogram", PLACE),
     "cortex_time_to_first_token_seconds": ("histogram", PLACE),
+    "cortex_queue_wait_seconds": ("histogram", {"model"}),
     "cortex_tokens_per_second": ("histogram", PAIR),
     "cortex_prompt_tokens_total": ("counter", PAIR),
     "cortex_completion_tokens_total": ("counter", PAIR),
@@ -36,6 +37,7 @@ CONTRACT = {
     "cortex_node_draining": ("gauge", {"node"}),
     "cortex_model_resident": ("gauge", PAIR),
     "cortex_model_pinned": ("gauge", PAIR),
+    "cortex_pin_absent": ("gauge", PAIR),
     "cortex_in_flight": ("gauge", PAIR),
     "cortex_queue_depth": ("gauge", {"model"}),
     "cortex_defrag_cycles": ("gauge", {"node"}),
@@ -75,7 +77,10 @@ def fleet(*nodes: NodeView) -> FleetSnapshot:
     return FleetSnapshot(
         revision=1,
         nodes={node.name: node for node in nodes},
-        locations={},
+        locations={
+            model: tuple(node.name for node in nodes if model in node.models)
+            for model in {model for node in nodes for model in node.models}
+        },
         aliases={},
         allowed_nodes={},
     )
@@ -174,6 +179,7 @@ def test_no_series_is_scraped_twice_for_its_time_of_creation(metrics: Metrics) -
     [
         ("cortex_request_duration_seconds", 0.05, 1800),
         ("cortex_time_to_first_token_seconds", 0.025, 120),
+        ("cortex_queue_wait_seconds", 0.01, 600),
         ("cortex_tokens_per_second", 1, 800),
         ("cortex_model_load_seconds", 0.5, 600),
         ("cortex_poll_duration_seconds", 0.001, 5),
@@ -202,6 +208,50 @@ def test_a_request_is_counted_once_everywhere(metrics: Metrics) -> None:
     assert seen['cortex_request_errors_total{code="node_truncated"}'] == 1
     assert seen[f"cortex_cold_starts_total{pair}"] == 1
     assert seen['cortex_retries_total{node="n0"}'] == 2
+
+
+def test_a_request_that_asked_for_a_slot_has_waited_for_one_however_briefly() -> None:
+    metrics = Metrics()
+    metrics.request_done(record(outcome=Outcome.ERROR))
+    metrics.request_done(record(attempts=1))
+    metrics.request_done(record(node=None, outcome=Outcome.ERROR, queue_ms=2500.0))
+    seen = values(metrics)
+    assert seen['cortex_queue_wait_seconds_count{model="a"}'] == 2
+    assert seen['cortex_queue_wait_seconds_sum{model="a"}'] == pytest.approx(2.5)
+
+
+def test_what_has_not_failed_yet_is_a_zero_so_that_the_first_failure_shows() -> None:
+    metrics = Metrics()
+    assert values(metrics)['cortex_evictions_total{reason="room"}'] == 0
+    failures = 'cortex_model_load_failures_total{model="a",node="n0"}'
+    assert failures not in values(metrics)
+    metrics.event(event(EventKind.LOAD))
+    assert values(metrics)[failures] == 0
+    metrics.event(event(EventKind.LOAD_FAILED))
+    assert values(metrics)[failures] == 1
+
+
+@pytest.mark.parametrize(
+    ("floats", "elsewhere", "absent"),
+    [
+        (False, ModelStatus.LOADED, 1),
+        (True, ModelStatus.LOADED, 0),
+        (True, ModelStatus.LOADING, 1),
+    ],
+)
+def test_a_pin_that_names_no_node_is_content_with_one_copy(
+    floats: bool, elsewhere: ModelStatus, absent: int
+) -> None:
+    model = ModelId("a")
+
+    def node(name: str, status: ModelStatus) -> NodeView:
+        view = ModelView(id=model, status=status, pinned=True, pin_floats=floats)
+        return NodeView(name=NodeName(name), models={model: view})
+
+    metrics = Metrics()
+    nodes = node("n0", ModelStatus.UNLOADED), node("n1", elsewhere)
+    metrics.registry.register(collector(*nodes))
+    assert values(metrics)['cortex_pin_absent{model="a",node="n0"}'] == absent
 
 
 def test_what_is_not_known_is_counted_as_unknown_and_adds_no_tokens() -> None:
@@ -249,3 +299,25 @@ def test_memory_is_in_bytes_and_absent_where_a_node_reports_none(metrics: Metric
     assert seen['cortex_device_vram_free_bytes{node="n0"}'] == 4_576 * MIB
     assert seen['cortex_device_vram_used_bytes{node="n0"}'] == 20_000 * MIB
     assert not [name for name in seen if "vram" in name and "n1" in name]
+
+
+def test_models_without_end_make_no_series_without_end() -> None:
+    metrics = Metrics()
+    for number in range(MAX_PAIRS + 200):
+        model = ModelId(f"m{number}")
+        metrics.request_done(record(model=model, prompt_tokens=1, cold_start=True))
+        metrics.loaded(NodeName("n0"), model, 1.0)
+        metrics.event(
+            FleetEvent(
+                at_ms=0, kind=EventKind.LOAD, reason="", node=NodeName("n0"), model=model
+            )
+        )
+    for family in metrics.registry.collect():
+        models = {s.labels["model"] for s in family.samples if "model" in s.labels}
+        assert len(models) <= MAX_PAIRS + 1, family.name
+        if family.name in ("cortex_requests", "cortex_model_load_seconds"):
+            assert "other" in models
+    value = metrics.registry.get_sample_value
+    labels = {"route": "chat", "model": "other", "node": "n0", "outcome": "ok"}
+    assert value("cortex_requests_total", labels) == 200
+    assert value("cortex_requests_total", labels | {"model": "m0"}) == 1

@@ -1,7 +1,9 @@
 """Pieces of an Anthropic answer that the whole and the streamed form share."""
 
-import json
 from typing import Any
+
+from cortex.core.jsontext import loads_exactly
+from cortex.core.stream import believed
 
 SIGNATURE = "cortex"
 """The signature of a thinking block must be a string; it comes back and is dropped then."""
@@ -50,11 +52,11 @@ def arguments_of(text: str | None) -> dict[str, Any]:
     if not text or text == "null":
         return {}
     try:
-        parsed = json.loads(text)
+        parsed = loads_exactly(text.encode())
     except (ValueError, RecursionError):
         return {"_raw": text}
     return parsed if isinstance(parsed, dict) else {"_raw": text}
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
+    return believed(value) or 0

@@ -2,8 +2,10 @@
 
 from typing import NamedTuple
 
-MAX_EVENT_BYTES = 16 * 1024 * 1024
+MAX_EVENT_BYTES = 4 * 1024 * 1024
 """A longer event is not believed; a whole tool call may be large."""
+_LINE_COST = 64
+"""What a line costs beyond its text, counted so that a million empty ones are no way around."""
 
 
 class Event(NamedTuple):
@@ -23,7 +25,8 @@ class SseReader:
     __slots__ = ("_data", "_line", "_name", "_size")
 
     def __init__(self) -> None:
-        self._line = b""
+        #: The beginning of a line. Grown in place: adding to `bytes` copies all that came before.
+        self._line = bytearray()
         self._name = ""
         self._data: list[str] = []
         self._size = 0
@@ -36,11 +39,15 @@ class SseReader:
         """
         events: list[Event] = []
         # Only whole lines are decoded: a character may be cut in two by a packet.
-        *lines, self._line = (self._line + chunk).split(b"\n")
+        *lines, rest = chunk.split(b"\n")
+        if lines and self._line:
+            lines[0] = bytes(self._line + lines[0])
+            self._line.clear()
         for line in lines:
             event = self._take(line.removesuffix(b"\r"))
             if event is not None:
                 events.append(event)
+        self._line += rest
         if self._size + len(self._line) > MAX_EVENT_BYTES:
             raise EventTooLongError(f"an event of more than {MAX_EVENT_BYTES} bytes")
         return events
@@ -52,7 +59,7 @@ class SseReader:
         value = value.removeprefix(b" ")
         if field == b"data":
             self._data.append(value.decode(errors="replace"))
-            self._size += len(value)
+            self._size += len(value) + _LINE_COST
         elif field == b"event":
             self._name = value.decode(errors="replace")
         return None
@@ -61,8 +68,3 @@ class SseReader:
         data, name = self._data, self._name
         self._data, self._name, self._size = [], "", 0
         return Event(name, "\n".join(data)) if data else None
-
-
-def sse(name: str, data: str) -> bytes:
-    """One event with a name; `data` is one line."""
-    return f"event: {name}\ndata: {data}\n\n".encode()

@@ -8,6 +8,7 @@ is told once, at `[DONE]`, so that a usage chunk after the finish_reason is coun
 import json
 from typing import Any
 
+from cortex.core.jsontext import dumps, loads
 from cortex.core.translate.answer import (
     SIGNATURE,
     arguments_of,
@@ -16,10 +17,14 @@ from cortex.core.translate.answer import (
     usage_of,
 )
 from cortex.core.translate.ids import ToolIds
-from cortex.core.translate.sse import Event, SseReader, sse
+from cortex.core.translate.sse import MAX_EVENT_BYTES, Event, EventTooLongError, SseReader
 
 AnthropicEvent = dict[str, Any]
 DONE = "[DONE]"
+MAX_CALLS = 1024
+"""Tool calls of one answer; with more it is not believed. Their fragments together are bounded as
+one event is, for they are kept until the calls are whole.
+"""
 
 
 class ComplaintError(Exception):
@@ -38,7 +43,7 @@ class _Call:
     def __init__(self) -> None:
         self.id = ""
         self.name = ""
-        self.arguments = ""
+        self.arguments: list[str] = []
 
 
 class MessageStream:
@@ -63,11 +68,21 @@ class MessageStream:
         self._open = ""
         self._calls: dict[object, _Call] = {}
         self._made_calls = 0
+        self._calls_size = 0
         self._finish: str | None = None
         self._stopped_at: str | None = None
         self._usage: object = None
         self.done = False
         """The end has been told."""
+
+    def anew(self) -> "MessageStream":
+        """The same message, of which nothing was heard yet: another node begins it again."""
+        return MessageStream(
+            self._id,
+            self._model,
+            one_call=self._one_call,
+            hides_thinking=self._hides_thinking,
+        )
 
     @property
     def usage(self) -> dict[str, int] | None:
@@ -93,6 +108,7 @@ class MessageStream:
 
         Raises:
             ComplaintError: The node reported an error.
+            EventTooLongError: An event, or the tool calls, are without end.
         """
         events: list[AnthropicEvent] = []
         for event in self._reader.feed(chunk):
@@ -117,7 +133,7 @@ class MessageStream:
         if event.data == DONE:
             return self._finished() if self._finish is not None else []
         try:
-            chunk = json.loads(event.data)
+            chunk = loads(event.data)
         except (ValueError, RecursionError):
             raise ComplaintError(event.data[:2000]) from None
         if not isinstance(chunk, dict):
@@ -146,7 +162,8 @@ class MessageStream:
             text = delta.get("content") or delta.get("refusal")
             if isinstance(text, str) and text:
                 events += self._say("text", text)
-            for position, call in enumerate(delta.get("tool_calls") or []):
+            calls = delta.get("tool_calls")
+            for position, call in enumerate(calls if isinstance(calls, list) else ()):
                 if isinstance(call, dict):
                     self._collect(call, position)
         if choice.get("finish_reason"):
@@ -170,10 +187,7 @@ class MessageStream:
 
     def _collect(self, fragment: dict[str, Any], position: int) -> None:
         """Calls are told apart by `index`; where that is missing a new id is a new call."""
-        key: object = fragment.get("index")
-        if key is None:
-            key = fragment.get("id") or (next(reversed(self._calls), position))
-        call = self._calls.setdefault(key, _Call())
+        call = self._calls.setdefault(self._key_of(fragment, position), _Call())
         function = fragment.get("function")
         if isinstance(fragment.get("id"), str) and fragment["id"]:
             call.id = fragment["id"]
@@ -181,7 +195,20 @@ class MessageStream:
             if isinstance(function.get("name"), str) and function["name"]:
                 call.name = function["name"]
             if isinstance(function.get("arguments"), str):
-                call.arguments += function["arguments"]
+                call.arguments.append(function["arguments"])
+                self._calls_size += len(function["arguments"])
+        self._calls_size += len(call.id) + len(call.name)
+        if self._calls_size > MAX_EVENT_BYTES:
+            raise EventTooLongError(f"tool calls of more than {MAX_EVENT_BYTES} bytes")
+        if self._made_calls + len(self._calls) > MAX_CALLS:
+            raise EventTooLongError(f"more than {MAX_CALLS} tool calls")
+
+    def _key_of(self, fragment: dict[str, Any], position: int) -> object:
+        if isinstance(fragment.get("index"), int):
+            return fragment["index"]
+        if isinstance(fragment.get("id"), str) and fragment["id"]:
+            return fragment["id"]
+        return next(reversed(self._calls), position)
 
     def _flush_calls(self) -> list[AnthropicEvent]:
         """Every call collected so far, each a whole block: fragments may have come interleaved."""
@@ -192,13 +219,14 @@ class MessageStream:
             self._made_calls += 1
             call_id = self._ids.of(call.id or f"toolu_{self._id[4:]}_{self._made_calls}")
             block = {"type": "tool_use", "id": call_id, "name": call.name, "input": {}}
-            arguments = json.dumps(arguments_of(call.arguments), ensure_ascii=False)
+            arguments = json.dumps(arguments_of("".join(call.arguments)), ensure_ascii=False)
             events += [
                 self._begin(block),
                 self._delta({"type": "input_json_delta", "partial_json": arguments}),
                 self._stop(),
             ]
         self._calls.clear()
+        self._calls_size = 0
         return events
 
     def _finished(self) -> list[AnthropicEvent]:
@@ -242,7 +270,10 @@ class WholeMessage:
 
     def __init__(self) -> None:
         self._message: dict[str, Any] = {}
-        self._json = ""
+        #: What the open block says, in pieces: adding to a string copies all that came before.
+        self._text: list[str] = []
+        self._thoughts: list[str] = []
+        self._json: list[str] = []
 
     def take(self, event: AnthropicEvent) -> None:
         match event["type"]:
@@ -250,13 +281,10 @@ class WholeMessage:
                 self._message = {**event["message"], "content": []}
             case "content_block_start":
                 self._message["content"].append(dict(event["content_block"]))
-                self._json = ""
             case "content_block_delta":
                 self._add(self._message["content"][-1], event["delta"])
             case "content_block_stop":
-                block = self._message["content"][-1]
-                if block["type"] == "tool_use":
-                    block["input"] = arguments_of(self._json)
+                self._end(self._message["content"][-1])
             case "message_delta":
                 self._message |= {**event["delta"], "usage": event["usage"]}
             case _:
@@ -265,15 +293,28 @@ class WholeMessage:
     def _add(self, block: dict[str, Any], delta: dict[str, Any]) -> None:
         match delta["type"]:
             case "text_delta":
-                block["text"] += delta["text"]
+                self._text.append(delta["text"])
             case "thinking_delta":
-                block["thinking"] += delta["thinking"]
+                self._thoughts.append(delta["thinking"])
             case "signature_delta":
                 block["signature"] = delta["signature"]
             case "input_json_delta":
-                self._json += delta["partial_json"]
+                self._json.append(delta["partial_json"])
             case _:
                 pass
+
+    def _end(self, block: dict[str, Any]) -> None:
+        match block["type"]:
+            case "text":
+                block["text"] += "".join(self._text)
+            case "thinking":
+                block["thinking"] += "".join(self._thoughts)
+            case "tool_use":
+                block["input"] = arguments_of("".join(self._json))
+            case _:
+                pass
+        for pieces in (self._text, self._thoughts, self._json):
+            pieces.clear()
 
     @property
     def message(self) -> dict[str, Any]:
@@ -283,8 +324,10 @@ class WholeMessage:
 def encoded(events: list[AnthropicEvent]) -> bytes:
     """The events as bytes; the name of each is its type, or clients drop it."""
     return b"".join(
-        sse(event["type"], json.dumps(event, ensure_ascii=False, separators=(",", ":")))
-        for event in events
+        [
+            b"event: %b\ndata: %b\n\n" % (event["type"].encode(), dumps(event))
+            for event in events
+        ]
     )
 
 

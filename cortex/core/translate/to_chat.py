@@ -1,10 +1,11 @@
 """An Anthropic stream as chat completions chunks, however the bytes are cut."""
 
-import json
 from typing import Any
 
-from cortex.core.translate.sse import Event, SseReader
-from cortex.core.translate.stream import ComplaintError, TruncatedError
+from cortex.core.jsontext import loads
+from cortex.core.stream import believed
+from cortex.core.translate.sse import Event, EventTooLongError, SseReader
+from cortex.core.translate.stream import MAX_CALLS, ComplaintError, TruncatedError
 
 Chunk = dict[str, Any]
 
@@ -17,6 +18,14 @@ _FINISH = {
     "tool_use": "tool_calls",
     "refusal": "content_filter",
 }
+
+
+_COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+)
 
 
 class ChatStream:
@@ -76,7 +85,7 @@ class ChatStream:
 
     def _take(self, event: Event) -> list[Chunk]:
         try:
-            fields = json.loads(event.data)
+            fields = loads(event.data)
         except (ValueError, RecursionError):
             raise ComplaintError(event.data[:2000]) from None
         if not isinstance(fields, dict):
@@ -93,11 +102,11 @@ class ChatStream:
     def _frame(self, fields: dict[str, Any]) -> list[Chunk]:
         match fields["type"]:
             case "message_start":
-                self._count(fields.get("message", {}).get("usage"))
+                self._count(_object(fields.get("message")).get("usage"))
                 return [self._chunk({"role": "assistant", "content": ""})]
             case "message_delta":
                 self._count(fields.get("usage"))
-                reason = str(fields.get("delta", {}).get("stop_reason"))
+                reason = str(_object(fields.get("delta")).get("stop_reason"))
                 return [self._chunk({}, _FINISH.get(reason, "stop"))]
             case "message_stop":
                 self.done = True
@@ -112,31 +121,33 @@ class ChatStream:
             case "content_block_delta":
                 return self._delta(fields)
             case "content_block_stop":
-                return self._stop(fields.get("index", 0))
+                return self._stop(_index(fields))
             case _:
                 return []
 
     def _begin(self, fields: dict[str, Any]) -> list[Chunk]:
-        block = fields.get("content_block") or {}
+        block = _object(fields.get("content_block"))
         if block.get("type") == "tool_use":
-            index = fields.get("index", 0)
-            self._calls[index] = len(self._calls)
+            index = _index(fields)
+            self._calls.setdefault(index, len(self._calls))
             self._silent.add(index)
-            function = {"name": block.get("name", ""), "arguments": ""}
-            return [self._call(index, id=block.get("id"), type="function", function=function)]
-        if block.get("type") == "text" and block.get("text"):
+            function = {"name": _text(block.get("name")), "arguments": ""}
+            return [
+                self._call(index, id=_text(block.get("id")), type="function", function=function)
+            ]
+        if block.get("type") == "text" and _text(block.get("text")):
             return [self._chunk({"content": block["text"]})]
         return []
 
     def _delta(self, fields: dict[str, Any]) -> list[Chunk]:
-        delta = fields.get("delta") or {}
+        delta = _object(fields.get("delta"))
         match delta.get("type"):
             case "text_delta":
-                return [self._chunk({"content": delta.get("text", "")})]
+                return [self._chunk({"content": _text(delta.get("text"))})]
             case "thinking_delta":
-                return [self._chunk({"reasoning_content": delta.get("thinking", "")})]
-            case "input_json_delta" if delta.get("partial_json"):
-                index = fields.get("index", 0)
+                return [self._chunk({"reasoning_content": _text(delta.get("thinking"))})]
+            case "input_json_delta" if _text(delta.get("partial_json")):
+                index = _index(fields)
                 self._silent.discard(index)
                 return [self._call(index, function={"arguments": delta["partial_json"]})]
             case _:
@@ -156,6 +167,8 @@ class ChatStream:
 
     def _call(self, index: int, **fields: object) -> Chunk:
         number = self._calls.setdefault(index, len(self._calls))
+        if number >= MAX_CALLS:
+            raise EventTooLongError(f"more than {MAX_CALLS} tool calls")
         return self._chunk({"tool_calls": [{"index": number, **fields}]})
 
     def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> Chunk:
@@ -165,7 +178,8 @@ class ChatStream:
     def _count(self, usage: object) -> None:
         """Counts are cumulative: a later one replaces an earlier."""
         if isinstance(usage, dict):
-            self._usage |= {key: n for key, n in usage.items() if isinstance(n, int)}
+            told = {key: believed(usage.get(key)) for key in _COUNTS}
+            self._usage |= {key: n for key, n in told.items() if n is not None}
 
 
 class WholeChat:
@@ -176,6 +190,7 @@ class WholeChat:
         self._content: list[str] = []
         self._thoughts: list[str] = []
         self._calls: dict[int, dict[str, Any]] = {}
+        self._arguments: dict[int, list[str]] = {}
         self._finish: str | None = None
 
     def take(self, chunk: Chunk) -> None:
@@ -195,7 +210,7 @@ class WholeChat:
         known |= {key: call[key] for key in ("id", "type") if key in call}
         function = call["function"]
         known["function"]["name"] = function.get("name") or known["function"]["name"]
-        known["function"]["arguments"] += function.get("arguments", "")
+        self._arguments.setdefault(call["index"], []).append(function.get("arguments", ""))
 
     def completion(self, usage: dict[str, Any] | None) -> dict[str, Any]:
         """The `chat.completion`."""
@@ -206,7 +221,22 @@ class WholeChat:
         if any(self._thoughts):
             message["reasoning_content"] = "".join(self._thoughts)
         if self._calls:
+            for index, pieces in self._arguments.items():
+                self._calls[index]["function"]["arguments"] = "".join(pieces)
             message["tool_calls"] = list(self._calls.values())
         choice = {"index": 0, "message": message, "finish_reason": self._finish}
         head = {key: self._head[key] for key in ("id", "created", "model")}
         return {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
+
+
+def _object(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _index(fields: dict[str, Any]) -> int:
+    index = fields.get("index")
+    return index if isinstance(index, int) else 0

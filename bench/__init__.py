@@ -1,0 +1,1 @@
+"""Measures the gateway beside other gateways, in one interleaved run: `make bench`."""

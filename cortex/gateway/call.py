@@ -1,0 +1,111 @@
+"""One inference request, whichever way it came in, and the way back to its client."""
+
+import random
+import re
+from collections.abc import Mapping
+from typing import Protocol
+
+from aiohttp import ClientPayloadError, web
+
+from cortex.core.errors import RequestError
+from cortex.core.ids import RequestId
+from cortex.gateway.reply import Reply, Wire
+
+# Unique is enough, none has to be hard to guess, and asking the kernel costs as much as routing.
+_ids = random.Random()  # noqa: S311
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+
+class Source(Protocol):
+    """The body of a request, on its way in."""
+
+    held_bytes: int
+    """How much of it is held; `room.Room` counts."""
+
+    @property
+    def declared(self) -> int | None:
+        """Its length in bytes, where the client tells."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """All of it is here: `read` does not wait."""
+        ...
+
+    async def read(self) -> bytes:
+        """What has come since the last call; waits for some; b"" at the end.
+
+        Raises:
+            RequestError: The rest will not come.
+        """
+        ...
+
+
+class Call:
+    """What the handlers of inference routes are given."""
+
+    __slots__ = ("headers", "path", "remote", "reply", "request_id", "source")
+
+    def __init__(  # noqa: PLR0913
+        self,
+        path: str,
+        headers: Mapping[str, str],
+        remote: str | None,
+        source: Source,
+        wire: Wire,
+        *,
+        http11: bool = True,
+        keep_alive: bool = True,
+    ) -> None:
+        self.path = path
+        self.headers = headers
+        self.remote = remote
+        self.source = source
+        self.request_id = request_id_of(headers)
+        fixed = f"x-request-id: {self.request_id}\r\n"
+        if path.startswith("/v1/messages"):
+            fixed += f"request-id: {self.request_id}\r\n"
+        self.reply = Reply(wire, fixed, http11=http11, keep_alive=keep_alive)
+
+
+def of_aiohttp(request: web.Request) -> Call:
+    """A request that aiohttp read; it is answered past aiohttp."""
+    assert request.transport is not None
+    wire: Wire = request.transport.get_protocol()  # type: ignore[assignment]
+    return Call(
+        request.path,
+        request.headers,
+        request.remote,
+        AiohttpSource(request),
+        wire,
+        http11=request.version >= (1, 1),
+        keep_alive=request.keep_alive,
+    )
+
+
+def request_id_of(headers: Mapping[str, str]) -> RequestId:
+    """The client's own, or a new one."""
+    inbound = headers.get("x-request-id")
+    if inbound is not None and _REQUEST_ID.fullmatch(inbound):
+        return RequestId(inbound)
+    return RequestId(f"req_{_ids.getrandbits(96):024x}")
+
+
+class AiohttpSource:
+    """A body that aiohttp reads: in chunks, after a `100 Continue`, or behind other requests."""
+
+    complete = False
+
+    def __init__(self, request: web.Request) -> None:
+        self._request = request
+        self.held_bytes = 0
+
+    @property
+    def declared(self) -> int | None:
+        return self._request.content_length
+
+    async def read(self) -> bytes:
+        try:
+            return await self._request.content.readany()
+        except (ClientPayloadError, web.RequestPayloadError, ValueError) as exc:
+            raise RequestError("the body is broken off or badly encoded") from exc

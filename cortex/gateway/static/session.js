@@ -1,0 +1,95 @@
+// Connecting: the live feed kept open, and the key asked for where the gateway wants one.
+
+import { Refused, follow, hasKey, setKey } from "./api.js";
+import { h, put, shown } from "./dom.js";
+import { setLink, store, take } from "./store.js";
+
+const SOONEST_MS = 500;
+const LATEST_MS = 10_000;
+
+/** For ever: follow; when it breaks, follow again after a while; without a good key, ask for one. */
+export async function connect() {
+  let waitMs = SOONEST_MS;
+  for (;;) {
+    try {
+      await follow(() => { waitMs = SOONEST_MS; setLink("live"); }, take);
+    } catch (error) {
+      if (error instanceof Refused && (error.status === 401 || error.status === 403)) {
+        setLink("locked");
+        await askForKey(error);
+        waitMs = SOONEST_MS;
+        setLink("connecting");
+        continue;
+      }
+    }
+    setLink("lost");
+    await pause(waitMs);
+    waitMs = Math.min(LATEST_MS, waitMs * 2);
+  }
+}
+
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Forget the key, and everything that was shown with it. */
+export function signOut() {
+  setKey(null);
+  location.reload();
+}
+
+function why(error) {
+  if (!hasKey()) return "";
+  return error.status === 403
+    ? "This key may use models, but seeing the fleet takes an admin's key."
+    : "This key is not known here.";
+}
+
+let gate = null;
+
+/** Show the gate until a key was typed in. */
+function askForKey(error) {
+  gate ??= makeGate();
+  const { dialog, field, complaint } = gate;
+  put(complaint, why(error));
+  shown(complaint, complaint.textContent !== "");
+  field.setAttribute("aria-invalid", complaint.textContent !== "" ? "true" : "false");
+  field.value = "";
+  gate.open = true;
+  if (!dialog.open) dialog.showModal();
+  field.focus();
+  return new Promise((done) => {
+    gate.submit = () => {
+      const typed = field.value.trim();
+      if (typed === "") return;
+      field.value = "";
+      setKey(typed);
+      gate.open = false;
+      dialog.close();
+      done();
+    };
+  });
+}
+
+function makeGate() {
+  const field = h("input", {
+    id: "gate-key", type: "password", autocomplete: "off", spellcheck: "false", required: true,
+    "aria-describedby": "gate-complaint", onkeydown: (event) => { if (event.key === "Enter") gate.submit(); },
+  });
+  const complaint = h("p", { id: "gate-complaint", class: "complaint", role: "alert", hidden: true });
+  const dialog = h("dialog", {
+    class: "gate", "aria-labelledby": "gate-title",
+    // There is nothing behind it to go back to; browsers let a second Escape through.
+    oncancel: (event) => event.preventDefault(),
+    onclose: () => { if (gate.open) gate.dialog.showModal(); },
+  },
+    h("h2", { id: "gate-title" }, "This gateway has keys"),
+    h("p", {}, "Seeing the fleet takes an admin's key. It stays in this tab and is gone when you close it."),
+    h("label", { for: "gate-key" }, "Key"),
+    field,
+    complaint,
+    h("div", { class: "choices" }, h("button", { type: "button", class: "primary", onclick: () => gate.submit() }, "Open")),
+  );
+  document.body.append(dialog);
+  return { dialog, field, complaint, open: false, submit: () => {} };
+}
+
+export const locked = () => store.link === "locked";

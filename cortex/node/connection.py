@@ -1,0 +1,349 @@
+"""Connections to one node: a pool of them, and one exchange after another on each.
+
+An `asyncio.Protocol` of our own instead of aiohttp's client, which is most of what a request costs:
+no task, no timer and no stream object per exchange, and content is handed over as it arrived.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from typing import cast
+from urllib.parse import urlsplit
+
+from cortex.node.http1 import (
+    MAX_HEAD_BYTES,
+    MAX_PROVISIONAL,
+    BadAnswerError,
+    Decoder,
+    Head,
+    decoder_for,
+    read_head,
+)
+
+HIGH_WATER_BYTES = 128 * 1024
+"""Content that may wait for its reader before the node is held back."""
+MAX_IDLE_S = 60.0
+PORTS = {"http": 80, "https": 443}
+
+
+class LostConnectionError(ConnectionError):
+    """It ended before the answer did."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection; at most one exchange at a time."""
+
+    __slots__ = (
+        "_decoder",
+        "_error",
+        "_full",
+        "_head",
+        "_loop",
+        "_lost",
+        "_method",
+        "_paused",
+        "_provisional",
+        "_raw",
+        "_ready",
+        "_ready_bytes",
+        "_refusal",
+        "_sent",
+        "_take",
+        "_transport",
+        "_waiter",
+        "idle_since_s",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport
+        self._waiter: asyncio.Future[None] | None = None
+        self._error: Exception | None = None
+        self._lost = False
+        #: The kernel takes no more of our request for now.
+        self._full = False
+        #: The node is held back.
+        self._paused = False
+        self.idle_since_s = 0.0
+        self._begin("")
+
+    def _begin(self, method: str) -> None:
+        self._method = method
+        self._raw = b""
+        self._provisional = 0
+        self._head: Head | None = None
+        self._decoder: Decoder | None = None
+        self._ready: list[bytes] = []
+        self._ready_bytes = 0
+        self._sent = False
+        self._take: Callable[[bytes], object] | None = None
+        #: What `take` raised.
+        self._refusal: Exception | None = None
+
+    # What the loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transport over TLS is one by its methods only.
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            decoder = self._decoder
+            if decoder is None:
+                data = self._heads(data)
+                decoder = self._decoder
+            if decoder is not None and data:
+                self._content(decoder, data)
+        except BadAnswerError as exc:
+            self.fail(exc)
+
+    def eof_received(self) -> None:
+        """Nothing to add: the transport closes itself, and `connection_lost` follows."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._lost = True
+        if self._decoder is None or exc is not None or not self._decoder.eof():
+            self._error = self._error or LostConnectionError(*_reason(exc))
+        self._wake()
+
+    def pause_writing(self) -> None:
+        self._full = True
+
+    def resume_writing(self) -> None:
+        self._full = False
+        self._wake()
+
+    # What the client calls.
+
+    @property
+    def usable(self) -> bool:
+        """Another exchange may begin."""
+        return not self._lost and self._error is None
+
+    @property
+    def finished(self) -> bool:
+        """Request and answer are whole, and the connection outlives them."""
+        ended = self._decoder is not None and self._decoder.ended and not self._ready
+        keep_alive = self._head is not None and self._head.keep_alive
+        return ended and keep_alive and self._sent and self.usable
+
+    async def send(
+        self, method: str, head: bytes, body: bytes | AsyncIterator[bytes] | None
+    ) -> None:
+        """Send a request; a node that answers early need not be sent the rest.
+
+        Raises:
+            LostConnectionError: The node hung up.
+            BadAnswerError: It answered something else than HTTP.
+        """
+        self._begin(method)
+        if body is None or isinstance(body, bytes):
+            self._transport.write(head + body if body else head)
+        else:
+            self._transport.write(head)
+            async for part in body:
+                if self._head is not None:
+                    return
+                self._transport.write(part)
+                while self._full and self._head is None:
+                    await self._wait()
+        self._sent = True
+
+    async def head(self) -> Head:
+        """Wait for the head of the answer.
+
+        Raises:
+            LostConnectionError, BadAnswerError: There will be none.
+        """
+        while self._head is None:
+            await self._wait()
+        return self._head
+
+    async def read(self) -> bytes:
+        """The content that has come since the last call; waits for some; b"" at the end.
+
+        Raises:
+            LostConnectionError, BadAnswerError: The rest will not come.
+        """
+        while not self._ready:
+            assert self._decoder is not None
+            if self._decoder.ended:
+                return b""
+            await self._wait()
+        ready, self._ready = self._ready, []
+        self._ready_bytes = 0
+        self.resume()
+        return ready[0] if len(ready) == 1 else b"".join(ready)
+
+    async def pour(self, take: Callable[[bytes], object]) -> None:
+        """Hand the content over as it comes; returns at its end.
+
+        Raises:
+            LostConnectionError, BadAnswerError: The rest will not come.
+            Exception: Whatever `take` raised; the connection is cut then.
+        """
+        assert self._decoder is not None
+        ready, self._ready = self._ready, []
+        for content in ready:
+            take(content)
+        self._take = take
+        try:
+            while not self._decoder.ended:
+                await self._wait()
+        finally:
+            self._take = None
+        if self._refusal is not None:
+            raise self._refusal
+
+    def pause(self) -> None:
+        """Hold the node back."""
+        if not self._paused and not self._lost:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            if not self._lost:
+                self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Cut it, which stops an engine."""
+        self._transport.abort()
+
+    def _heads(self, data: bytes) -> bytes:
+        """Take a head, read over provisional ones; returns what came behind it."""
+        if not self._method:
+            raise BadAnswerError("an answer that nobody asked for")
+        self._raw += data
+        while 0 <= (end := self._raw.find(b"\r\n\r\n")) <= MAX_HEAD_BYTES:
+            head = read_head(self._raw[:end])
+            rest, self._raw = self._raw[end + 4 :], b""
+            if head.status >= 200:
+                # In this order: who waits for the head takes the decoder for granted.
+                self._decoder = decoder_for(head, self._method)
+                self._head = head
+                self._wake()
+                return rest
+            self._raw = rest
+            self._provisional += 1
+            if self._provisional > MAX_PROVISIONAL:
+                raise BadAnswerError("provisional answers without end")
+        if len(self._raw) > MAX_HEAD_BYTES:
+            raise BadAnswerError("a head without end")
+        return b""
+
+    def _content(self, decoder: Decoder, data: bytes) -> None:
+        content = decoder.feed(data)
+        take = self._take
+        if take is None:
+            self._keep(content)
+        elif content:
+            try:
+                take(content)
+            except Exception as exc:  # noqa: BLE001 - raised by `pour`, where somebody waits
+                self._refusal = exc
+                self._take = None
+                self.fail(exc)
+                return
+        if decoder.ended:
+            if decoder.rest:
+                # Whatever it is, it belongs to no answer: this one is whole, the connection is not.
+                self._error = BadAnswerError("more than one answer")
+                self._transport.abort()
+            self._wake()
+
+    def _keep(self, content: bytes) -> None:
+        """For whoever reads next."""
+        if content:
+            self._ready.append(content)
+            self._ready_bytes += len(content)
+            if self._ready_bytes > HIGH_WATER_BYTES:
+                self.pause()
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """Cut it; whoever waits for it gets `error`."""
+        self._error = self._error or error
+        self._transport.abort()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _spent(self, error: Exception) -> Exception:
+        """To be raised once: kept here, it would keep all that it went through."""
+        self._error = LostConnectionError("failed before")
+        return error
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._spent(self._error)
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+
+class Pool:
+    """Connections to one address, kept while they are young enough to be believed alive."""
+
+    def __init__(self, endpoint: str, *, connect_timeout_s: float) -> None:
+        parts = urlsplit(endpoint)
+        assert parts.hostname
+        self._host = parts.hostname
+        self._port = parts.port or PORTS[parts.scheme]
+        self._tls = ssl.create_default_context() if parts.scheme == "https" else None
+        self._connect_timeout_s = connect_timeout_s
+        #: Longest idle first.
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
+
+    async def take(self) -> Connection:
+        """A connection for one exchange.
+
+        Raises:
+            OSError: Refused, unresolvable, not trusted.
+            TimeoutError: Not in time.
+        """
+        loop = asyncio.get_running_loop()
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable and loop.time() - connection.idle_since_s < MAX_IDLE_S:
+                self._busy.add(connection)
+                return connection
+            connection.abort()
+        async with asyncio.timeout(self._connect_timeout_s):
+            _, connection = await loop.create_connection(
+                lambda: Connection(loop),
+                self._host,
+                self._port,
+                ssl=self._tls,
+                server_hostname=self._host if self._tls else None,
+            )
+        self._busy.add(connection)
+        return connection
+
+    def put(self, connection: Connection) -> None:
+        """Take it back; what is not finished is cut."""
+        self._busy.discard(connection)
+        if connection.finished:
+            connection.idle_since_s = asyncio.get_running_loop().time()
+            self._idle.append(connection)
+        else:
+            connection.abort()
+        now_s = asyncio.get_running_loop().time()
+        while self._idle and now_s - self._idle[0].idle_since_s > MAX_IDLE_S:
+            self._idle.pop(0).abort()
+
+    def close(self) -> None:
+        """Cut every connection."""
+        for connection in (*self._idle, *self._busy):
+            connection.abort()
+        self._idle.clear()
+
+
+def _reason(exc: Exception | None) -> tuple[object, ...]:
+    return exc.args if exc is not None and exc.args else ("closed the connection",)

@@ -1,0 +1,228 @@
+"""Eviction: which resident models of one node give way to another, and when.
+
+Nothing in use is ever cut: a victim is drained first. Three things keep the rest fair. A model
+that an older request waits for is left to it, so the oldest waiter always gets its memory and two
+models cannot displace each other for ever. A model in constant use gives way once a request has
+waited `DRAIN_AFTER_S` for it. And a model loaded a moment ago stays for `min_residency_s`, but not
+so long that a request would miss its deadline.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cortex.core.decisions import Want
+from cortex.core.snapshot import EvictionRules, ModelStatus, ModelView, NodeView, Strategy
+from tests.core.plain.memory import size_of
+
+DRAIN_AFTER_S = 5.0
+"""How long a request waits for a model in use to fall idle before that model is drained for it."""
+EXACT_UP_TO = 12
+"""Victims to choose among up to which the smallest sufficient set is found exactly."""
+_DEADLINE_SHARE = 0.25
+"""Share of a request's patience that is kept for the load itself, where no load time is known."""
+
+Rank = tuple[int, int, str]
+"""(priority, last use, id): who gives way first; the priority counts under `priority` only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eviction:
+    """A sufficient set of victims."""
+
+    victims: tuple[ModelView, ...]
+    """In the order in which they give way."""
+    freed_mib: int
+    """What is known of it."""
+    rank: Rank
+    """Of the most valuable victim: what the node loses."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Postponed:
+    """There is a sufficient set, but not yet."""
+
+    reason: str
+    recheck_s: float | None
+    """When one of them may go even if nothing changes (monotonic); None = once it has ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Impossible:
+    """Not even everything that may ever go would make room."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    view: ModelView
+    size_mib: int | None
+    rank: Rank
+    may_go_s: float
+    """From when on it may be evicted (monotonic); infinity = not before an older request is served."""
+
+
+def evict(
+    node: NodeView,
+    wanted: ModelView,
+    want: Want,
+    rules: EvictionRules,
+    *,
+    deficit_mib: int | None,
+    now_s: float,
+) -> Eviction | Postponed | Impossible:
+    """Choose what `node` unloads so that `wanted` gets `deficit_mib` more (None: one model's worth).
+
+    Among the sets that suffice, in this order: the most valuable victim is the least valuable
+    possible (by `rules.strategy`); fewest victims; least memory. Idle models are preferred to
+    such as must be drained.
+    """
+    if not node.may_unload:
+        return Impossible(reason=node.no_unload_reason or "it may not unload")
+    candidates = sorted(
+        (
+            _Candidate(
+                view,
+                size_of(node, view),
+                rank_of(view, rules.strategy),
+                _may_go_s(view, wanted, want, rules, now_s=now_s),
+            )
+            for view in node.models.values()
+            if why_never(view, wanted, rules.strategy) is None
+        ),
+        key=lambda candidate: candidate.rank,
+    )
+    ready = [c for c in candidates if c.may_go_s <= now_s]
+    idle = [c for c in ready if not c.view.in_flight]
+    chosen = _smallest(idle, deficit_mib) or _smallest(ready, deficit_mib)
+    if chosen is not None:
+        return Eviction(
+            victims=tuple(c.view for c in chosen),
+            freed_mib=sum(c.size_mib or 0 for c in chosen),
+            rank=max(c.rank for c in chosen),
+        )
+    if _smallest(candidates, deficit_mib) is None:
+        return Impossible(reason="; ".join(_obstacles(node, wanted, rules.strategy)))
+    later = [c for c in candidates if c.may_go_s > now_s]
+    return Postponed(
+        reason="waiting for " + ", ".join(_why_later(c, want) for c in later),
+        recheck_s=min((c.may_go_s for c in later if c.may_go_s < float("inf")), default=None),
+    )
+
+
+def rank_of(view: ModelView, strategy: Strategy) -> Rank:
+    """Who gives way first: the smallest."""
+    priority = view.priority if strategy is Strategy.PRIORITY else 0
+    return priority, view.last_used_at_ms, view.id
+
+
+def why_never(view: ModelView, wanted: ModelView, strategy: Strategy) -> str | None:
+    """Why `view` is not displaced by `wanted`, now or later; None = it may be.
+
+    Equal priorities displace each other both ways: otherwise a swap would be one-way, and the
+    model that left would never come back.
+    """
+    if view.status is not ModelStatus.LOADED:
+        return f"{view.id} is {view.status}"
+    if view.pinned:
+        return f"{view.id} is pinned"
+    if view.wedged:
+        return f"{view.id} is wedged: unloaded, it could not come back"
+    if strategy is Strategy.PRIORITY and view.priority > wanted.priority:
+        return f"{view.id} has priority {view.priority}, {wanted.id} {wanted.priority}"
+    return None
+
+
+def _may_go_s(
+    view: ModelView, wanted: ModelView, want: Want, rules: EvictionRules, *, now_s: float
+) -> float:
+    if view.id in want.seniors:
+        return float("inf")
+    since_s = now_s if want.since_s is None else want.since_s
+    bounds = [view.undrainable_until_s]
+    if view.in_flight:
+        bounds.append(since_s + DRAIN_AFTER_S)
+    if rules.min_residency_s and view.resident_since_s is not None:
+        settled_s = view.resident_since_s + rules.min_residency_s
+        bounds.append(min(settled_s, _yields_s(wanted, want, since_s)))
+    return max(bounds)
+
+
+def _yields_s(wanted: ModelView, want: Want, since_s: float) -> float:
+    """When residency no longer protects: what is left of the request's patience is for the load."""
+    if want.deadline_s is None:
+        return float("inf")
+    patience_s = want.deadline_s - since_s
+    kept_s = _DEADLINE_SHARE * patience_s if wanted.load_s is None else 2 * wanted.load_s
+    return want.deadline_s - min(kept_s, patience_s)
+
+
+def _smallest(
+    candidates: Sequence[_Candidate], deficit_mib: int | None
+) -> tuple[_Candidate, ...] | None:
+    """The smallest sufficient set of `candidates`, which are in rank order; None = all are too few.
+
+    The shortest sufficient prefix fixes the most valuable victim. Within it, fewest victims are
+    found by taking the largest; least memory by trying every set of that number, up to
+    `EXACT_UP_TO` candidates.
+    """
+    prefix = _shortest_sufficient_prefix(candidates, deficit_mib)
+    if prefix is None:
+        return None
+    *others, last = prefix
+    largest_first = sorted(others, key=lambda c: (-_mib(c), c.rank))
+    count = next(
+        n for n in range(len(prefix)) if _suffices([last, *largest_first[:n]], deficit_mib)
+    )
+    if len(prefix) > EXACT_UP_TO:
+        chosen = largest_first[:count]
+    else:
+        chosen = min(_sufficient(others, count, last, deficit_mib), key=_memory_then_ranks)
+    return (*sorted(chosen, key=lambda c: c.rank), last)
+
+
+def _shortest_sufficient_prefix(
+    candidates: Sequence[_Candidate], deficit_mib: int | None
+) -> Sequence[_Candidate] | None:
+    for length in range(1, len(candidates) + 1):
+        if _suffices(candidates[:length], deficit_mib):
+            return candidates[:length]
+    return None
+
+
+def _sufficient(
+    others: Sequence[_Candidate], count: int, last: _Candidate, deficit_mib: int | None
+) -> Iterator[list[_Candidate]]:
+    for chosen in itertools.combinations(others, count):
+        if _suffices([*chosen, last], deficit_mib):
+            yield list(chosen)
+
+
+def _memory_then_ranks(chosen: Sequence[_Candidate]) -> tuple[int, list[Rank]]:
+    return sum(map(_mib, chosen)), [c.rank for c in chosen]
+
+
+def _suffices(chosen: Sequence[_Candidate], deficit_mib: int | None) -> bool:
+    """A victim of unknown size may free anything: it is tried, and what it freed is measured."""
+    if any(c.size_mib is None for c in chosen):
+        return True
+    return bool(chosen) and sum(map(_mib, chosen)) >= (deficit_mib or 0)
+
+
+def _mib(candidate: _Candidate) -> int:
+    return candidate.size_mib or 0
+
+
+def _obstacles(node: NodeView, wanted: ModelView, strategy: Strategy) -> list[str]:
+    whys = [why_never(view, wanted, strategy) for view in node.models.values() if view.occupies]
+    return [why for why in whys if why is not None] or ["nothing there could be unloaded"]
+
+
+def _why_later(candidate: _Candidate, want: Want) -> str:
+    view = candidate.view
+    if view.id in want.seniors:
+        return f"{view.id}, which an older request waits for"
+    if view.in_flight:
+        return f"{view.id} to finish {view.in_flight} in flight"
+    return f"{view.id}, loaded or used too recently"

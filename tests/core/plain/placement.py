@@ -1,0 +1,186 @@
+"""Placement: which node loads a model that is resident nowhere it could be served from."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from cortex.core.decisions import Considered, Load, Verdict, Want
+from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
+from tests.core.plain.eviction import Eviction, Impossible, Postponed, evict
+from tests.core.plain.memory import available_mib, moving
+from tests.core.plain.routing import candidates, unfit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placed:
+    """What placement found."""
+
+    load: Load | None
+    considered: tuple[Considered, ...]
+    """Every node that lists the model without holding it ready."""
+    postponed: str = ""
+    """Why a node that could load it later cannot now; "" = there is none."""
+    recheck_s: float | None = None
+    """When that may change even if nothing happens (monotonic)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Option:
+    """One node that could load the model, with what it costs; the smallest wins."""
+
+    cost: tuple[object, ...]
+    seen: Considered
+    victims: tuple[ModelView, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """One node that cannot load it now; `until` where it may later."""
+
+    seen: Considered
+    until: Postponed | None = None
+
+
+def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
+    """Choose a node to load the model on.
+
+    1. Where it fits: most memory left over first. 2. Where nobody knows whether it fits (its
+    size, or the node's memory, is unknown): most free first. 3. Where evicting makes it fit:
+    the least valuable victims first, then the fewest, then the least memory. Ties go by name.
+    """
+    looked = [
+        _look(snapshot, node, model, want, now_s=now_s)
+        for node, model in candidates(snapshot, want)
+        if model.status is not ModelStatus.LOADED
+    ]
+    options = [option for option in looked if isinstance(option, _Option)]
+    refused = [refusal for refusal in looked if isinstance(refusal, _Refused)]
+    passed = tuple(refusal.seen for refusal in refused)
+    if not options:
+        later = [refusal for refusal in refused if refusal.until is not None]
+        rechecks = [r.until.recheck_s for r in later if r.until and r.until.recheck_s]
+        return Placed(
+            load=None,
+            considered=passed,
+            postponed="; ".join(f"{r.seen.node}: {r.until.reason}" for r in later if r.until),
+            recheck_s=min(rechecks, default=None),
+        )
+    best = min(options, key=lambda option: option.cost)
+    chosen = replace(best.seen, verdict=Verdict.CHOSEN)
+    considered = (*passed, chosen, *(o.seen for o in options if o is not best))
+    load = Load(
+        node=best.seen.node,
+        model=want.model,
+        need_mib=best.seen.need_mib,
+        evict=tuple(victim.id for victim in best.victims),
+        reason=_reason(best),
+        considered=considered,
+    )
+    return Placed(load=load, considered=considered)
+
+
+def never_fits(considered: Iterable[Considered]) -> bool:
+    """True when every node that lists the model is too small for it even when empty."""
+    verdicts = [seen.verdict for seen in considered if seen.verdict is not Verdict.NOT_ALLOWED]
+    return bool(verdicts) and all(verdict is Verdict.TOO_SMALL for verdict in verdicts)
+
+
+def _look(
+    snapshot: FleetSnapshot, node: NodeView, model: ModelView, want: Want, *, now_s: float
+) -> _Option | _Refused:
+    refusal = (
+        _too_small(node, model, now_s)
+        or unfit(snapshot, node, want)
+        or _cannot_load(node, model, now_s=now_s)
+    )
+    if refusal is None:
+        return _option(snapshot, node, model, want, now_s=now_s)
+    if refusal.verdict is Verdict.MOVING:
+        return _Refused(refusal, Postponed(reason=refusal.detail, recheck_s=None))
+    return _Refused(refusal)
+
+
+def _too_small(node: NodeView, model: ModelView, now_s: float) -> Considered | None:
+    """Asked first: a node that is down as well is still too small."""
+    if node.vram_total_mib is not None and (model.size_mib or 0) > node.vram_total_mib:
+        return _seen(node, model, now_s, Verdict.TOO_SMALL)
+    return None
+
+
+def _cannot_load(node: NodeView, model: ModelView, *, now_s: float) -> Considered | None:
+    """What keeps the model from being loaded there, memory apart."""
+    if model.status is ModelStatus.LOADING:
+        return Considered(node=node.name, verdict=Verdict.LOADING)
+    if model.wedged:
+        return Considered(
+            node=node.name,
+            verdict=Verdict.WEDGED,
+            detail="only a restart of the node clears it",
+        )
+    if not node.may_load:
+        return Considered(
+            node=node.name, verdict=Verdict.LIFECYCLE_OFF, detail=node.no_load_reason
+        )
+    if not model.breaker.allows(now_s=now_s, in_flight=0):
+        return Considered(
+            node=node.name, verdict=Verdict.BREAKER_OPEN, detail=model.breaker.reason
+        )
+    if moving(node) is not None:
+        return Considered(
+            node=node.name,
+            verdict=Verdict.MOVING,
+            detail=f"{moving(node).status} {moving(node).id}",
+        )
+    return None
+
+
+def _option(
+    snapshot: FleetSnapshot, node: NodeView, model: ModelView, want: Want, *, now_s: float
+) -> _Option | _Refused:
+    need, available = model.size_mib, available_mib(node, now_s)
+    known = need is not None and available is not None
+    deficit = need - available if need is not None and available is not None else None
+    fits = deficit <= 0 if deficit is not None else not model.out_of_memory
+    if fits:
+        left = (available or 0) - (need or 0)
+        return _Option((0 if known else 1, -left, node.name), _seen(node, model, now_s))
+    match evict(node, model, want, snapshot.eviction, deficit_mib=deficit, now_s=now_s):
+        case Eviction(victims=victims, freed_mib=freed, rank=rank):
+            busy = any(victim.in_flight for victim in victims)
+            cost = (2, busy, rank, len(victims), freed, node.name)
+            detail = "after unloading " + ", ".join(victim.id for victim in victims)
+            return _Option(cost, _seen(node, model, now_s, detail=detail), victims)
+        case Postponed() as until:
+            return _Refused(_seen(node, model, now_s, Verdict.IN_USE, until.reason), until)
+        case Impossible(reason=reason):
+            return _Refused(_seen(node, model, now_s, Verdict.NO_ROOM, reason))
+
+
+def _seen(
+    node: NodeView,
+    model: ModelView,
+    now_s: float,
+    verdict: Verdict = Verdict.LESS_ROOM,
+    detail: str = "",
+) -> Considered:
+    """What was seen there; `LESS_ROOM` stands for "could" until the best is chosen."""
+    return Considered(
+        node=node.name,
+        verdict=verdict,
+        need_mib=model.size_mib,
+        available_mib=available_mib(node, now_s),
+        total_mib=node.vram_total_mib,
+        detail=detail,
+    )
+
+
+def _reason(best: _Option) -> str:
+    seen = best.seen
+    if best.victims:
+        need = "memory" if seen.need_mib is None else f"{seen.need_mib} MiB"
+        gone = ", ".join(victim.id for victim in best.victims)
+        return f"needs {need}, free {seen.available_mib or 0} MiB: {gone} must go"
+    if seen.need_mib is None:
+        return "size unknown: tried where most memory is free"
+    if seen.available_mib is None:
+        return "the node reports no free memory: tried"
+    return f"fits: needs {seen.need_mib} MiB of {seen.available_mib} MiB free"

@@ -1,0 +1,1 @@
+"""The dashboard and the alerts, read as Grafana and Prometheus read them."""

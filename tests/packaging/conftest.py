@@ -1,0 +1,98 @@
+"""Packages, built once for all tests that look at them or install them."""
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cortex import __version__
+
+ROOT = Path(__file__).parents[2]
+OLDER = "0.0.9"
+"""The version that is upgraded."""
+BUILD_S = 240
+
+
+@dataclass(frozen=True)
+class Built:
+    """rpmbuild's folders."""
+
+    system: Path
+    """SRPM and packages that depend on the system's Python packages."""
+    bundled: Path
+    """Packages with their dependencies inside."""
+
+    def packages(self) -> list[Path]:
+        return sorted(
+            path for top in (self.system, self.bundled) for path in top.rglob("RPMS/*/*.rpm")
+        )
+
+
+def build(sources: Path, what: str, folder: Path, *options: str) -> str:
+    """Run rpm/build.sh; returns its output."""
+    done = subprocess.run(
+        [sources / "rpm/build.sh", what, folder, *options],
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": str(Path.home()),
+            "BUILD_PYTHON": sys.executable,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=BUILD_S,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tree as it is, committed or not, without what was made from it."""
+    if not shutil.which("rpmbuild"):
+        pytest.skip("rpmbuild is not installed")
+    copy = tmp_path_factory.mktemp("sources") / "cortex"
+    made = shutil.ignore_patterns(
+        ".git",
+        ".venv*",
+        "build",
+        "dist",
+        "*.egg-info",
+        "__pycache__",
+        ".*_cache",
+        ".build",
+        ".peers",
+    )
+    shutil.copytree(ROOT, copy, ignore=made)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def built(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """This version, both ways."""
+    top = tmp_path_factory.mktemp("rpm")
+    build(sources, "rpm", top / "system")
+    build(sources, "bundled", top / "bundled")
+    return Built(top / "system", top / "bundled")
+
+
+@pytest.fixture(scope="session")
+def older(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An older version with another sample configuration, dependencies inside."""
+    tree = tmp_path_factory.mktemp("older") / "cortex"
+    shutil.copytree(sources, tree)
+    for name, pattern, text in (
+        ("cortex/__init__.py", r'__version__ = ".*"', f'__version__ = "{OLDER}"'),
+        ("rpm/cortex.spec", r"(?m)^Version:.*$", f"Version:        {OLDER}"),
+        ("contrib/cortex.toml", r"\A", "# An older sample.\n"),
+    ):
+        file = tree / name
+        file.write_text(re.sub(pattern, text, file.read_text(), count=1))
+    top = tmp_path_factory.mktemp("rpm-older")
+    build(tree, "bundled", top)
+    assert __version__ != OLDER
+    return top

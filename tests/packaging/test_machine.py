@@ -1,0 +1,238 @@
+"""What an administrator does, in order, on a booted machine: install, enable, reload, upgrade, erase.
+
+The dependencies are in the packages here, since the machine is a Debian, whose Python packages are others.
+"""
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cortex import __version__
+from tests.packaging.conftest import OLDER, Built
+from tests.packaging.machine import PACKAGES, Machine, why_not
+
+pytestmark = pytest.mark.timeout(300)
+
+CONFIG = "/etc/cortex/cortex.toml"
+API = "http://127.0.0.1:8000"
+NODE = """
+[Service]
+ExecStart=/usr/bin/python3.11 -I -c 'import sys; sys.path.insert(0, "/usr/lib/cortex"); \\
+    sys.argv[1:] = ["scripted", "--port", "1234", "--model", "a", "--unloaded", "b", "--knobs", sys.argv[1]]; \\
+    import runpy; runpy.run_module("cortex.devnode", run_name="__main__")' '{"info_delay_s": 0}'
+"""
+WATCHED = "[Service]\nWatchdogSec=2\nTimeoutAbortSec=2\nRestartSec=100ms\n"
+
+
+@pytest.fixture(scope="module")
+def machine(
+    built: Built, older: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Machine]:
+    if reason := why_not():
+        pytest.skip(f"no machine to install on: {reason}")
+    for tool in ("dnf", "createrepo_c"):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed")
+    folder = tmp_path_factory.mktemp("packages")
+    base = tmp_path_factory.mktemp("base")
+    spec = Path(__file__).with_name("debian-base.spec")
+    subprocess.run(
+        ["rpmbuild", "--define", f"_topdir {base}", "-bb", spec],
+        capture_output=True,
+        check=True,
+    )
+    for name, top in (("old", older), ("new", built.bundled)):
+        repository = folder / name
+        repository.mkdir()
+        for package in [*top.rglob("RPMS/*/*.rpm"), *base.rglob("RPMS/*/*.rpm")]:
+            shutil.copy(package, repository)
+        subprocess.run(["createrepo_c", "--quiet", repository], check=True)
+    with Machine(folder) as booted:
+        booted.file("/etc/systemd/system/mistralrs.service").write_text(NODE)
+        booted.run("systemctl", "daemon-reload")
+        yield booted
+
+
+def dnf(machine: Machine, repository: str, *argv: str) -> str:
+    return machine.run(
+        *("dnf", "--quiet", "--assumeyes", "--nogpgcheck", "--releasever=0"),
+        *(
+            f"--repofrompath={repository},file://{PACKAGES}/{repository}",
+            f"--repo={repository}",
+        ),
+        *("--setopt=install_weak_deps=0", *argv),
+        timeout_s=120,
+    )
+
+
+def shown(machine: Machine, name: str, unit: str = "cortex") -> str:
+    return machine.run("systemctl", "show", "--value", "-p", name, unit).strip()
+
+
+def rows(machine: Machine) -> set[str]:
+    """The requests that the gateway's history has, by id."""
+    said = json.loads(machine.run("cortex", "history", "--json"))
+    return {row["request_id"] for row in said["rows"]}
+
+
+def chat(machine: Machine, model: str) -> str:
+    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}]})
+    return machine.run("curl", "-s", "-m", "30", "-d", body, f"{API}/v1/chat/completions")
+
+
+def test_install(machine: Machine) -> None:
+    dnf(machine, "old", "install", "cortex")
+    assert machine.run("cortex", "--version").strip() == f"cortex {OLDER}"
+    assert machine.run("stat", "-c", "%U:%G %a", CONFIG).strip() == "root:cortex 640"
+    assert machine.run("systemctl", "is-enabled", "cortex", check=False).strip() == "disabled"
+    machine.run("cortex", "check-config")
+    assert "cortex-status" in machine.run("man", "-w", "cortex-status")
+    for unit in ("cortex.service", "cortex.socket"):
+        said = machine.run(
+            "systemd-analyze", "verify", "--man=no", f"/usr/lib/systemd/system/{unit}"
+        )
+        assert said == ""
+
+
+def test_enable_now(machine: Machine) -> None:
+    machine.run("systemctl", "start", "mistralrs")
+    began_s = time.monotonic()
+    machine.run("systemctl", "enable", "--now", "cortex")
+    assert time.monotonic() - began_s < 10
+    assert shown(machine, "ActiveState") == "active"
+    machine.until("1 of 1 nodes up", "systemctl", "show", "-p", "StatusText", "cortex")
+    print(machine.run("systemctl", "status", "--no-pager", "cortex"))
+
+
+def test_requests_and_the_commands_of_a_plain_user(machine: Machine) -> None:
+    assert '"choices"' in chat(machine, "a")
+    said = machine.run("setpriv", "--reuid=nobody", "--clear-groups", "cortex", "status")
+    assert "local" in said
+    assert "Permission" not in said
+    machine.until('"route": "chat"', "cortex", "history", "--json")
+    metrics = machine.run("curl", "-s", "http://127.0.0.1:9100/metrics")
+    assert 'cortex_node_up{node="local"} 1.0' in metrics
+    assert "process_resident_memory_bytes" in metrics
+
+
+def test_reload(machine: Machine) -> None:
+    pid = shown(machine, "MainPID")
+    config = machine.file(CONFIG)
+    config.write_text(config.read_text() + '\n[aliases]\nshort = "a"\n')
+    machine.run("systemctl", "reload", "cortex")
+    assert '"choices"' in chat(machine, "short")
+    good = config.read_text()
+    config.write_text(good + "\n[oops]\n")
+    machine.run("systemctl", "reload", "cortex", check=False)
+    assert "oops: unknown key" in machine.run(
+        "journalctl", "--no-pager", "-u", "cortex", "-n", "20"
+    )
+    assert '"choices"' in chat(machine, "short")
+    config.write_text(good)
+    machine.run("systemctl", "reload", "cortex")
+    assert shown(machine, "MainPID") == pid
+
+
+def test_a_killed_process_comes_back_with_its_history(machine: Machine) -> None:
+    machine.run("systemctl", "kill", "--signal=KILL", "cortex")
+    machine.until("1\n", "systemctl", "show", "--value", "-p", "NRestarts", "cortex")
+    machine.until("1 of 1 nodes up", "systemctl", "show", "-p", "StatusText", "cortex")
+    assert '"route": "chat"' in machine.run("cortex", "history", "--json")
+
+
+def test_a_process_that_stands_still_is_ended_by_the_watchdog(machine: Machine) -> None:
+    drop_in = machine.file("/etc/systemd/system/cortex.service.d/watched.conf")
+    drop_in.parent.mkdir()
+    drop_in.write_text(WATCHED)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", "cortex")
+    # Fed for longer than the watchdog's time: a healthy process is left alone.
+    pid = shown(machine, "MainPID")
+    time.sleep(4)
+    assert shown(machine, "MainPID") == pid
+    machine.run("kill", "-STOP", pid)
+    machine.until("Watchdog timeout", "journalctl", "--no-pager", "-u", "cortex", "-o", "cat")
+    machine.until("active", "systemctl", "is-active", "cortex")
+    machine.until("1 of 1 nodes up", "systemctl", "show", "-p", "StatusText", "cortex")
+    assert shown(machine, "MainPID") != pid
+    drop_in.unlink()
+    machine.run("systemctl", "daemon-reload")
+
+
+def test_stop_finishes_what_runs(machine: Machine) -> None:
+    machine.run("systemctl", "stop", "cortex")
+    assert shown(machine, "Result") == "success"
+    assert shown(machine, "ExecMainStatus") == "0"
+
+
+def test_socket_activation(machine: Machine) -> None:
+    machine.run("systemctl", "start", "cortex.socket")
+    assert machine.run("systemctl", "is-active", "cortex", check=False).strip() == "inactive"
+    assert '"status"' in machine.run("curl", "-s", "-m", "20", f"{API}/health")
+    assert shown(machine, "ActiveState") == "active"
+    machine.run("systemctl", "stop", "cortex.socket", "cortex.service")
+    machine.run("systemctl", "start", "cortex.service")
+    machine.until("1 of 1 nodes up", "systemctl", "show", "-p", "StatusText", "cortex")
+
+
+def test_upgrade_keeps_the_configuration_and_the_state(machine: Machine) -> None:
+    pid = shown(machine, "MainPID")
+    edited = machine.file(CONFIG).read_text()
+    before = rows(machine)
+    assert before
+    dnf(machine, "new", "upgrade", "cortex")
+    assert machine.run("cortex", "--version").strip() == f"cortex {__version__}"
+    machine.until("1 of 1 nodes up", "systemctl", "show", "-p", "StatusText", "cortex")
+    assert shown(machine, "MainPID") != pid
+    assert machine.file(CONFIG).read_text() == edited
+    assert machine.file(f"{CONFIG}.rpmnew").exists()
+    assert '"choices"' in chat(machine, "short")
+    assert rows(machine) >= before
+
+
+def test_the_agent_restarts_the_node_when_told(machine: Machine) -> None:
+    if machine.code("systemctl", "start", "polkit") != 0:
+        pytest.skip("polkit does not run in this machine")
+    config = machine.file(CONFIG)
+    config.write_text(config.read_text() + '\n[agent]\ntoken_file = "/etc/cortex/token"\n')
+    dnf(machine, "new", "install", "cortex-agent")
+    for folder, group in (("cortex", "cortex"), ("cortex-agent", "cortex-agent")):
+        machine.file(f"/etc/{folder}/token").write_text("a-secret-of-both\n")
+        machine.run("chmod", "0640", f"/etc/{folder}/token")
+        machine.run("chgrp", group, f"/etc/{folder}/token")
+    machine.run("systemctl", "reload", "cortex")
+    machine.file("/etc/cortex-agent/agent.env").write_text(
+        f"CORTEX_AGENT_GATEWAY={API}\nCORTEX_AGENT_NODE=local\n"
+        "CORTEX_AGENT_UNIT=mistralrs.service\nCORTEX_AGENT_TOKEN_FILE=/etc/cortex-agent/token\n"
+    )
+    unit = "/usr/lib/systemd/system/cortex-agent.service"
+    assert machine.run("systemd-analyze", "verify", "--man=no", unit) == ""
+    started = machine.code("systemctl", "enable", "--now", "cortex-agent")
+    assert started == 0, machine.run(
+        "journalctl", "--no-pager", "-u", "cortex-agent", "-n", "30"
+    )
+    machine.until('"agent_age_s": 0', "cortex", "status", "--json")
+    pid = shown(machine, "MainPID", "mistralrs")
+    machine.run("cortex", "defrag", "local")
+    machine.until("back in service after", "cortex", "events", "--json", timeout_s=60)
+    assert shown(machine, "MainPID", "mistralrs") not in {pid, "0"}
+    # The agent's user may do that, and nothing else.
+    for verb, name in (("stop", "mistralrs"), ("restart", "cortex"), ("start", "mistralrs")):
+        allowed = machine.code(
+            *("setpriv", "--reuid=cortex-agent", "--clear-groups"),
+            *("systemctl", "--no-ask-password", verb, f"{name}.service"),
+        )
+        assert allowed != 0
+
+
+def test_erase_keeps_the_state(machine: Machine) -> None:
+    dnf(machine, "new", "remove", "cortex")
+    assert machine.file("/var/lib/cortex/cortex.db").exists()
+    assert machine.file(f"{CONFIG}.rpmsave").exists()
+    assert not machine.file("/usr/bin/cortex").exists()
+    assert "not-found" in shown(machine, "LoadState")

@@ -1,0 +1,102 @@
+"""Many nodes are polled one after another, never all at once."""
+
+import asyncio
+from typing import Any
+
+from bench.scale_polls import Polls, Silent
+from cortex.core.errors import NodeUnreachableError
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.listing import Listing, NodeInfo, ReportedStatus
+from cortex.core.records import Memory
+from cortex.fleet.policy import FleetPolicy, NodePolicy
+from cortex.fleet.poller import Poller, PollPolicy
+from cortex.fleet.state import FORGOTTEN, FleetState
+from cortex.telemetry.clock import SystemClock
+
+NODES = 200
+INTERVAL_S = 1.0
+LISTING = Listing(
+    created_at_s=1, models={ModelId(f"m{n}"): ReportedStatus.LOADED for n in range(10)}
+)
+
+
+class Forgetful:
+    """Counts what it is given to keep."""
+
+    def __init__(self) -> None:
+        self.saves = 0
+
+    async def recall(self) -> Memory:
+        return FORGOTTEN
+
+    async def save_node(self, record: Any) -> None:
+        self.saves += 1
+
+    async def save_residency(self, *records: Any) -> None: ...
+
+    async def save_pin(self, model: Any, node: Any) -> None: ...
+
+    async def delete_pin(self, model: Any, node: Any) -> None: ...
+
+
+class Node:
+    """Answers at once; `down` makes it refuse."""
+
+    down = False
+
+    async def list_models(self) -> Listing:
+        if self.down:
+            raise NodeUnreachableError("refused")
+        return LISTING
+
+    async def system_info(self) -> NodeInfo:
+        return NodeInfo(version="0.9.1", vram_total_mib=100, free_mib=50)
+
+
+def most_within_a_tenth(polls: Polls) -> int:
+    ends = [int(end * 10 / INTERVAL_S) for each in polls.ends_s.values() for end in each]
+    return max(ends.count(tenth) for tenth in set(ends))
+
+
+async def test_polls_are_spread_after_a_start_and_after_an_outage() -> None:
+    names = [NodeName(f"n{number:03}") for number in range(NODES)]
+    state = FleetState(
+        FleetPolicy(nodes=tuple(NodePolicy(name=name) for name in names)),
+        clock=SystemClock(),
+        journal=Silent(),
+    )
+    polls, memory = Polls(), Forgetful()
+    poller = Poller(
+        state,
+        memory=memory,  # type: ignore[arg-type]
+        clock=SystemClock(),
+        policy=PollPolicy(interval_s=INTERVAL_S, timeout_s=1.0),
+        observed=polls,
+    )
+    nodes = {name: Node() for name in names}
+    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+        poller.follow(group, nodes)  # type: ignore[arg-type]
+        while not poller.first_round_done:
+            await asyncio.sleep(0.01)
+        polls.ends_s.clear()
+        await asyncio.sleep(2.1 * INTERVAL_S)
+        # Evenly spread it is a tenth of them; bunched, all. Half allows for a slow machine.
+        assert most_within_a_tenth(polls) < NODES / 2
+        assert polls.ends_s.keys() == set(names)
+        assert max(len(ends) for ends in polls.ends_s.values()) <= 3
+
+        Node.down = True
+        try:
+            for name in names:
+                poller.kick(name)
+            await asyncio.sleep(0.3 * INTERVAL_S)
+        finally:
+            Node.down = False
+        await asyncio.sleep(0.6 * INTERVAL_S)
+        polls.ends_s.clear()
+        await asyncio.sleep(1.2 * INTERVAL_S)
+        assert most_within_a_tenth(polls) < NODES / 2
+        assert polls.ends_s.keys() == set(names)
+        poller.stop()
+    # Once each at first, and again where the system information came after it; not with every poll.
+    assert NODES <= memory.saves <= 4 * NODES
