@@ -1,5 +1,5 @@
 # make demo   a fleet of two real nodes and a gateway on this machine (Ctrl-C ends it)
-# make test   lint, types, and the whole test suite
+# make test   lint, types, and the whole test suite; ARGS="-n0 -k WORDS" for some of it, in one process
 # make chaos  the lifecycle under seeds of faults; ARGS="--seeds 1-200"
 # make fuzz   the parsers and translators under coverage-guided fuzzing; ARGS="--seconds 60"
 # make soak   ten minutes of mixed load and faults; what leaks or is lost; ARGS="--minutes 60"
@@ -18,6 +18,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+# Most tests wait for something, so two processes take half the time; tests/conftest.py says what stays together.
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types engine chaos fuzz soak lock lock-check audit sbom binary srpm rpm rpm-bundled man bench bench-scale clean
@@ -70,7 +73,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/cortex demo $(ARGS)
 
 test: $(VENV)/.dev $(VENV)/.demo $(VENV)/.agent $(VENV)/.axe $(VENV)/.fuzz check
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(SPREAD) $(ARGS)
 
 check: lint types lock-check
 

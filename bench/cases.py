@@ -11,6 +11,8 @@ from bench.measure import CHAT, MESSAGES, Figures, Load, Stand, Test
 MIB = 1024 * 1024
 LATE_US = 10_000.0
 """A stream is held well while 99 of 100 chunks are relayed within this."""
+ALL_WITHIN_S = 15.0
+"""How much longer than its ramp a load may take until all its streams are there."""
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,19 @@ def hold(
     per_s: float,
     path: str = CHAT,
     ramp_s: float | None = None,
+    wait_s: float = 0.0,
     seconds: float | None = None,
 ) -> Load:
     """Open streams and keep them open: each gets `per_s` chunks a second."""
     stand.node(pause_us=int(1e6 / per_s))
     ramp_s = stand.pace.ramp_s if ramp_s is None else ramp_s
-    total_s = ramp_s + stand.pace.warmup_s + (seconds or stand.pace.seconds)
+    total_s = ramp_s + wait_s + stand.pace.warmup_s + (seconds or stand.pace.seconds)
     return stand.load(
         gateway,
         *("--hold", "--connections", streams, "--chunks", int((total_s + 3) * per_s)),
         path=path,
         ramp_s=ramp_s,
+        wait_s=wait_s,
         seconds=seconds,
     )
 
@@ -91,7 +95,9 @@ def hold(
 def held(streams: int, per_s: float, path: str = CHAT) -> Test:
     def run(stand: Stand, gateway: Running) -> Figures:
         ramp_s = max(stand.pace.ramp_s, gateway.kind.ramp_s * streams / 1000)
-        load = hold(stand, gateway, streams, per_s=per_s, path=path, ramp_s=ramp_s)
+        load = hold(
+            stand, gateway, streams, per_s=per_s, path=path, ramp_s=ramp_s, wait_s=ALL_WITHIN_S
+        )
         share = stand.cpu_share(gateway, load)
         figures = _chunks(load.result())
         kept = {"rate_kept": (figures["chunks_per_s"] or 0) / (streams * per_s)}
@@ -156,8 +162,10 @@ def memory(stand: Stand, gateway: Running) -> Figures:
     for _ in range(20):
         gateway.ask()
     idle = machine.memory_kib(gateway.pid)
-    load = hold(stand, gateway, 1000, per_s=1, ramp_s=gateway.kind.ramp_s, seconds=2.0)
-    time.sleep(load.lead_s + 1.5)
+    ramp_s = gateway.kind.ramp_s
+    load = hold(stand, gateway, 1000, per_s=1, ramp_s=ramp_s, wait_s=ALL_WITHIN_S, seconds=2.0)
+    load.await_begin()
+    time.sleep(1.5)
     open_ = machine.memory_kib(gateway.pid)
     result = load.result()
     return {
@@ -198,7 +206,7 @@ def request_log(stand: Stand, gateway: Running) -> Figures:
     """The share of the threads beside the event loop, which do nothing but write to SQLite."""
     assert gateway.pid is not None
     load = stand.load(gateway, "--rate", 2000, "--connections", 128)
-    time.sleep(load.lead_s)
+    load.await_begin()
     before = machine.thread_cpu_s(gateway.pid)
     time.sleep(0.95 * load.seconds)
     after = machine.thread_cpu_s(gateway.pid)

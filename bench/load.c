@@ -5,11 +5,12 @@
 //   closed loop   --connections N: each asks again as soon as it has its answer
 //   open loop     --rate R: a request every 1/R s, whatever the answers do; latency counts from the
 //                 moment a request was due, so waiting for a free connection is part of it
-//   held streams  --hold: N streams opened over --ramp seconds and kept open to the end
+//   held streams  --hold: N streams opened over --ramp seconds and kept open to the end; measured once
+//                 all of them have come, or --patience seconds later
 //
 // --stream asks for streams of --chunks chunks; the age of each chunk is read from its stamp.
-// --body-bytes adds that much base64 image to the question. One JSON object is printed at the end,
-// times in microseconds.
+// --body-bytes adds that much base64 image to the question. A line "measuring" is printed when
+// that begins, and at the end one JSON object, times in microseconds.
 #include "http.h"
 
 #include <getopt.h>
@@ -38,7 +39,7 @@ static struct {
     char host[128], path[256], headers[2048];
     const char *model;
     int connections;
-    double seconds, warmup, ramp, rate;
+    double seconds, warmup, ramp, rate, patience;
     bool stream, hold, anthropic;
     long chunks, prompt_bytes, body_bytes;
 } want = {.model = "bench", .connections = 1, .seconds = 4, .warmup = 0.5, .chunks = 100, .prompt_bytes = 500};
@@ -396,8 +397,8 @@ static bool read_options(int argc, char **argv) {
     static const struct option options[] = {
         {"url", 1, 0, 'u'}, {"model", 1, 0, 'm'}, {"header", 1, 0, 'H'}, {"connections", 1, 0, 'c'},
         {"seconds", 1, 0, 's'}, {"warmup", 1, 0, 'w'}, {"ramp", 1, 0, 'a'}, {"rate", 1, 0, 'r'},
-        {"stream", 0, 0, 'S'}, {"hold", 0, 0, 'h'}, {"anthropic", 0, 0, 'A'}, {"chunks", 1, 0, 'n'},
-        {"prompt-bytes", 1, 0, 'p'}, {"body-bytes", 1, 0, 'b'}, {0}};
+        {"patience", 1, 0, 'P'}, {"stream", 0, 0, 'S'}, {"hold", 0, 0, 'h'}, {"anthropic", 0, 0, 'A'},
+        {"chunks", 1, 0, 'n'}, {"prompt-bytes", 1, 0, 'p'}, {"body-bytes", 1, 0, 'b'}, {0}};
     bool url = false;
     for (int k; (k = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         size_t used = strlen(want.headers);
@@ -410,6 +411,7 @@ static bool read_options(int argc, char **argv) {
         case 'w': want.warmup = atof(optarg); break;
         case 'a': want.ramp = atof(optarg); break;
         case 'r': want.rate = atof(optarg); break;
+        case 'P': want.patience = atof(optarg); break;
         case 'S': want.stream = true; break;
         case 'h': want.hold = want.stream = true; break;
         case 'A': want.anthropic = true; break;
@@ -462,14 +464,34 @@ static bool alive(const struct conn *c) {
     return c->state == IN_BODY && c->chunks && now_ns() - c->last_ns < 3 * SECOND;
 }
 
+static void measure_from(int64_t t) {
+    measure_from_ns = t;
+    measure_to_ns = t + (int64_t)(want.seconds * 1e9);
+}
+
+// Begin to measure when it is time; held streams that are still to come put it off until `latest_ns`.
+static bool begin(int64_t t, int64_t latest_ns) {
+    if (t < measure_from_ns) return false;
+    if (want.hold && t < latest_ns && count_conns(alive) < want.connections) {
+        measure_from(t + SECOND / 20);
+        return false;
+    }
+    measure_from(t);
+    printf("measuring\n");
+    fflush(stdout);
+    return true;
+}
+
 static void run(void) {
     static struct epoll_event events[512];
+    bool begun = false;
     int64_t started_ns = now_ns(), mended_ns = started_ns;
-    measure_from_ns = started_ns + (int64_t)((want.warmup + (want.hold ? want.ramp : 0)) * 1e9);
-    measure_to_ns = measure_from_ns + (int64_t)(want.seconds * 1e9);
+    measure_from(started_ns + (int64_t)((want.warmup + (want.hold ? want.ramp : 0)) * 1e9));
+    int64_t latest_ns = measure_from_ns + (int64_t)(want.patience * 1e9);
     next_due_ns = started_ns;
     // The open loop may wait a second for what it asked at the very end.
-    for (int64_t t; (t = now_ns()) < measure_to_ns + (want.rate > 0 ? SECOND : 0);) {
+    for (int64_t t; (t = now_ns()) < measure_to_ns + (want.rate > 0 ? SECOND : 0) || !begun;) {
+        begun = begun || begin(t, latest_ns);
         if (t >= measure_to_ns && !count_conns(busy)) break;
         int64_t wake_ns = ask_due(started_ns, t);
         if (t - mended_ns > RETRY_NS) {

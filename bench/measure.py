@@ -22,6 +22,8 @@ BUILD = Path(__file__).parent / ".build"
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 NOISE_CORES = 0.15
 """A measurement that others disturbed by more than this is taken once more."""
+BEGUN = b"measuring\n"
+"""What a load says when it begins to."""
 SLACK_S = 20.0
 """What a load may take beyond its own time before it is killed."""
 
@@ -45,7 +47,13 @@ class Load:
 
     process: "subprocess.Popen[str]"
     lead_s: float
+    """Until it measures, at most."""
     seconds: float
+
+    def await_begin(self) -> None:
+        """Until it measures, or has ended; past the buffer of `process`, which `result` reads."""
+        assert self.process.stdout is not None
+        os.read(self.process.stdout.fileno(), len(BEGUN))
 
     def result(self) -> dict[str, Any]:
         try:
@@ -54,7 +62,7 @@ class Load:
             self.process.kill()
         if self.process.returncode:
             raise RuntimeError(f"the load generator ended with {self.process.returncode}")
-        return dict(json.loads(out))
+        return dict(json.loads(out.splitlines()[-1]))
 
 
 @dataclass
@@ -80,14 +88,16 @@ class Stand:
         *options: object,
         path: str = CHAT,
         ramp_s: float = 0.0,
+        wait_s: float = 0.0,
         seconds: float | None = None,
         nice: int = 0,
     ) -> Load:
-        """Start a load; it measures after its warm-up and its ramp."""
+        """Start a load; it measures after its warm-up, its ramp, and at most `wait_s` for all held streams."""
         seconds = seconds or self.pace.seconds
         argv = [BUILD / "load", "--url", f"http://127.0.0.1:{gateway.port}{path}"]
         argv += ["--model", MODEL, "--seconds", seconds, "--warmup", self.pace.warmup_s]
-        argv += ["--ramp", ramp_s, *(["--anthropic"] if path == MESSAGES else []), *options]
+        argv += ["--ramp", ramp_s, "--patience", wait_s]
+        argv += [*(["--anthropic"] if path == MESSAGES else []), *options]
         for name, value in gateway.headers.items():
             argv += ["--header", f"{name}: {value}"]
 
@@ -98,12 +108,12 @@ class Stand:
         process = subprocess.Popen(
             [str(part) for part in argv], stdout=subprocess.PIPE, text=True, preexec_fn=place
         )
-        self.loads.append(Load(process, self.pace.warmup_s + ramp_s, seconds))
+        self.loads.append(Load(process, self.pace.warmup_s + ramp_s + wait_s, seconds))
         return self.loads[-1]
 
     def cpu_share(self, gateway: Running, load: Load) -> float | None:
         """CPU of the gateway over wall time, while the load measures; None without a gateway."""
-        time.sleep(load.lead_s)
+        load.await_begin()
         if gateway.pid is None:
             return None
         began_s, before_s = time.monotonic(), machine.cpu_s([gateway.pid])

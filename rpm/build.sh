@@ -5,7 +5,8 @@
 #   rpm       the same and its packages, with the system's Python dependencies
 #   bundled   packages with their dependencies inside, and beside them what these are (CycloneDX)
 # FOLDER is rpmbuild's, build/rpm if not given. On Debian, stand-ins replace Fedora's macros; BUILD_PYTHON names the
-# interpreter with the build dependencies there. What git has at HEAD is built, or the folder as it is where git is not.
+# interpreter with the build dependencies there. VENDOR is the archive of an earlier "bundled", whose dependencies are
+# taken instead of new ones. What git has at HEAD is built, or the folder as it is where git is not.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=$1
@@ -35,12 +36,17 @@ case $what in
 srpm) rpmbuild "${options[@]}" --define 'dist %{nil}' -bs rpm/cortex.spec ;;
 rpm) rpmbuild "${options[@]}" -ba rpm/cortex.spec ;;
 bundled)
-    wheels=$(mktemp -d)
-    trap 'rm -rf "$wheels"' EXIT
-    "$python" -m pip wheel --quiet --wheel-dir "$wheels/vendor" '.[speed,agent]'
-    "$python" tools/sbom.py "$wheels/vendor" "$top/cortex-bundled-$version.cdx.json"
-    rm "$wheels"/vendor/cortexd-*.whl
-    tar -C "$wheels" -czf "$top/SOURCES/cortex-vendor-$version.tar.gz" vendor
+    archive=$top/SOURCES/cortex-vendor-$version.tar.gz
+    if [ -n "${VENDOR:-}" ]; then
+        cp "$VENDOR" "$archive"
+    else
+        wheels=$(mktemp -d)
+        trap 'rm -rf "$wheels"' EXIT
+        "$python" -m pip wheel --quiet --wheel-dir "$wheels/vendor" '.[speed,agent]'
+        "$python" tools/sbom.py "$wheels/vendor" "$top/cortex-bundled-$version.cdx.json"
+        rm "$wheels"/vendor/cortexd-*.whl
+        tar -C "$wheels" -czf "$archive" vendor
+    fi
     rpmbuild "${options[@]}" --with bundled -bb rpm/cortex.spec
     ;;
 *)

@@ -5,9 +5,10 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import Any, Protocol
 
 import aiohttp
@@ -19,6 +20,7 @@ from cortex.gateway.inference import PATHS
 
 START_S = 10.0
 STOP_S = 15.0
+_any = SystemRandom()
 
 
 class Node(Protocol):
@@ -125,12 +127,19 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports nobody uses just now; different ones, since all are held until the last is found."""
+    """Ports nobody uses just now; different ones, since all are held until the last is found.
+
+    They lie below those that Linux gives to outgoing connections, which would take one before it is used.
+    """
+    found: list[int] = []
     with ExitStack() as held:
-        probes = [held.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return tuple(probe.getsockname()[1] for probe in probes)
+        while len(found) < count:
+            port = _any.randrange(10_000, 32_768)
+            probe = held.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                found.append(port)
+    return tuple(found)
 
 
 def configuration(

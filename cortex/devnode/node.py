@@ -206,6 +206,8 @@ class Node:
         task = self._tasks.create_task(_guarded(work))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        # Cancelled before its first step, the task would never have begun `work`.
+        task.add_done_callback(lambda _: work.close())
         return task
 
     async def seat_for(self, name: str) -> Seat:

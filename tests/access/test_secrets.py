@@ -193,6 +193,11 @@ class World:
                 return await response.read()
         return b""
 
+    async def well(self) -> bool:
+        """A node that hung up is suspect until its next poll, and asked nothing meanwhile."""
+        (node,) = json.loads(await self.admin("/cortex/v1/status"))["nodes"]
+        return bool(node["health"] == "up")
+
     async def admin(self, path: str) -> str:
         async with self.http.get(
             self.gateway.url + path, headers={"Authorization": f"Bearer {ADMIN}"}
@@ -258,6 +263,7 @@ async def every_route_and_behaviour(it: World) -> None:
         slow = "silent" in name or "without-end" in name
         paths = ROUTES[:1] + ROUTES[-1:] if slow else ROUTES
         stream = name.startswith("stream")
+        await until(it.well, "the node to be well after the behaviour before this one")
         async with asyncio.TaskGroup() as group:
             for path in paths:
                 if "without-end" in name:

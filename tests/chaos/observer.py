@@ -93,7 +93,3 @@ class Observer:
             case _:
                 pass
         self._record(event)
-
-    @property
-    def lifecycle_events(self) -> int:
-        return sum(self.events[kind.value] for kind in LIFECYCLE)

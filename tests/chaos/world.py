@@ -7,7 +7,7 @@ alike and not the same.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from cortex.devnode.scripted import ScriptedNode
 from cortex.gateway.errors import STATUS
 from cortex.store.rows import is_refusal
 from tests.chaos.faults import FAULTS, mend
-from tests.chaos.observer import Observer
+from tests.chaos.observer import LIFECYCLE, Observer
 from tests.running import Running, running, until
 
 QUEUE_S = 3.0
@@ -66,7 +66,11 @@ class Result:
     requests: Counter[str] = field(default_factory=Counter)
     events: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
-    lifecycle_events: int = 0
+
+    @property
+    def lifecycle_events(self) -> int:
+        """How often models were moved."""
+        return sum(self.events[kind.value] for kind in LIFECYCLE)
 
 
 @contextmanager
@@ -77,16 +81,21 @@ def hasty() -> Iterator[None]:
         yield
 
 
-async def run_seed(seed: int, folder: Path, *, seconds: float) -> Result:
-    """Run one seed in a folder of its own."""
+async def run_seed(
+    seed: int, folder: Path, *, seconds: float, enough: Callable[[Result], bool] | None = None
+) -> Result:
+    """Run one seed in a folder of its own, for `seconds`, or only until it has come to `enough`."""
     with hasty():
-        return await _World(seed, folder).run(seconds)
+        return await _World(seed, folder, enough).run(seconds)
 
 
 class _World:
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(
+        self, seed: int, folder: Path, enough: Callable[[Result], bool] | None
+    ) -> None:
         self._rng = Random(seed)
         self._folder = folder
+        self._enough = enough
         self._result = Result(seed)
         self._models = [f"m{n}" for n in range(self._rng.randint(4, 6))]
         self._sizes = {model: self._rng.randint(3, 7) * 1000 for model in self._models}
@@ -127,6 +136,7 @@ class _World:
                 running(self._folder, self._nodes, toml=self._toml())
             )
             observer = Observer(gateway)
+            self._result.events = observer.events
             self._ends_s = time.monotonic() + seconds
             async with asyncio.TaskGroup() as group:
                 for number in range(10):
@@ -140,16 +150,19 @@ class _World:
             if cut:
                 observer.violated(f"{cut} requests were cut by an unload")
             self._result.violations += observer.violations
-            self._result.events = observer.events
-            self._result.lifecycle_events = observer.lifecycle_events
         return self._result
+
+    def _goes_on(self) -> bool:
+        if self._enough is not None and self._enough(self._result):
+            return False
+        return time.monotonic() < self._ends_s
 
     def _violated(self, what: str) -> None:
         self._result.violations.append(what)
 
     async def _client(self, gateway: Running, rng: Random, number: int) -> None:
         agent = {"User-Agent": f"client-{number % 3}/1"}
-        while time.monotonic() < self._ends_s:
+        while self._goes_on():
             model = rng.choice(self._models)
             body = {
                 "model": model,
@@ -190,7 +203,7 @@ class _World:
 
     async def _operator(self, gateway: Running, rng: Random) -> None:
         """Somebody who pins, drains, loads and unloads at random, and puts it all back."""
-        while time.monotonic() < self._ends_s:
+        while self._goes_on():
             await asyncio.sleep(rng.uniform(0.05, 0.3))
             model = {"model": rng.choice(self._models)}
             node = f"n{rng.randrange(len(self._nodes))}"
@@ -209,7 +222,7 @@ class _World:
             await gateway.post(f"/cortex/v1/nodes/n{number}/undrain", {})
 
     async def _trouble(self, node: ScriptedNode, rng: Random) -> None:
-        while time.monotonic() < self._ends_s:
+        while self._goes_on():
             await asyncio.sleep(rng.uniform(0.1, 0.8))
             name = rng.choice(sorted(FAULTS))
             self._result.faults[name] += 1

@@ -1,6 +1,7 @@
 """System info, metrics, profiles, knobs, and the node as a process (contract §11, 11 and 12)."""
 
 import asyncio
+import gc
 import json
 import signal
 import sys
@@ -96,6 +97,12 @@ async def test_stats_count_what_was_asked():
     assert stats["connections"] == 1
     assert stats["loaded"] == ["a", "b"]
     assert stats["devices"][1]["available_bytes"] > 0
+
+
+async def test_a_job_that_a_stop_overtakes_before_its_first_step_leaves_no_coroutine_behind():
+    async with ScriptedNode(["a"], info_delay_s=0) as node:
+        await node.set(refuse_s=60.0)
+    gc.collect()
 
 
 async def test_refused_port_opens_again_on_the_same_number():

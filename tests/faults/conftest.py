@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.processes import Processes
-from tests.faults import report
 from tests.faults.disk import Disk
 from tests.faults.wallclock import WallClock
 from tests.faults.world import World
@@ -31,10 +30,3 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
         yield started
     finally:
         started.end()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if report.LINES:
-        terminalreporter.section("what happened when")
-        for line in report.table():
-            terminalreporter.write_line(line)

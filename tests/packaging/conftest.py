@@ -32,7 +32,9 @@ class Built:
         )
 
 
-def build(sources: Path, what: str, folder: Path, *options: str) -> str:
+def build(
+    sources: Path, what: str, folder: Path, *options: str, vendor: Path | None = None
+) -> str:
     """Run rpm/build.sh; returns its output."""
     done = subprocess.run(
         [sources / "rpm/build.sh", what, folder, *options],
@@ -40,6 +42,7 @@ def build(sources: Path, what: str, folder: Path, *options: str) -> str:
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "HOME": str(Path.home()),
             "BUILD_PYTHON": sys.executable,
+            "VENDOR": str(vendor or ""),
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -81,8 +84,8 @@ def built(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 @pytest.fixture(scope="session")
-def older(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An older version with another sample configuration, dependencies inside."""
+def older(sources: Path, built: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An older version with another sample configuration, and the same dependencies inside."""
     tree = tmp_path_factory.mktemp("older") / "cortex"
     shutil.copytree(sources, tree)
     for name, pattern, text in (
@@ -93,6 +96,8 @@ def older(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         file = tree / name
         file.write_text(re.sub(pattern, text, file.read_text(), count=1))
     top = tmp_path_factory.mktemp("rpm-older")
-    build(tree, "bundled", top)
+    (vendor,) = built.bundled.rglob("cortex-vendor-*.tar.gz")
+    quick = ("--nocheck", "--define", "_binary_payload w1.gzdio")
+    build(tree, "bundled", top, *quick, vendor=vendor)
     assert __version__ != OLDER
     return top

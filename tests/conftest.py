@@ -1,0 +1,74 @@
+"""Which tests stay together, and which come first, when they are spread over processes (`make test`)."""
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from tests.faults import report
+
+TOGETHER = {
+    "tests/packaging/test_machine.py": "packages",
+    "tests/packaging/test_rpm.py": "packages",
+    "tests/faults/test_clock.py": "world",
+    "tests/faults/test_disk.py": "world",
+    "tests/faults/test_limits.py": "world",
+    "tests/faults/test_network.py": "world",
+    "tests/faults/test_nodes.py": "world",
+}
+"""Files that share something that takes long to make."""
+FIRST = (
+    "packages",
+    "tests/packaging/test_floors.py",
+    "tests/bench/test_bench.py",
+    "tests/packaging/test_binary.py",
+    "world",
+)
+"""What takes longest begins first, or one process would be busy with it when the others are done."""
+
+
+def _unit(nodeid: str) -> str:
+    file = nodeid.partition("::")[0]
+    return TOGETHER.get(file, file)
+
+
+def _place(nodeid: str) -> int:
+    unit = _unit(nodeid)
+    return FIRST.index(unit) if unit in FIRST else len(FIRST)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _place(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling  # only where it is installed
+
+    class ByUnit(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _unit(nodeid)
+
+    return ByUnit(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a process of many: hand on what the faults came to."""
+    output: dict[str, Any] | None = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["faults"] = [asdict(line) for line in report.LINES]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    handed_on = getattr(node, "workeroutput", {}).get(
+        "faults", ()
+    )  # none from one that crashed
+    report.LINES.extend(report.Line(**line) for line in handed_on)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if report.LINES:
+        terminalreporter.section("what happened when")
+        for line in report.table():
+            terminalreporter.write_line(line)
