@@ -23,6 +23,10 @@ FIRST = (
     "tests/bench/test_bench.py",
     "tests/packaging/test_binary.py",
     "world",
+    "tests/web/test_looks.py",
+    "tests/e2e/test_engine.py",
+    "tests/hostile/test_hostile_nodes.py",
+    "tests/web/test_browser.py",
 )
 """What takes longest begins first, or one process would be busy with it when the others are done."""
 

@@ -79,7 +79,7 @@ def storm(port: int) -> Counter[str]:
     def send() -> None:
         word = "no answer"
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as peer:
+            with socket.create_connection(("127.0.0.1", port), timeout=40) as peer:
                 # Refused before all of it was sent: the answer is there.
                 with contextlib.suppress(OSError):
                     peer.sendall(head.encode() + body)
@@ -92,13 +92,15 @@ def storm(port: int) -> Counter[str]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(50)
     return seen
 
 
+@pytest.mark.timeout(120)
 def test_a_storm_of_large_bodies_with_little_memory(world: World) -> None:
     gateway = world.gateway
-    with world.load("a") as load:
+    # A busy machine takes longer than two seconds for all of it.
+    with world.with_idle_timeout(30), world.load("a") as load:
         # Less than half of what the storm brings.
         limit = size_bytes(gateway.pid) + 2 * BODIES_MIB * MIB
         _, hard = resource.prlimit(gateway.pid, resource.RLIMIT_AS)
@@ -115,10 +117,7 @@ def test_a_storm_of_large_bodies_with_little_memory(world: World) -> None:
     grown = (peak_bytes(gateway.pid) - before) / MIB
     assert grown < 1.5 * BODIES_MIB, f"{grown:.0f} MiB"
     assert set(small) == {OK}, small
-    # Late ones too, where the machine takes longer than `idle_timeout_s` for all of it.
-    assert set(large) <= {"200", "503", "408"}, large
-    assert large["200"] > 0
-    assert large["503"] > 0
+    assert set(large) == {"200", "503"}, large
     assert "bug" not in {line["message"] for line in gateway.log}
     gone = lost(gateway, world.database, load)
     assert gone.startswith("nothing")

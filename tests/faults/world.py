@@ -63,6 +63,23 @@ class World:
         finally:
             self.nodes[0].send(signal.SIGCONT)
 
+    @contextmanager
+    def with_idle_timeout(self, seconds: int) -> Iterator[None]:
+        text = self.gateway.source.read_text()
+        other = text.replace("idle_timeout_s = 2\n", f"idle_timeout_s = {seconds}\n")
+        assert other != text
+        self._reload(other)
+        try:
+            yield
+        finally:
+            self._reload(text)
+
+    def _reload(self, text: str) -> None:
+        before = len(self.gateway.events("config"))
+        self.gateway.source.write_text(text)
+        self.gateway.send(signal.SIGHUP)
+        eventually(lambda: len(self.gateway.events("config")) > before, "a reload")
+
     def load(self, *models: str) -> Load:
         return Load(self.gateway.port, *(models or ("a", "b")))
 
