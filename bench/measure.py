@@ -70,7 +70,6 @@ class Stand:
     """What every measurement needs: the node, the cores, the pace."""
 
     node_port: int
-    node_pid: int
     cores: machine.Cores
     pace: Pace
     loads: list[Load] = field(default_factory=list)

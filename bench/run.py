@@ -139,7 +139,7 @@ class Run:
         self._node = subprocess.Popen(
             [str(BUILD / "node"), str(port)], preexec_fn=lambda: machine.pin(cores.node)
         )
-        self._stand = Stand(port, self._node.pid, cores, options.pace)
+        self._stand = Stand(port, cores, options.pace)
         self._await_node()
         self.results: dict[str, Any] = {
             "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -14,8 +14,6 @@ from cortex.cli.top_layout import allot, grid
 from cortex.cli.top_picture import Picture
 from cortex.cli.top_rows import TABLES, Drawn, Row, chosen
 
-LEAST_WIDTH = 60
-LEAST_HEIGHT = 15
 TALL = 30
 """From this height on every table has a line of titles, not only the focused one."""
 HINTS = "q quit  s sort  r reverse  / filter  Tab 1-5 table  p pause  ? help"
