@@ -19,8 +19,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-# Most tests wait for something, so three processes keep two cores busy; tests/conftest.py says what stays together.
-SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
+# Most tests wait for something, so two processes take little more than half the time; tests/conftest.py says what stays together.
+SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types engine chaos fuzz soak lock lock-check audit sbom binary srpm rpm rpm-bundled man bench bench-scale clean

@@ -7,6 +7,7 @@ the measured seconds only.
 import json
 import os
 import resource
+import signal
 import subprocess
 import time
 import urllib.request
@@ -103,11 +104,20 @@ class Stand:
         def place() -> None:
             machine.pin(self.cores.load)
             os.nice(nice)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
-        process = subprocess.Popen(
-            [str(part) for part in argv], stdout=subprocess.PIPE, text=True, preexec_fn=place
-        )
-        self.loads.append(Load(process, self.pace.warmup_s + ramp_s + wait_s, seconds))
+        # An interruption waits until `end` knows of the process.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process = subprocess.Popen(
+                [str(part) for part in argv],
+                stdout=subprocess.PIPE,
+                text=True,
+                preexec_fn=place,
+            )
+            self.loads.append(Load(process, self.pace.warmup_s + ramp_s + wait_s, seconds))
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return self.loads[-1]
 
     def cpu_share(self, gateway: Running, load: Load) -> float | None:

@@ -29,7 +29,7 @@ def stats(node: str) -> Any:
 
 
 def test_killed_in_the_middle_of_a_load(processes: Processes) -> None:
-    node = processes.node("a", unloaded=("a",), load_s=1.5)
+    node = processes.node("a", unloaded=("a",), load_s=8.0)  # longer than any start takes
     gateway = processes.serve(node)
     ask_in_background(gateway, "a")
     eventually(lambda: stats(node)["reload_posts"] == {"a": 1}, "the load")

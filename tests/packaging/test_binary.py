@@ -17,11 +17,12 @@ import pytest
 from cortex import __version__
 from tests.e2e.conftest import processes as processes
 from tests.e2e.processes import Processes
+from tests.hostile.memory import cpu_s
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(300)
-MOST_READY_S = 1.0
-"""On a machine that may be busy; what a quiet one takes is printed (goal: 0.3)."""
+MOST_READY_CPU_S = 1.0
+"""Of CPU, which others on the machine do not add to; how long it takes is printed (goal: 0.3 s)."""
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_ready_and_watchdog_come_from_the_process_that_was_started(
 ) -> None:
     source, _ = processes.write("http://127.0.0.1:9")
     environ |= {"NOTIFY_SOCKET": str(tmp_path / "n"), "WATCHDOG_USEC": "400000"}
-    took_s = []
+    took_s, used_s = [], []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(tmp_path / "n"))
         told.settimeout(20)
@@ -84,6 +85,7 @@ def test_ready_and_watchdog_come_from_the_process_that_was_started(
                 line, pid = heard(told)
                 assert line.startswith("READY=1")
                 took_s.append(time.perf_counter() - began_s)
+                used_s.append(cpu_s(child.pid))
                 assert pid == child.pid
                 line, pid = heard(told)
                 assert line.startswith("WATCHDOG=1")
@@ -97,7 +99,7 @@ def test_ready_and_watchdog_come_from_the_process_that_was_started(
     print(
         f"ready: first {first_s * 1000:.0f} ms, then {statistics.median(others_s) * 1000:.0f}"
     )
-    assert statistics.median(others_s) < MOST_READY_S
+    assert 0 < statistics.median(used_s[1:]) < MOST_READY_CPU_S
 
 
 def heard(told: socket.socket) -> tuple[str, int]:

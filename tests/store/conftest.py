@@ -114,9 +114,22 @@ async def flushed(store: Store) -> None:
     await until(lambda: store.status().queued_rows == 0, "rows to be written")
 
 
+@asynccontextmanager
+async def writing(path: Path) -> AsyncIterator[None]:
+    """Another program in the middle of a transaction: nobody else can write.
+
+    It may have to wait for a transaction of the store, which takes the loop to end.
+    """
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    with closing(connection):
+        await asyncio.to_thread(connection.execute, "BEGIN IMMEDIATE")
+        yield
+        connection.rollback()
+
+
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Another program in the middle of a transaction: nobody else can write."""
+def writing_before(path: Path) -> Iterator[None]:
+    """The same at once, where no store has begun to write yet."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
         yield

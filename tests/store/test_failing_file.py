@@ -41,7 +41,7 @@ async def disk_full(store: Store, path: Path) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def locked(store: Store, path: Path) -> AsyncIterator[None]:
-    with writing(path):
+    async with writing(path):
         yield
 
 
@@ -118,7 +118,7 @@ async def test_a_save_asked_for_during_a_failing_flush_is_left_to_the_next(path:
         opened(path, runs=False, busy_s=0.3) as store,
         asyncio.TaskGroup() as group,
     ):
-        with writing(path):
+        async with writing(path):
             first = group.create_task(refused_pin(store, "first"), name="first")
             await asyncio.sleep(0)
             flush = group.create_task(store._flush(), name="flush")
@@ -140,7 +140,7 @@ async def refused_pin(store: Store, model: str) -> str:
 
 async def test_the_request_path_does_not_wait_for_a_locked_file(path: Path) -> None:
     async with opened(path, busy_s=3.0) as store:
-        with writing(path):
+        async with writing(path):
             store.request_done(request(0))
             store.record(event(0))
             await until(store._flushing.locked, "the writer to wait for the lock")
@@ -176,7 +176,7 @@ async def test_a_failing_file_keeps_no_more_rows_than_the_bound_and_one_batch(
     path: Path,
 ) -> None:
     async with opened(path, max_queued_rows=100, flush_rows=10) as store:
-        with writing(path):
+        async with writing(path):
             store.request_done(request(0))
             await until(lambda: not store.status().ok, "the lock to be noticed")
             for number in range(1, 1000):
@@ -196,7 +196,7 @@ async def test_a_failing_file_keeps_no_more_rows_than_the_bound_and_one_batch(
 
 async def test_pauses_between_tries_grow_to_a_bound(path: Path) -> None:
     async with opened(path, busy_s=0.001, retry_s=0.01, max_retry_s=0.04) as store:
-        with writing(path):
+        async with writing(path):
             began_s = time.monotonic()
             store.request_done(request(1))
             await until(lambda: store._failures >= 3, "three tries")
@@ -209,14 +209,13 @@ async def test_pauses_between_tries_grow_to_a_bound(path: Path) -> None:
 async def test_a_failing_file_is_not_pruned(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with opened(path, prune_every_s=0.01) as store:
-        with writing(path):
-            store.request_done(request(1))
-            await until(lambda: not store.status().ok, "the lock to be noticed")
-            tries = store._failures
-            caplog.clear()
-            await until(lambda: store._failures >= tries + 4, "more tries")
-            assert caplog.messages == []
+    async with opened(path, prune_every_s=0.01) as store, writing(path):
+        store.request_done(request(1))
+        await until(lambda: not store.status().ok, "the lock to be noticed")
+        tries = store._failures
+        caplog.clear()
+        await until(lambda: store._failures >= tries + 4, "more tries")
+        assert caplog.messages == []
 
 
 async def test_a_file_that_was_removed_is_not_ok(path: Path) -> None:
@@ -260,7 +259,7 @@ async def test_closing_a_locked_file_gives_up_in_time_and_says_what_is_lost(
     async with opened(path, runs=False) as store:
         store.request_done(request(1))
         store.record(event(1))
-        with writing(path):
+        async with writing(path):
             began_s = time.monotonic()
             await store.close()
             assert time.monotonic() - began_s < 1.0

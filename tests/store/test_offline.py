@@ -26,7 +26,7 @@ from tests.store.conftest import (
     opened,
     request,
     unprivileged,
-    writing,
+    writing_before,
 )
 
 
@@ -93,7 +93,7 @@ async def test_a_reader_holds_the_writer_up_no_longer_than_it_reads(path: Path) 
 
 async def test_a_reader_does_not_wait_for_a_writer(path: Path) -> None:
     await fill(path)
-    with writing(path), DatabaseFile(path) as file:
+    with writing_before(path), DatabaseFile(path) as file:
         assert len(names(file)) == 3
 
 

@@ -21,7 +21,7 @@ from tests.store.conftest import (
     request,
     told,
     unprivileged,
-    writing,
+    writing_before,
     written,
 )
 
@@ -85,7 +85,7 @@ async def test_a_killed_opener_gives_the_file_up(path: Path) -> None:
 async def test_a_program_that_writes_to_the_file_delays_no_start(path: Path) -> None:
     async with opened(path):
         pass
-    with writing(path):
+    with writing_before(path):
         async with opened(path) as store:
             store.request_done(request(1))
             await until(lambda: not store.status().ok, "the lock to be noticed")
@@ -98,7 +98,7 @@ async def test_a_file_to_be_upgraded_that_another_program_writes_to_is_refused(
 ) -> None:
     with closing(connect(path, 1.0)) as connection:
         migrate(connection, migrations()[:1])
-    with writing(path):
+    with writing_before(path):
         assert await refusal(path) == f"{path}: {SECOND}"
     async with opened(path) as store:
         assert store.status().ok

@@ -19,7 +19,7 @@ from tests.store.conftest import (
     opened,
     request,
     select,
-    writing,
+    writing_before,
     written,
 )
 
@@ -120,7 +120,7 @@ async def test_a_locked_file_is_pruned_later(
     await fill(path, old=5, young=1)
     with caplog.at_level(logging.WARNING):
         async with opened(path, retention_days=7, prune_every_s=0.05) as store:
-            with writing(path):
+            with writing_before(path):
                 await until(lambda: bool(caplog.records), "a warning")
                 assert caplog.records[0].getMessage() == "old rows not pruned"
                 assert caplog.records[0].__dict__["fields"] == {"reason": "database is locked"}

@@ -38,7 +38,7 @@ async def test_a_follower_gets_every_event_from_its_beginning_in_order(path: Pat
 async def test_an_event_is_told_only_once_it_is_committed(path: Path) -> None:
     async with opened(path) as store:
         follower = store.subscribe()
-        with writing(path):
+        async with writing(path):
             store.record(event(1))
             await until(lambda: not store.status().ok, "the lock to be noticed")
             assert len(follower._rows) == 0

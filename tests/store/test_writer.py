@@ -184,7 +184,7 @@ async def test_the_writer_ends_when_the_store_closes(path: Path) -> None:
 
 async def test_a_closing_beside_a_waiting_writer_loses_nothing(path: Path) -> None:
     async with opened(path, busy_s=5.0) as store:
-        with writing(path):
+        async with writing(path):
             store.request_done(request(1))
             await until(store._flushing.locked, "the writer to wait for the lock")
             store.request_done(request(2))
