@@ -1,1 +1,6 @@
 """Measures the gateway beside other gateways, in one interleaved run: `make bench`."""
+
+import os
+
+# Configurations are written here, and one that a group may write is refused.
+os.umask(0o022)

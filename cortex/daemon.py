@@ -61,6 +61,8 @@ EX_OSERR = 71
 STDERR = 2
 CUT_TIMEOUT_S = 2.0
 """What streams that outlast the drain get to tell their clients that they are cut."""
+END_S = 10.0
+"""What an end takes beyond the drain, at most."""
 STATUS_EVERY_S = 2.0
 """How old the line in `systemctl status` may be."""
 
@@ -326,7 +328,11 @@ class Daemon:
         """Finish what runs, refuse the rest, then end every loop."""
         services, limits = self._services, self._config.limits
         running = services.recent.in_flight
-        sdnotify.notify("STOPPING=1", f"STATUS=Finishing {running} running requests")
+        sdnotify.notify(
+            "STOPPING=1",
+            sdnotify.patience(limits.drain_timeout_s + END_S),
+            f"STATUS=Finishing {running} running requests",
+        )
         services.draining = True
         services.admission.close("this gateway is shutting down")
         self._journal.record(self._event(EventKind.STOP, "told to stop", in_flight=running))

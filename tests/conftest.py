@@ -19,7 +19,7 @@ TOGETHER = {
 """Files that share something that takes long to make."""
 FIRST = (
     "packages",
-    "tests/packaging/test_floors.py",
+    "tests/packaging/test_wheel.py",
     "tests/bench/test_bench.py",
     "tests/packaging/test_binary.py",
     "world",

@@ -78,6 +78,9 @@ def run(args: argparse.Namespace) -> int:
     """Start, prove that it answers, wait for Ctrl-C, and clean up whatever happens."""
     directory = Path(tempfile.mkdtemp(prefix="cortex-demo-"))
     environ = {key: value for key, value in os.environ.items() if not _overrides(key)}
+    if sys.flags.isolated:
+        # Only the launcher of a package knew where this program is; the children must, too.
+        environ["PYTHONPATH"] = str(Path(__file__).parents[2])
     children = Children(directory, environ)
     with interruptible():
         try:
@@ -176,6 +179,7 @@ def _start_gateway(
     spinner: Status,
 ) -> Client:
     config = directory / "cortex.toml"
+    config.touch(mode=0o600)
     config.write_text(config_text(listen, endpoints, directory))
     began_s = time.monotonic()
     argv = [sys.executable, "-m", "cortex", "serve", "--config", str(config)]

@@ -1,7 +1,8 @@
 """The command line as an argparse tree. Standard library only: man pages and completions are made from it."""
 
 import argparse
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from cortex import __version__
 from cortex.cli import agent_options, key_options
@@ -56,6 +57,19 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         self._action_max_length = len("    check-config")
 
 
+class Version(argparse.Action):
+    """Asks for the revision when it is wanted, not whenever a parser is built."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **kwargs: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **kwargs)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from cortex.telemetry.revision import revision
+
+        print(f"cortex {__version__} (revision {revision() or 'unknown'})")
+        parser.exit()
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The whole tree; `args.verb` names the command."""
     parser = Parser(
@@ -67,9 +81,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--version",
-        action="version",
-        version=f"cortex {__version__}",
-        help="print the version and exit",
+        action=Version,
+        help="print the version and the source revision, and exit",
     )
     verbs = parser.add_subparsers(
         dest="verb", required=True, metavar="COMMAND", title="commands", parser_class=Parser

@@ -1,7 +1,9 @@
 """Finds, reads and checks `cortex.toml`; every mistake becomes one line: file, key, wanted, found."""
 
 import difflib
+import grp
 import os
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -40,12 +42,17 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     """
     source = find(path, environ)
     try:
-        raw = tomllib.loads(source.read_text(encoding="utf-8"))
+        with source.open(encoding="utf-8") as file:
+            writers = _other_writers(os.fstat(file.fileno()))
+            raw = tomllib.loads(file.read())
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8 text"
         raise ConfigError([f"{source}: cannot be read: {reason}"]) from exc
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError([f"{source}: not valid TOML: {exc}"]) from exc
+    if writers:
+        # Whoever may write it decides where prompts and the nodes' keys are sent.
+        raise ConfigError([f"{source}: {writers} may write it: chmod go-w {source}"])
     origins = _override(raw, environ)
     try:
         config = Config.model_validate(raw)
@@ -66,6 +73,20 @@ def state_path(config: Config, environ: Mapping[str, str]) -> Path:
         return Path(directory.split(":")[0]) / "cortex.db"
     state_home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(state_home) / "cortex" / "cortex.db"
+
+
+def _other_writers(status: os.stat_result) -> str | None:
+    """Who but its owner may write a file; None for what is no file, such as a pipe."""
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    if status.st_mode & stat.S_IWOTH:
+        return "everybody"
+    if not status.st_mode & stat.S_IWGRP:
+        return None
+    try:
+        return f"the group {grp.getgrgid(status.st_gid).gr_name}"
+    except KeyError:
+        return f"the group {status.st_gid}"
 
 
 def _override(raw: dict[str, Any], environ: Mapping[str, str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Puts an app on its address."""
 
 import asyncio
+import errno
 import logging
 import socket
 import ssl
@@ -103,13 +104,18 @@ async def listen(
         if fronts is not None:
             await fronts.close()
         await runner.cleanup()
-        raise ListenError(f"{address}: {exc.strerror}") from exc
+        raise ListenError(f"{address}: {exc.strerror}{_hint(exc)}") from exc
     listener = Listener(server, runner, fronts)
     log.info(
         "listening",
         extra={"fields": {"address": listener.addresses[0], "tls": tls is not None}},
     )
     return listener
+
+
+def _hint(exc: OSError) -> str:
+    below = "; a port below 1024 is systemd's to open: cortex.socket"
+    return below if exc.errno == errno.EACCES else ""
 
 
 async def _server(

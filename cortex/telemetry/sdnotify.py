@@ -27,6 +27,11 @@ def reloading() -> None:
     notify("RELOADING=1", f"MONOTONIC_USEC={usec}")
 
 
+def patience(seconds: float) -> str:
+    """A line that keeps the manager from cutting the present state short, whatever its unit says."""
+    return f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}"
+
+
 def watchdog_interval_s() -> float | None:
     """Half of what systemd allows; None when this process is not watched."""
     usec, pid = os.environ.get("WATCHDOG_USEC"), os.environ.get("WATCHDOG_PID")

@@ -6,7 +6,6 @@ import signal
 import socket
 import ssl
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -14,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.access.certificates import Made, make, trusting
+from tests.command import SOURCE
 from tests.e2e.conftest import processes as processes
-from tests.e2e.processes import ROOT, Child, Processes, eventually
-from tests.e2e.test_start import AS_SYSTEMD
+from tests.e2e.processes import Child, Processes, eventually
+from tests.e2e.test_start import as_systemd
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="no openssl")
 
@@ -41,7 +41,7 @@ def made(tmp_path: Path) -> Made:
 def served(processes: Processes, made: Made) -> tuple[Child, str, Path]:
     """A gateway behind TLS, its URL and its configuration."""
     source, port = processes.write(processes.node("a"), toml=made.toml)
-    child = processes.spawn("-m", "cortex", "serve", "--config", str(source))
+    child = processes.command("serve", "--config", str(source))
     url = f"https://127.0.0.1:{port}"
     eventually(
         lambda: answers(url, trusting(made)) or child.process.poll() is not None, "a start", 20
@@ -55,7 +55,7 @@ def test_the_command_line_asks_it(processes: Processes, made: Made) -> None:
     other = make(processes.folder, "other")
 
     def asked(*argv: str, **environ: str) -> Child:
-        child = processes.spawn("-m", "cortex", "status", *argv, environ=environ)
+        child = processes.command("status", *argv, environ=environ)
         child.end()
         return child
 
@@ -77,7 +77,7 @@ def test_the_command_line_asks_it(processes: Processes, made: Made) -> None:
     missing = asked("--endpoint", url, "--ca", "/nowhere")
     assert missing.process.returncode == 78
     assert "/nowhere: no certificates can be read" in missing.stderr
-    top = processes.spawn("-m", "cortex", "top", "--once", "--config", str(source))
+    top = processes.command("top", "--once", "--config", str(source))
     assert top.end() == 0, top.stderr
 
 
@@ -157,9 +157,8 @@ def test_it_works_on_a_socket_that_was_passed(processes: Processes, made: Made) 
     source, _ = processes.write(processes.node("a"), toml=made.toml)
     with socket.create_server(("127.0.0.1", 0)) as opened:
         child = subprocess.Popen(
-            [sys.executable, "-c", AS_SYSTEMD, str(opened.fileno()), str(source)],
-            cwd=ROOT,
-            env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"},
+            as_systemd(opened, source),
+            env={**os.environ, **SOURCE, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"},
             pass_fds=[opened.fileno()],
             stderr=subprocess.PIPE,
         )
@@ -177,11 +176,11 @@ def test_an_agent_reports_to_it(processes: Processes, made: Made) -> None:
     token.write_text("t0ken")
     node = processes.node("a")
     source, port = processes.write(node, toml=made.toml + f'[agent]\ntoken_file = "{token}"\n')
-    gateway = processes.spawn("-m", "cortex", "serve", "--config", str(source))
+    gateway = processes.command("serve", "--config", str(source))
     url = f"https://127.0.0.1:{port}"
     eventually(lambda: answers(url, trusting(made)), "a start", 20)
-    agent = processes.spawn(
-        *("-m", "cortex", "agent", "--once", "--gateway", url, "--node", "n0"),
+    agent = processes.command(
+        *("agent", "--once", "--gateway", url, "--node", "n0"),
         *("--local", node, "--token-file", str(token), "--state-dir", str(processes.folder)),
         environ={"SSL_CERT_FILE": str(made.certificate)},
     )

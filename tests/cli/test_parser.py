@@ -1,5 +1,6 @@
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,7 +71,11 @@ def test_quick_commands_import_nothing_heavy(argv, monkeypatch):
 
 def test_version(capsys):
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"cortex {__version__}\n"
+    said = capsys.readouterr().out
+    assert re.fullmatch(
+        re.escape(f"cortex {__version__} (revision ") + r"([0-9a-f]{12}(-dirty)?|unknown)\)\n",
+        said,
+    )
 
 
 @pytest.mark.parametrize("verb", VERBS)

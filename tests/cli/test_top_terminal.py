@@ -243,7 +243,7 @@ def test_json_is_a_whole_state_per_line(fleet: Gateway, processes: Processes):
     assert {model["model"] for model in json.loads(once.stdout)["models"].values()} == {
         "m1", "m2", "m3",
     }  # fmt: skip
-    child = processes.spawn("-m", "cortex", "top", "--json", "--endpoint", fleet.url)
+    child = processes.command("top", "--json", "--endpoint", fleet.url)
     eventually(lambda: child.stdout.count("\n") >= 1, "a state")
     stream = fleet.stream("m1")
     eventually(lambda: '"state": "answering"' in child.stdout, "a request")

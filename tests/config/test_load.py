@@ -1,6 +1,8 @@
 """One line for every mistake, and nothing but a `ConfigError` whatever the file holds."""
 
 import hashlib
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -239,3 +241,28 @@ def test_an_unknown_key_may_be_called_anything(tmp_path: Path, key: str) -> None
     assert line.startswith("limits.")
     assert "unknown key" in line
     assert any("unknown key" in line for line in lines(tmp_path, f'"{key}" = 1\n{NODE}'))
+
+
+@pytest.mark.parametrize(("mode", "who"), [(0o660, "the group "), (0o646, "everybody")])
+def test_a_file_that_others_may_write_is_refused(tmp_path: Path, mode: int, who: str) -> None:
+    source = tmp_path / "cortex.toml"
+    source.write_text(NODE)
+    source.chmod(mode)
+    with pytest.raises(ConfigError) as refused:
+        load(source, {})
+    (line,) = refused.value.lines
+    assert line.startswith(f"{source}: {who}")
+    assert line.endswith(f" may write it: chmod go-w {source}")
+    source.chmod(0o640)
+    assert load(source, {}).nodes
+
+
+def test_what_is_no_file_has_no_writers(tmp_path: Path) -> None:
+    """As in `cortex check-config <(make-it)`."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    pipe.chmod(0o666)
+    writer = threading.Thread(target=pipe.write_text, args=(NODE,))
+    writer.start()
+    assert load(pipe, {}).nodes
+    writer.join()

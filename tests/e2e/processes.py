@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.command import CORTEX, ROOT, SOURCE
 from tests.running import free_ports
 
-ROOT = Path(__file__).parents[2]
 START_S = 20.0
 END_S = 20.0
 
@@ -181,18 +181,26 @@ class Processes:
     """What the next processes are started through: `ip netns exec …` and the like."""
 
     def spawn(self, *argv: str, environ: Mapping[str, str] | None = None) -> Child:
-        """`python argv…`."""
+        """`python argv…`, with this source at hand."""
+        found = {"PYTHONPATH": str(ROOT)}
+        return self._start((sys.executable, *argv), found | dict(environ or {}))
+
+    def command(self, *argv: str, environ: Mapping[str, str] | None = None) -> Child:
+        """`cortex argv…`."""
+        return self._start((*CORTEX, *argv), SOURCE | dict(environ or {}))
+
+    def _start(self, argv: tuple[str, ...], environ: Mapping[str, str]) -> Child:
         out = self.folder / f"{len(self.children)}.out"
         err = self.folder / f"{len(self.children)}.err"
         clean = {name: v for name, v in os.environ.items() if not name.startswith("CORTEX_")}
         with out.open("wb") as to_out, err.open("wb") as to_err:
             process = subprocess.Popen(
-                [*self.prefix, sys.executable, *argv],
+                [*self.prefix, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=to_out,
                 stderr=to_err,
                 cwd=self.folder,
-                env=clean | {"PYTHONPATH": str(ROOT)} | dict(environ or {}),
+                env=clean | environ,
             )
         child = Child(process, out, err)
         self.children.append(child)
@@ -200,7 +208,7 @@ class Processes:
 
     def cortex(self, *argv: str) -> Child:
         """A command that ends by itself."""
-        child = self.spawn("-m", "cortex", *argv)
+        child = self.command(*argv)
         child.end()
         return child
 
@@ -255,7 +263,7 @@ class Processes:
 
     def serve_file(self, source: Path, port: int, **environ: str) -> Gateway:
         """`cortex serve --config source`, once it is ready."""
-        child = self.spawn("-m", "cortex", "serve", "--config", str(source), environ=environ)
+        child = self.command("serve", "--config", str(source), environ=environ)
         gateway = Gateway(child.process, child.out, child.err, port, source)
         self.gateways.append(gateway)
 

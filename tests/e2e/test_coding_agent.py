@@ -1,6 +1,6 @@
 """A coding agent's own command line against the gateway, in a home folder of its own.
 
-`make test` installs it beside the Python environment where npm is there; `CORTEX_CODING_AGENT`
+`make coding-agent` installs it beside the Python environment, for it is large; `CORTEX_CODING_AGENT`
 names another place.
 """
 
@@ -23,7 +23,10 @@ AGENT = next((place for place in PLACES if place and Path(place).is_file()), Non
 
 pytestmark = [
     pytest.mark.timeout(120),
-    pytest.mark.skipif(AGENT is None, reason="no coding agent is installed (npm is needed)"),
+    pytest.mark.skipif(
+        AGENT is None,
+        reason="no coding agent is installed: `make coding-agent` does that (npm, 364 MB)",
+    ),
 ]
 
 

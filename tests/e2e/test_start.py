@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.processes import ROOT, Child, Processes, eventually, request
+from tests.command import CORTEX, SOURCE
+from tests.e2e.processes import Child, Processes, eventually, request
 from tests.running import free_port
 
 NOWHERE = "http://127.0.0.1:9"
@@ -23,8 +24,15 @@ AS_SYSTEMD = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
 os.environ["LISTEN_PID"] = str(os.getpid())
-os.execv(sys.executable, [sys.executable, "-m", "cortex", "serve", "--config", sys.argv[2]])
+os.execv(sys.argv[2], sys.argv[2:])
 """
+"""Hands over descriptor `argv[1]` as systemd does, and becomes the command that follows."""
+
+
+def as_systemd(opened: socket.socket, source: Path) -> list[str]:
+    """The gateway, started with a socket that was opened for it."""
+    serve = [*CORTEX, "serve", "--config", str(source)]
+    return [sys.executable, "-c", AS_SYSTEMD, str(opened.fileno()), *serve]
 
 
 @contextmanager
@@ -92,17 +100,36 @@ def test_a_configuration_that_is_missing(processes: Processes, tmp_path: Path) -
     )
 
 
+def test_a_configuration_that_its_group_may_write(processes: Processes, tmp_path: Path) -> None:
+    source, _ = processes.write(NOWHERE)
+    source.chmod(0o660)
+    child = serve(processes, source)
+    assert child.process.returncode == 78
+    (line,) = child.stderr.splitlines()
+    assert line.endswith(f" may write it: chmod go-w {source}")
+    assert not (tmp_path / "cortex.db").exists()
+
+
+def test_a_folder_that_cannot_be_made_for_the_state(
+    processes: Processes, tmp_path: Path
+) -> None:
+    (tmp_path / "taken").write_text("")
+    path = tmp_path / "taken/cortex.db"
+    source, _ = processes.write(NOWHERE, toml=f'[state]\npath = "{path}"')
+    child = serve(processes, source)
+    assert child.process.returncode == 78
+    (line,) = child.stderr.splitlines()
+    assert line.startswith(f"cortex: {path}: ")
+    assert line.endswith("state cannot be kept there")
+
+
 @pytest.mark.parametrize("which", ["listen", "metrics_listen"])
 def test_a_port_in_use(processes: Processes, tmp_path: Path, which: str) -> None:
     source, _ = processes.write(NOWHERE)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        child = processes.spawn(
-            "-m",
-            "cortex",
-            "serve",
-            "--config",
-            str(source),
+        child = processes.command(
+            *("serve", "--config", str(source)),
             environ={f"CORTEX_GATEWAY__{which.upper()}": f"127.0.0.1:{port}"},
         )
         assert child.end() == 71
@@ -180,7 +207,10 @@ def test_the_service_manager_is_told_of_start_reload_and_end(
         )
 
         gateway.send(signal.SIGTERM)
-        assert "STOPPING=1" in told_until(told, "STOPPING=1")
+        stopping = told_until(told, "STOPPING=1")
+        # Longer than the drain, in microseconds: a unit with a shorter time cuts nothing.
+        (wanted,) = [line for line in stopping if line.startswith("EXTEND_TIMEOUT_USEC=")]
+        assert int(wanted.partition("=")[2]) > 30_000_000
         assert gateway.end() == 0
 
 
@@ -221,9 +251,8 @@ def test_a_socket_that_the_service_manager_opened_is_served(
         taken.bind(("127.0.0.1", port))
         taken.listen()
         child = subprocess.Popen(
-            [sys.executable, "-c", AS_SYSTEMD, str(opened.fileno()), str(source)],
-            cwd=ROOT,
-            env={**os.environ, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"},
+            as_systemd(opened, source),
+            env={**os.environ, **SOURCE, "LISTEN_FDS": "1", "LISTEN_FDNAMES": "http"},
             pass_fds=[opened.fileno()],
             stderr=subprocess.PIPE,
         )

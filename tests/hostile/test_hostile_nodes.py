@@ -60,7 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with HostileNode("m1") as node:
         try:
             good = processes.node("good")
-            toml = "[limits]\nidle_timeout_s = 3\n[polling]\ninterval_s = 0.2\ntimeout_s = 2.0"
+            toml = "[limits]\nidle_timeout_s = 3\n[polling]\ninterval_s = 0.2\ntimeout_s = 5.0"
             gateway = processes.serve(node.url, good, toml=toml)
             # What the first requests load and build is not what a flood takes.
             for model in ("good", "m1", "good"):

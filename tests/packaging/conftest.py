@@ -14,7 +14,20 @@ from cortex import __version__
 ROOT = Path(__file__).parents[2]
 OLDER = "0.0.9"
 """The version that is upgraded."""
-BUILD_S = 240
+BUILD_S = 480
+QUICK = (
+    *("--define", "_binary_payload w1.gzdio"),
+    *(
+        "--define",
+        "check_tests tests/config tests/store tests/node tests/gateway/test_smoke.py",
+    ),
+)
+"""What every build of a package tests besides is the same here as in the suite that builds it."""
+SUITE = (
+    *("-q", "-p", "no:cacheprovider", "-n", "2"),
+    *("tests/e2e", "-m", "not engine", "--ignore=tests/e2e/test_coding_agent.py"),
+)
+"""What is run with an installed command; the engine and the coding agent are not about that."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +69,6 @@ def build(
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tree as it is, committed or not, without what was made from it."""
-    if not shutil.which("rpmbuild"):
-        pytest.skip("rpmbuild is not installed")
     copy = tmp_path_factory.mktemp("sources") / "cortex"
     made = shutil.ignore_patterns(
         ".git",
@@ -77,9 +88,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def built(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """This version, both ways."""
+    if not shutil.which("rpmbuild"):
+        pytest.skip("rpmbuild is not installed")
     top = tmp_path_factory.mktemp("rpm")
-    build(sources, "rpm", top / "system")
-    build(sources, "bundled", top / "bundled")
+    build(sources, "rpm", top / "system", *QUICK)
+    build(sources, "bundled", top / "bundled", *QUICK)
     return Built(top / "system", top / "bundled")
 
 
@@ -97,7 +110,6 @@ def older(sources: Path, built: Built, tmp_path_factory: pytest.TempPathFactory)
         file.write_text(re.sub(pattern, text, file.read_text(), count=1))
     top = tmp_path_factory.mktemp("rpm-older")
     (vendor,) = built.bundled.rglob("cortex-vendor-*.tar.gz")
-    quick = ("--nocheck", "--define", "_binary_payload w1.gzdio")
-    build(tree, "bundled", top, *quick, vendor=vendor)
+    build(tree, "bundled", top, "--nocheck", *QUICK, vendor=vendor)
     assert __version__ != OLDER
     return top

@@ -6,11 +6,14 @@ Nothing that happens inside reaches the outside: writes go to a tmpfs, the netwo
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from tests.command import ROOT
 
 TOOLS = ("systemd-nspawn", "nsenter", "mount", "ip")
 BOOT_S = 60.0
@@ -95,6 +98,8 @@ class Machine:
             [
                 *("systemd-nspawn", "--quiet", "--boot", "--directory", self.root),
                 *("--register=no", "--keep-unit", "--private-network", "--console=pipe"),
+                # The tests and their interpreter, also where they are in a folder that is hidden.
+                *(f"--bind-ro={folder}" for folder in {str(ROOT), sys.prefix}),
                 "systemd.unit=multi-user.target",
             ],
             stdin=subprocess.DEVNULL,

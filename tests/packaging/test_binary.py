@@ -20,7 +20,7 @@ from tests.e2e.processes import Processes
 from tests.hostile.memory import cpu_s
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 MOST_READY_CPU_S = 1.0
 """Of CPU, which others on the machine do not add to; how long it takes is printed (goal: 0.3 s)."""
 
@@ -31,7 +31,15 @@ def binary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if not shutil.which("make"):
         pytest.skip("make is not installed")
     sources = tmp_path_factory.mktemp("binary") / "cortex"
-    kept = ("cortex", "migrations", "pyproject.toml", "README.md", "LICENSE", "Makefile")
+    kept = (
+        "cortex",
+        "migrations",
+        "pyproject.toml",
+        "setup.py",
+        "README.md",
+        "LICENSE",
+        "Makefile",
+    )
     sources.mkdir()
     for name in kept:
         if (ROOT / name).is_dir():
@@ -62,7 +70,8 @@ def test_it_is_the_command(binary: Path, environ: dict[str, str], tmp_path: Path
     done = subprocess.run(
         [binary, "--version"], env=environ, cwd=tmp_path, capture_output=True, text=True
     )
-    assert (done.returncode, done.stdout) == (0, f"cortex {__version__}\n"), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"cortex {__version__} (revision ")
     assert subprocess.run([binary, "oops"], env=environ, capture_output=True).returncode == 2
 
 

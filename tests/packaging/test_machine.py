@@ -4,19 +4,23 @@ The dependencies are in the packages here, since the machine is a Debian, whose 
 """
 
 import json
+import re
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from cortex import __version__
-from tests.packaging.conftest import OLDER, Built
+from tests.command import ROOT
+from tests.packaging.conftest import OLDER, SUITE, Built
 from tests.packaging.machine import PACKAGES, Machine, why_not
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 CONFIG = "/etc/cortex/cortex.toml"
 API = "http://127.0.0.1:8000"
@@ -24,8 +28,9 @@ NODE = """
 [Service]
 ExecStart=/usr/bin/python3.11 -I -c 'import sys; sys.path.insert(0, "/usr/lib/cortex"); \\
     sys.argv[1:] = ["scripted", "--port", "1234", "--model", "a", "--unloaded", "b", "--knobs", sys.argv[1]]; \\
-    import runpy; runpy.run_module("cortex.devnode", run_name="__main__")' '{"info_delay_s": 0}'
+    import runpy; runpy.run_module("cortex.devnode", run_name="__main__")' '{"info_delay_s": 0, "token_interval_s": 0.05}'
 """
+ASKED = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
 WATCHED = "[Service]\nWatchdogSec=2\nTimeoutAbortSec=2\nRestartSec=100ms\n"
 
 
@@ -81,13 +86,13 @@ def rows(machine: Machine) -> set[str]:
 
 
 def chat(machine: Machine, model: str) -> str:
-    body = json.dumps({"model": model, "messages": [{"role": "user", "content": "hi"}]})
+    body = json.dumps(ASKED | {"model": model, "max_tokens": 3})
     return machine.run("curl", "-s", "-m", "30", "-d", body, f"{API}/v1/chat/completions")
 
 
 def test_install(machine: Machine) -> None:
     dnf(machine, "old", "install", "cortex")
-    assert machine.run("cortex", "--version").strip() == f"cortex {OLDER}"
+    assert machine.run("cortex", "--version").startswith(f"cortex {OLDER} (revision ")
     assert machine.run("stat", "-c", "%U:%G %a", CONFIG).strip() == "root:cortex 640"
     assert machine.run("systemctl", "is-enabled", "cortex", check=False).strip() == "disabled"
     machine.run("cortex", "check-config")
@@ -146,10 +151,7 @@ def test_a_killed_process_comes_back_with_its_history(machine: Machine) -> None:
 
 
 def test_a_process_that_stands_still_is_ended_by_the_watchdog(machine: Machine) -> None:
-    drop_in = machine.file("/etc/systemd/system/cortex.service.d/watched.conf")
-    drop_in.parent.mkdir()
-    drop_in.write_text(WATCHED)
-    machine.run("systemctl", "daemon-reload")
+    back = drop_in(machine, WATCHED)
     machine.run("systemctl", "restart", "cortex")
     # Fed for longer than the watchdog's time: a healthy process is left alone.
     pid = shown(machine, "MainPID")
@@ -160,14 +162,115 @@ def test_a_process_that_stands_still_is_ended_by_the_watchdog(machine: Machine) 
     machine.until("active", "systemctl", "is-active", "cortex")
     machine.until("1 of 1 nodes up", "systemctl", "show", "-p", "StatusText", "cortex")
     assert shown(machine, "MainPID") != pid
-    drop_in.unlink()
-    machine.run("systemctl", "daemon-reload")
+    back()
 
 
-def test_stop_finishes_what_runs(machine: Machine) -> None:
+def test_stop_finishes_what_runs_even_where_the_unit_allows_less(machine: Machine) -> None:
+    impatient = drop_in(machine, "[Service]\nTimeoutStopSec=1\n")
+    body = json.dumps(ASKED | {"stream": True, "max_tokens": 60})
+    # 50 ms a token: the stop comes into its middle, and its end after the unit's time.
+    asked = f"curl -sN -m 30 -d '{body}' {API}/v1/chat/completions > /tmp/answer"
+    machine.run("systemd-run", "--unit=asking", "--collect", "sh", "-c", asked)
+    machine.until("data:", "cat", "/tmp/answer")
     machine.run("systemctl", "stop", "cortex")
     assert shown(machine, "Result") == "success"
     assert shown(machine, "ExecMainStatus") == "0"
+    machine.until("data: [DONE]", "cat", "/tmp/answer")
+    impatient()
+
+
+def drop_in(machine: Machine, text: str) -> Callable[[], None]:
+    """Change the unit; what is returned changes it back."""
+    file = machine.file("/etc/systemd/system/cortex.service.d/changed.conf")
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+    machine.run("systemctl", "daemon-reload")
+
+    def back() -> None:
+        file.unlink()
+        machine.run("systemctl", "daemon-reload")
+
+    return back
+
+
+TAKE = "systemd-run --unit=taker --socket-property=ListenStream=127.0.0.1:8000"
+
+
+@dataclass(frozen=True)
+class Bad:
+    """What keeps a stopped gateway from starting, and what is said of it."""
+
+    said: str
+    code: int
+    shell: str = "true"
+    unit: str = ""
+    append: str = ""
+
+
+BAD = {
+    "unreadable": Bad(
+        f"{CONFIG}: cannot be read: Permission denied", 78, f"chmod 600 {CONFIG}"
+    ),
+    "its group may write it": Bad("the group cortex may write it", 78, f"chmod 660 {CONFIG}"),
+    "of a newer version": Bad("limits.later: unknown key", 78, append="[limits]\nlater = 1\n"),
+    "state beyond the unit": Bad(
+        "ReadWritePaths=/srv/cortex", 78, append='[state]\npath = "/srv/cortex/cortex.db"\n'
+    ),
+    "options of an older unit": Bad(
+        "unrecognized arguments: --old",
+        2,
+        unit="[Service]\nExecStart=\nExecStart=/usr/bin/cortex serve --old\n",
+    ),
+    "port in use": Bad("8000", 71, f"{TAKE} /bin/true"),
+}
+
+
+@pytest.mark.parametrize("which", BAD)
+def test_what_cannot_start_says_why_in_one_line(machine: Machine, which: str) -> None:
+    bad = BAD[which]
+    config = machine.file(CONFIG)
+    good = config.read_text()
+    config.write_text(good + bad.append)
+    # Those that are tried again are not, here.
+    back = drop_in(machine, bad.unit + "[Service]\nRestart=no\n" * (bad.code == 71))
+    machine.run("sh", "-c", bad.shell)
+    try:
+        assert machine.code("systemctl", "start", "cortex") != 0
+        assert shown(machine, "ActiveState") == "failed"
+        assert shown(machine, "ExecMainStatus") == str(bad.code)
+        assert shown(machine, "NRestarts") == "0"
+        said = machine.run(
+            *("journalctl", "--no-pager", "-o", "cat", "-u", "cortex"),
+            f"_SYSTEMD_INVOCATION_ID={shown(machine, 'InvocationID')}",
+        )
+        (line,) = [line for line in said.splitlines() if line.startswith("cortex: ")]
+        assert bad.said in line
+        assert "Traceback" not in said
+    finally:
+        machine.run("systemctl", "stop", "taker.socket", check=False)
+        config.write_text(good)
+        machine.run("chmod", "0640", CONFIG)
+        back()
+        machine.run("systemctl", "reset-failed", "cortex", check=False)
+
+
+def test_a_state_directory_that_is_gone_is_made_again(machine: Machine) -> None:
+    machine.run("mv", "/var/lib/cortex", "/var/lib/kept")
+    machine.run("systemctl", "start", "cortex")
+    made = machine.run("stat", "-c", "%U:%G %a", "/var/lib/cortex").strip()
+    assert made == "cortex:cortex 750"
+    machine.run("systemctl", "stop", "cortex")
+    machine.run("sh", "-c", "rm -r /var/lib/cortex && mv /var/lib/kept /var/lib/cortex")
+    # By hand, as somebody who may not make it:
+    nobody = ("setpriv", "--reuid=nobody", "--clear-groups")
+    machine.run("cp", "--no-preserve=mode", CONFIG, "/tmp/cortex.toml")
+    state = "CORTEX_STATE__PATH=/var/lib/none/cortex.db"
+    asked = ("env", state, *nobody, "cortex", "serve", "--config", "/tmp/cortex.toml")
+    said = machine.run(*asked, check=False)
+    assert said.splitlines() == [
+        "cortex: /var/lib/none/cortex.db: Permission denied: state cannot be kept there"
+    ]
+    assert machine.code(*asked) == 78
 
 
 def test_socket_activation(machine: Machine) -> None:
@@ -186,7 +289,7 @@ def test_upgrade_keeps_the_configuration_and_the_state(machine: Machine) -> None
     before = rows(machine)
     assert before
     dnf(machine, "new", "upgrade", "cortex")
-    assert machine.run("cortex", "--version").strip() == f"cortex {__version__}"
+    assert machine.run("cortex", "--version").startswith(f"cortex {__version__} (revision ")
     machine.until("1 of 1 nodes up", "systemctl", "show", "-p", "StatusText", "cortex")
     assert shown(machine, "MainPID") != pid
     assert machine.file(CONFIG).read_text() == edited
@@ -228,6 +331,16 @@ def test_the_agent_restarts_the_node_when_told(machine: Machine) -> None:
             *("systemctl", "--no-ask-password", verb, f"{name}.service"),
         )
         assert allowed != 0
+
+
+def test_the_suite_of_processes_passes_with_what_is_installed(machine: Machine) -> None:
+    said = machine.run(
+        *("env", f"--chdir={ROOT}", "CORTEX_UNDER_TEST=/usr/bin/cortex"),
+        # The sources are there to be read only.
+        *("PYTHONDONTWRITEBYTECODE=1", sys.executable, "-m", "pytest", *SUITE),
+        timeout_s=280,
+    )
+    assert re.search(r"\d+ passed", said)
 
 
 def test_erase_keeps_the_state(machine: Machine) -> None:

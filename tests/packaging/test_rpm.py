@@ -12,7 +12,7 @@ from cortex import __version__
 from tests.packaging.conftest import Built, build
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 def query(package: Path, *what: str) -> list[str]:

@@ -1,11 +1,6 @@
-"""The page's files: how they are served, what they may hold, and that they are in the wheel."""
+"""The page's files: how they are served, and what they may hold."""
 
 import re
-import shutil
-import subprocess
-import sys
-import zipfile
-from pathlib import Path
 
 import pytest
 
@@ -132,31 +127,3 @@ def test_the_key_is_kept_for_the_session_at_most() -> None:
         stored = re.findall(r"localStorage\.setItem\(([^,]+),", text)
         assert set(stored) <= {'"cortex.theme"'}, path.name
         assert "document.cookie" not in text
-
-
-def test_the_wheel_holds_every_file(tmp_path: Path) -> None:
-    pytest.importorskip("setuptools", reason="setuptools is missing in this environment")
-    source = tmp_path / "source"
-    for name in ("cortex", "migrations"):
-        shutil.copytree(
-            ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__")
-        )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    build = "from setuptools import build_meta; build_meta.build_wheel('.')"
-    done = subprocess.run(
-        [sys.executable, "-c", build], cwd=source, capture_output=True, text=True, timeout=55
-    )
-    if "invalid command 'bdist_wheel'" in done.stderr:
-        pytest.skip(
-            "this setuptools cannot build wheels by itself: the package wheel is missing"
-        )
-    assert done.returncode == 0, done.stderr
-    [wheel] = source.glob("*.whl")
-    held = set(zipfile.ZipFile(wheel).namelist())
-    files = {
-        f"cortex/gateway/static/{p.relative_to(STATIC)}"
-        for p in STATIC.rglob("*")
-        if p.is_file()
-    }
-    assert files - held == set()
