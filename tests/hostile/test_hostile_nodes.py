@@ -60,7 +60,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with HostileNode("m1") as node:
         try:
             good = processes.node("good")
-            toml = "[limits]\nidle_timeout_s = 3\n[polling]\ninterval_s = 0.2\ntimeout_s = 5.0"
+            toml = "[limits]\nidle_timeout_s = 3\n[polling]\ninterval_s = 0.2\ntimeout_s = 4.0"
             gateway = processes.serve(node.url, good, toml=toml)
             # What the first requests load and build is not what a flood takes.
             for model in ("good", "m1", "good"):
@@ -275,7 +275,7 @@ LISTINGS: dict[str, tuple[Callable[[], Send], str]] = {
     "deep nesting": (lambda: sends(whole(b'{"data":' + b"[" * 500_000)), "unexpected answer"),
     "a page": (lambda: sends(whole(b"<html>" + ESC.encode())), "unexpected answer"),
     "a head without end": (lambda: floods(b"HTTP/1.1 200 OK\r\nA: ", PIECE, FLOOD_BYTES), "a head without end"),
-    "silence": (lambda: lambda _: None, "no answer in 2 s"),
+    "silence": (lambda: lambda _: None, "no answer in 4 s"),
 }  # fmt: skip
 
 
@@ -283,7 +283,7 @@ LISTINGS: dict[str, tuple[Callable[[], Send], str]] = {
 def test_a_lie_about_models_is_bounded_and_has_a_reason(world: World, case: str) -> None:
     made, reason = LISTINGS[case]
     world.node.routes["/v1/models"] = made()
-    eventually(lambda: reason in world.hostile()["reason"], f"the reason: {reason}")
+    eventually(lambda: reason in world.hostile()["reason"], f"the reason: {reason}", 20)
     hostile = world.hostile()
     assert len(hostile["reason"]) < 250
     shown = world.processes.cortex("status", "--endpoint", world.gateway.url).stdout
