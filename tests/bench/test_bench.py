@@ -29,6 +29,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, str]:
     """The JSON and the tables of one quick run."""
     path = tmp_path_factory.mktemp("bench") / "quick.json"
     argv = [sys.executable, "-m", "bench.run", "--quick", "--json", str(path)]
+    argv += ["--seconds", "0.5"]
     ran = subprocess.run(
         argv, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False
     )

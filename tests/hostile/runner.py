@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from tests.hostile.corpus.case import CHAT, A, B, Case, S, get, post
 from tests.node.rawnode import STREAM_HEAD, Got, chunk, whole
 
-ANSWER_S = 8.0
+ANSWER_S = 20.0
 QUIET_S = 0.35
 """Nothing said for so long is what `waits` means."""
 AT_ONCE = 24

@@ -17,7 +17,9 @@ from tests.hostile.runner import ANSWER_S, AT_ONCE, Witness, is_inference, node_
 from tests.node.rawnode import RawNode
 from tests.running import Running, running
 
-TOML = '[limits]\nmax_body_mb = 2\nidle_timeout_s = 2.5\n[aliases]\nalias = "m1"\n'
+TOML = '[limits]\nmax_body_mb = 2\n[aliases]\nalias = "m1"\n'
+IMPATIENT = TOML.replace("[limits]\n", "[limits]\nidle_timeout_s = 2.5\n")
+"""For cases that are answered by that timeout; the others may take what a busy machine takes."""
 
 
 @asynccontextmanager
@@ -75,7 +77,8 @@ async def test_hostile_inputs(group: str, tmp_path: Path, caplog: pytest.LogCapt
     """Each gets the answer it should, nothing slips through to the node, and the next client is served."""
     caplog.set_level(logging.WARNING)
     witness = Witness()
-    async with gateway_before(witness, tmp_path) as gateway:
+    stalls = any("408" in case.expect for case in GROUPS[group])
+    async with gateway_before(witness, tmp_path, IMPATIENT if stalls else TOML) as gateway:
         faults = await faults_of(gateway, witness, GROUPS[group])
         assert faults == []
         assert (await gateway.chat("m1")).status == 200

@@ -91,41 +91,52 @@ def test_the_source_distribution_has_what_packages_are_made_of(
     assert not [name for name in held if "__pycache__" in name]
 
 
-@pytest.mark.parametrize("extra", ["", "speed"], ids=["plain, oldest", "speed, newest"])
-def test_it_works_where_it_is_installed(
-    distributions: tuple[Path, Path], tmp_path: Path, extra: str
-) -> None:
-    """Without extras on the oldest versions that are allowed, with them on the newest."""
-    _, wheel = distributions
-    venv.create(tmp_path / "venv", with_pip=True)
-    python = tmp_path / "venv/bin/python"
-    floors = ("--constraint", ROOT / "requirements/floors.txt")
-    what = (f"{wheel}[speed]",) if extra else (wheel, *floors)
-    pip = (python, "-m", "pip", "--disable-pip-version-check")
-    run(*pip, "install", "--quiet", *what, cwd=tmp_path)
-    run(*pip, "check", cwd=tmp_path)
-    fast = {"orjson", "uvloop"} & set(
-        re.findall(r"^\w+", run(*pip, "list", cwd=tmp_path), re.MULTILINE)
-    )
-    assert fast == ({"orjson", "uvloop"} if extra else set())
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of an empty environment, far from any source."""
+    folder = tmp_path_factory.mktemp("installed")
+    venv.create(folder, with_pip=True)
+    return folder / "bin/python"
 
-    where, count = run(python, "-c", IMPORT_ALL, cwd=tmp_path).split()[-2:]
-    assert Path(where).is_relative_to(tmp_path)
+
+def test_it_works_without_extras_on_the_oldest_versions(
+    distributions: tuple[Path, Path], python: Path
+) -> None:
+    floors = ROOT / "requirements/floors.txt"
+    assert installed(python, distributions[1], "--constraint", floors) == set()
+    it_works(python, distributions[1])
+
+
+def test_it_works_with_speed_on_the_newest_versions(
+    distributions: tuple[Path, Path], python: Path
+) -> None:
+    wheel = f"{distributions[1]}[speed]"
+    newest = ("--upgrade", "--upgrade-strategy=eager")
+    assert installed(python, wheel, *newest) == {"orjson", "uvloop"}
+    it_works(python, distributions[1])
+
+
+def installed(python: Path, what: "str | Path", *options: "str | Path") -> set[str]:
+    """Install that; returns what makes it faster of all that is there then."""
+    pip = (python, "-m", "pip", "--disable-pip-version-check")
+    run(*pip, "install", "--quiet", *options, what, cwd=python.parent)
+    run(*pip, "check", cwd=python.parent)
+    names = re.findall(r"^\w+", run(*pip, "list", cwd=python.parent), re.MULTILINE)
+    return {"orjson", "uvloop"} & set(names)
+
+
+def it_works(python: Path, wheel: Path) -> None:
+    where, count = run(python, "-c", IMPORT_ALL, cwd=python.parent).split()[-2:]
+    assert Path(where).is_relative_to(python.parents[1])
     assert int(count) > 100
 
-    command = tmp_path / "venv/bin/cortex"
+    command = python.with_name("cortex")
     commit = run("git", "rev-parse", "HEAD", cwd=wheel.parent / "checkout")[:12]
-    said = run(command, "--version", cwd=tmp_path)
+    said = run(command, "--version", cwd=python.parent)
     # Stamped from a checkout into the source distribution, and kept by the wheel made of that.
     assert said == f"cortex {__version__} (revision {commit})\n"
 
-    said = run(
-        sys.executable,
-        "-m",
-        "pytest",
-        *SUITE,
-        cwd=ROOT,
-        environ={"CORTEX_UNDER_TEST": str(command)},
-    )
+    environ = {"CORTEX_UNDER_TEST": str(command)}
+    said = run(sys.executable, "-m", "pytest", *SUITE, cwd=ROOT, environ=environ)
     print(said[-500:])
     assert re.search(r"\d+ passed", said)
