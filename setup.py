@@ -16,7 +16,7 @@ def stamp(tree: str) -> None:
     if revision := source["revision"]():
         copy = Path(tree) / "cortex/telemetry/revision.py"
         text = copy.read_text().replace(source["STAMPED"], revision, 1)
-        # Anew, for it may be another name of the source itself.
+        # An sdist is made of hard links: written in place, the source itself would change.
         copy.unlink()
         copy.write_text(text)
 

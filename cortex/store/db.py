@@ -57,12 +57,12 @@ def prepare(path: Path, limits: Limits) -> Prepared:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         claim = _claim(path, limits.open_s)
     except OSError as exc:
-        hint = f"{path}: {exc.strerror}: state cannot be kept there"
+        line = f"{path}: {exc.strerror}: state cannot be kept there"
         if exc.errno == errno.EROFS and "INVOCATION_ID" in os.environ:
-            hint += (
+            line += (
                 f"; a unit needs ReadWritePaths={path.parent} for it (systemctl edit cortex)"
             )
-        raise ConfigError([hint]) from exc
+        raise ConfigError([line]) from exc
     try:
         requests, events = _bring_up_or_replace(path, limits)
         return Prepared(claim=claim, last_request_id=requests, last_event_id=events)

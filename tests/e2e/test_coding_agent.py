@@ -1,7 +1,7 @@
 """A coding agent's own command line against the gateway, in a home folder of its own.
 
-`make coding-agent` installs it beside the Python environment, for it is large; `CORTEX_CODING_AGENT`
-names another place.
+`make coding-agent` installs it (364 MB) beside the Python environment; `CORTEX_CODING_AGENT` names
+another place.
 """
 
 import json

@@ -22,7 +22,7 @@ QUICK = (
         "check_tests tests/config tests/store tests/node tests/gateway/test_smoke.py",
     ),
 )
-"""What every build of a package tests besides is the same here as in the suite that builds it."""
+"""Little compression, and of %check only what may differ in a package; the suite itself has the rest."""
 SUITE = (
     *("-q", "-p", "no:cacheprovider", "-n", "2"),
     *("tests/e2e", "-m", "not engine", "--ignore=tests/e2e/test_coding_agent.py"),

@@ -16,7 +16,7 @@ def test_no_more_is_asked_for_than_distributions_carry() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     floors = dict(
         re.fullmatch(r"([a-z-]+)>=([\d.]+)", x).groups() for x in project["dependencies"]
-    )  # type: ignore[union-attr, misc]
+    )
     assert floors.keys() == carried.keys()
     for name, floor in floors.items():
         assert numbers(floor) <= numbers(carried[name]), name
