@@ -244,8 +244,8 @@ async def test_a_wrong_token_is_said_once_and_the_right_one_found_without_a_rest
         reason = lines.fields("gateway refuses this agent")["reason"]
         assert reason == "HTTP 401: no such agent token"
         file.write_text("right\n")
-        await gateway.reported()
-        assert lines.texts[-1] == "gateway found"
+        # The gateway has the report before the agent has its answer.
+        await until(lambda: lines.texts[-1] == "gateway found", "the gateway to be found")
     assert "right" not in str(lines.records)
 
 
