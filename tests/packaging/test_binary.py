@@ -9,8 +9,11 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -21,8 +24,11 @@ from tests.hostile.memory import cpu_s
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(600)
-MOST_READY_CPU_S = 1.0
-"""Of CPU, which others on the machine do not add to; how long it takes is printed (goal: 0.3 s)."""
+MAX_BARE_STARTS = 1.45
+"""How many starts of the bare daemon a start may cost. That one took 207 ms where the goal for this
+file was set: 300 ms, warm. In CPU, which others on the machine do not add to."""
+ROUNDS = 7
+BARE_DAEMON = Path(__file__).with_name("bare_daemon.py")
 
 
 @pytest.fixture(scope="module")
@@ -79,40 +85,88 @@ def test_ready_and_watchdog_come_from_the_process_that_was_started(
     binary: Path, environ: dict[str, str], processes: Processes, tmp_path: Path
 ) -> None:
     source, _ = processes.write("http://127.0.0.1:9")
-    environ |= {"NOTIFY_SOCKET": str(tmp_path / "n"), "WATCHDOG_USEC": "400000"}
-    took_s, used_s = [], []
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-        told.bind(str(tmp_path / "n"))
-        told.settimeout(20)
-        told.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        for _ in range(6):
-            began_s = time.perf_counter()
-            child = subprocess.Popen(
-                [binary, "serve", "--config", source], env=environ, stderr=subprocess.DEVNULL
-            )
-            try:
-                line, pid = heard(told)
-                assert line.startswith("READY=1")
-                took_s.append(time.perf_counter() - began_s)
-                used_s.append(cpu_s(child.pid))
-                assert pid == child.pid
-                line, pid = heard(told)
-                assert line.startswith("WATCHDOG=1")
-                assert pid == child.pid
-            finally:
-                child.send_signal(signal.SIGTERM)
-                assert child.wait(20) == 0
-            while not heard(told)[0].startswith("STOPPING=1"):
-                pass
-    first_s, *others_s = took_s
-    print(
-        f"ready: first {first_s * 1000:.0f} ms, then {statistics.median(others_s) * 1000:.0f}"
+    with Manager(tmp_path / "n") as manager:
+        environ |= {**manager.environ, "WATCHDOG_USEC": "400000"}
+        with manager.start([binary, "serve", "--config", source], environ) as started:
+            line, pid = manager.heard()
+            assert line.startswith("WATCHDOG=1")
+            assert pid == started.pid
+
+
+def test_a_start_costs_little_more_than_that_of_its_libraries(
+    binary: Path, environ: dict[str, str], processes: Processes, tmp_path: Path
+) -> None:
+    pytest.importorskip(
+        "uvloop", reason="the extra speed, which the file has, is not installed"
     )
-    assert 0 < statistics.median(used_s[1:]) < MOST_READY_CPU_S
+    source, _ = processes.write("http://127.0.0.1:9")
+    started: dict[str, list[Started]] = {"cortex": [], "bare": []}
+    with Manager(tmp_path / "n") as manager:
+        environ |= manager.environ
+        # In turns: a machine that changes its pace changes it for both.
+        for _ in range(ROUNDS):
+            with manager.start([binary, "serve", "--config", source], environ) as one:
+                started["cortex"].append(one)
+            with manager.start([sys.executable, BARE_DAEMON], environ) as one:
+                started["bare"].append(one)
+    for name, (first, *others) in started.items():
+        print(
+            f"{name}: ready after {first.took_s * 1000:.0f} ms, then "
+            f"{statistics.median(one.took_s for one in others) * 1000:.0f}"
+        )
+    # The first start of the file unpacks it.
+    pairs = list(zip(started["cortex"], started["bare"], strict=True))[1:]
+    ratio = statistics.median(cortex.cpu_s / bare.cpu_s for cortex, bare in pairs)
+    print(f"{ratio:.2f} starts of the bare daemon")
+    assert 0 < ratio < MAX_BARE_STARTS
 
 
-def heard(told: socket.socket) -> tuple[str, int]:
-    """A message to the service manager, and the pid that the kernel says sent it."""
-    text, extra, _, _ = told.recvmsg(4096, socket.CMSG_SPACE(struct.calcsize("3i")))
-    ((_, _, credentials),) = extra
-    return text.decode(), struct.unpack("3i", credentials)[0]
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A process that said it was ready."""
+
+    pid: int
+    took_s: float
+    cpu_s: float
+
+
+class Manager:
+    """What a service manager is to its services: a socket that they tell things."""
+
+    def __init__(self, path: Path) -> None:
+        self.environ = {"NOTIFY_SOCKET": str(path)}
+        self._told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._told.bind(str(path))
+        self._told.settimeout(20)
+        self._told.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._told.close()
+
+    @contextmanager
+    def start(
+        self, command: Sequence[str | Path], environ: dict[str, str]
+    ) -> Iterator[Started]:
+        """Run a command until it is ready, and end it at the end of the block."""
+        began_s = time.perf_counter()
+        child = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
+        try:
+            line, pid = self.heard()
+            assert line.startswith("READY=1")
+            assert pid == child.pid
+            yield Started(pid, time.perf_counter() - began_s, cpu_s(pid))
+        finally:
+            child.send_signal(signal.SIGTERM)
+            code = child.wait(20)
+        assert code == 0
+        while not self.heard()[0].startswith("STOPPING=1"):
+            pass
+
+    def heard(self) -> tuple[str, int]:
+        """A message, and the pid that the kernel says sent it."""
+        text, extra, _, _ = self._told.recvmsg(4096, socket.CMSG_SPACE(struct.calcsize("3i")))
+        ((_, _, credentials),) = extra
+        return text.decode(), struct.unpack("3i", credentials)[0]
