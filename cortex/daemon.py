@@ -62,7 +62,7 @@ STDERR = 2
 CUT_TIMEOUT_S = 2.0
 """What streams that outlast the drain get to tell their clients that they are cut."""
 END_S = 10.0
-"""What an end takes beyond the drain, at most."""
+"""What there is to do after the drain takes no longer."""
 STATUS_EVERY_S = 2.0
 """How old the line in `systemctl status` may be."""
 

@@ -1,7 +1,7 @@
 """The least daemon of the same libraries: imports them, serves one route, tells that it is ready.
 
-How long its start takes is what a machine makes of the libraries alone, so it is the measure for the
-start of cortex: milliseconds alone would say how fast the machine is.
+Its start is what this machine needs for the libraries alone, so the start of cortex is measured by it:
+milliseconds would mostly say how fast the machine is.
 """
 
 import asyncio

@@ -13,16 +13,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import pytest
 
 from cortex import __version__
+from tests.command import ROOT
 from tests.e2e.conftest import processes as processes
 from tests.e2e.processes import Processes
+from tests.e2e.test_start import manager
 from tests.hostile.memory import cpu_s
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(600)
 MAX_BARE_STARTS = 1.45
 """How many starts of the bare daemon a start may cost. That one took 207 ms where the goal for this
@@ -85,12 +85,14 @@ def test_ready_and_watchdog_come_from_the_process_that_was_started(
     binary: Path, environ: dict[str, str], processes: Processes, tmp_path: Path
 ) -> None:
     source, _ = processes.write("http://127.0.0.1:9")
-    with Manager(tmp_path / "n") as manager:
-        environ |= {**manager.environ, "WATCHDOG_USEC": "400000"}
-        with manager.start([binary, "serve", "--config", source], environ) as started:
-            line, pid = manager.heard()
-            assert line.startswith("WATCHDOG=1")
-            assert pid == started.pid
+    environ |= {"NOTIFY_SOCKET": str(tmp_path / "n"), "WATCHDOG_USEC": "400000"}
+    with (
+        manager(tmp_path / "n") as told,
+        started(told, [binary, "serve", "--config", source], environ) as ready,
+    ):
+        line, pid = heard(told)
+        assert line.startswith("WATCHDOG=1")
+        assert pid == ready.pid
 
 
 def test_a_start_costs_little_more_than_that_of_its_libraries(
@@ -100,73 +102,61 @@ def test_a_start_costs_little_more_than_that_of_its_libraries(
         "uvloop", reason="the extra speed, which the file has, is not installed"
     )
     source, _ = processes.write("http://127.0.0.1:9")
-    started: dict[str, list[Started]] = {"cortex": [], "bare": []}
-    with Manager(tmp_path / "n") as manager:
-        environ |= manager.environ
+    environ |= {"NOTIFY_SOCKET": str(tmp_path / "n")}
+    pairs = []
+    with manager(tmp_path / "n") as told:
         # In turns: a machine that changes its pace changes it for both.
         for _ in range(ROUNDS):
-            with manager.start([binary, "serve", "--config", source], environ) as one:
-                started["cortex"].append(one)
-            with manager.start([sys.executable, BARE_DAEMON], environ) as one:
-                started["bare"].append(one)
-    for name, (first, *others) in started.items():
-        print(
-            f"{name}: ready after {first.took_s * 1000:.0f} ms, then "
-            f"{statistics.median(one.took_s for one in others) * 1000:.0f}"
-        )
+            with started(told, [binary, "serve", "--config", source], environ) as cortex:
+                pass
+            with started(told, [sys.executable, BARE_DAEMON], environ) as bare:
+                pass
+            pairs.append((cortex, bare))
     # The first start of the file unpacks it.
-    pairs = list(zip(started["cortex"], started["bare"], strict=True))[1:]
+    (first, _), *pairs = pairs
+    took_ms = [
+        1000 * statistics.median(one.took_s for one in both)
+        for both in zip(*pairs, strict=True)
+    ]
     ratio = statistics.median(cortex.cpu_s / bare.cpu_s for cortex, bare in pairs)
-    print(f"{ratio:.2f} starts of the bare daemon")
+    print(
+        f"ready: first {first.took_s * 1000:.0f} ms, then {took_ms[0]:.0f}; bare {took_ms[1]:.0f}; CPU {ratio:.2f}"
+    )
     assert 0 < ratio < MAX_BARE_STARTS
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """A process that said it was ready."""
+class Ready:
+    """A process that said it was ready, and what it took until then."""
 
     pid: int
     took_s: float
     cpu_s: float
 
 
-class Manager:
-    """What a service manager is to its services: a socket that they tell things."""
+@contextmanager
+def started(
+    told: socket.socket, command: Sequence[str | Path], environ: dict[str, str]
+) -> Iterator[Ready]:
+    """Run a command until it is ready, and end it at the end of the block."""
+    told.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    began_s = time.perf_counter()
+    child = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
+    try:
+        line, pid = heard(told)
+        assert line.startswith("READY=1")
+        assert pid == child.pid
+        yield Ready(pid, time.perf_counter() - began_s, cpu_s(pid))
+    finally:
+        child.send_signal(signal.SIGTERM)
+        code = child.wait(20)
+    assert code == 0
+    while not heard(told)[0].startswith("STOPPING=1"):
+        pass
 
-    def __init__(self, path: Path) -> None:
-        self.environ = {"NOTIFY_SOCKET": str(path)}
-        self._told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._told.bind(str(path))
-        self._told.settimeout(20)
-        self._told.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._told.close()
-
-    @contextmanager
-    def start(
-        self, command: Sequence[str | Path], environ: dict[str, str]
-    ) -> Iterator[Started]:
-        """Run a command until it is ready, and end it at the end of the block."""
-        began_s = time.perf_counter()
-        child = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
-        try:
-            line, pid = self.heard()
-            assert line.startswith("READY=1")
-            assert pid == child.pid
-            yield Started(pid, time.perf_counter() - began_s, cpu_s(pid))
-        finally:
-            child.send_signal(signal.SIGTERM)
-            code = child.wait(20)
-        assert code == 0
-        while not self.heard()[0].startswith("STOPPING=1"):
-            pass
-
-    def heard(self) -> tuple[str, int]:
-        """A message, and the pid that the kernel says sent it."""
-        text, extra, _, _ = self._told.recvmsg(4096, socket.CMSG_SPACE(struct.calcsize("3i")))
-        ((_, _, credentials),) = extra
-        return text.decode(), struct.unpack("3i", credentials)[0]
+def heard(told: socket.socket) -> tuple[str, int]:
+    """A message to the service manager, and the pid that the kernel says sent it."""
+    text, extra, _, _ = told.recvmsg(4096, socket.CMSG_SPACE(struct.calcsize("3i")))
+    ((_, _, credentials),) = extra
+    return text.decode(), struct.unpack("3i", credentials)[0]
