@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Self
 
+from tests.command import ROOT
 from tests.running import free_port
 
-ROOT = Path(__file__).parents[2]
 SCRIPT = """\
 import os, signal, subprocess, sys, time, urllib.request
 folder, port = sys.argv[1:3]

@@ -20,7 +20,8 @@ from cortex.cli import main
 from cortex.cli.exit_codes import Exit
 from cortex.devnode.scripted import ScriptedNode
 from tests.agent.gateway import TinyGateway
-from tests.agent.nodeprocess import ROOT, NodeProcess
+from tests.agent.nodeprocess import NodeProcess
+from tests.command import ROOT
 from tests.running import free_port, until
 
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -13,8 +13,8 @@ import pytest
 
 from bench import report
 from bench.run import QUICK_CASES
+from tests.command import ROOT
 
-ROOT = Path(__file__).parents[2]
 LIMIT_S = 120
 
 pytestmark = [

@@ -12,8 +12,7 @@ import pytest
 
 from cortex.cli import main
 from tests.cli.gateway import FakeGateway, event_row, history_row, status
-
-ROOT = Path(__file__).parents[2]
+from tests.command import ROOT
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
 
-ROOT = Path(__file__).parents[2]
+from tests.command import ROOT
+
 DEADLINE_S = 20.0
 _CONTROL = re.compile(r"\x1b\[([?0-9;]*)([@-~])")
 

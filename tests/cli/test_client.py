@@ -18,8 +18,9 @@ from cortex.cli.failures import CliError, ConfigFileError, UnreachableError, Usa
 from cortex.cli.parser import build_parser
 from cortex.cli.sse import parse_sse
 from cortex.config import load as config_load
-from tests.cli.conftest import ROOT, Run
+from tests.cli.conftest import Run
 from tests.cli.gateway import FakeGateway, error, status
+from tests.command import ROOT
 
 ASKING = [
     ["status"],

@@ -8,8 +8,9 @@ import pytest
 
 from cortex.cli import main
 from cortex.cli.completion import HARMLESS
-from tests.cli.conftest import ROOT, Run
+from tests.cli.conftest import Run
 from tests.cli.gateway import FakeGateway, status
+from tests.command import ROOT
 
 BASH = shutil.which("bash")
 ZSH = shutil.which("zsh")

@@ -11,7 +11,7 @@ from cortex import __version__
 from cortex.cli import main
 from cortex.cli.exit_codes import MEANINGS, Exit
 from cortex.cli.parser import build_parser
-from tests.cli.conftest import ROOT
+from tests.command import ROOT
 
 VERBS = [
     "serve",

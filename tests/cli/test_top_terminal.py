@@ -12,7 +12,8 @@ from typing import Protocol
 import pytest
 
 from tests.cli.pseudo_terminal import PseudoTerminal
-from tests.e2e.processes import ROOT, Gateway, Processes, eventually
+from tests.command import ROOT
+from tests.e2e.processes import Gateway, Processes, eventually
 
 PROMPT = "a secret that nobody may see"
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.command import ROOT
 from tests.gateway.conftest import scripted
 from tests.running import Running, running
 
-ROOT = Path(__file__).parents[2]
 KEYS = '[[auth.keys]]\nname = "reader"\nkey = "THE-KEY"\n[aliases]\nsmall = "org/model"\n'
 CLIENTS = (ROOT / "docs/clients.md").read_text()
 

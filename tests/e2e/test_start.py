@@ -40,7 +40,7 @@ def manager(path: Path) -> Iterator[socket.socket]:
     """What systemd's end of NOTIFY_SOCKET is."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
         told.bind(str(path))
-        told.settimeout(10)
+        told.settimeout(20)
         yield told
 
 

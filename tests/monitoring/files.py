@@ -3,12 +3,12 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[2]
+from tests.command import ROOT
+
 RULES = ROOT / "contrib/prometheus/cortex.rules.yml"
 RULE_TESTS = ROOT / "contrib/prometheus/cortex.rules.test.yml"
 SCRAPE = ROOT / "contrib/prometheus/scrape.yml"

@@ -8,7 +8,8 @@ import yaml
 
 from cortex.cli.parser import build_parser
 from cortex.gateway.errors import STATUS
-from tests.monitoring.files import OPERATIONS, ROOT, RULE_TESTS, RULES, SCRAPE, alerts, commands
+from tests.command import ROOT
+from tests.monitoring.files import OPERATIONS, RULE_TESTS, RULES, SCRAPE, alerts, commands
 from tests.monitoring.tools import needs_promtool, promtool
 
 ALERTS = [pytest.param(alert, id=alert["alert"]) for alert in alerts()]

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from cortex import __version__
+from tests.command import ROOT
 
-ROOT = Path(__file__).parents[2]
 OLDER = "0.0.9"
 """The version that is upgraded."""
 BUILD_S = 480

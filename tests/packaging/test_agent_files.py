@@ -5,13 +5,12 @@ import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from cortex.agent.settings import NAMES, PREFIX
+from tests.command import ROOT
 
-ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "contrib/systemd/cortex-agent.service"
 RULES = ROOT / "contrib/polkit/50-cortex-agent.rules"
 PAGE = (ROOT / "docs/operations.md").read_text()

@@ -12,8 +12,8 @@ import pytest
 
 from cortex.config.load import load
 from cortex.config.schema import Config, Limits
+from tests.command import ROOT
 
-ROOT = Path(__file__).parents[2]
 UNITS = sorted((ROOT / "contrib/systemd").glob("*.service"))
 SAMPLE = ROOT / "contrib/cortex.toml"
 MOST_EXPOSURE = 15

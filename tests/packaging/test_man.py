@@ -3,11 +3,11 @@
 import importlib.util
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.command import ROOT
+
 MAN = ROOT / "man"
 PAGES = sorted([*MAN.glob("*.1"), *MAN.glob("*.5")])
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from cortex import __version__
+from tests.command import ROOT
 from tests.packaging.conftest import Built, build
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(600)
 
 

@@ -50,7 +50,7 @@ def distributions(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> tu
     return sdist, wheel
 
 
-def run(*argv: "str | Path", cwd: Path, environ: dict[str, str] | None = None) -> str:
+def run(*argv: str | Path, cwd: Path, environ: dict[str, str] | None = None) -> str:
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "CORTEX_"))}
     done = subprocess.run(
         argv,
@@ -116,7 +116,7 @@ def test_it_works_with_speed_on_the_newest_versions(
     it_works(python, distributions[1])
 
 
-def installed(python: Path, what: "str | Path", *options: "str | Path") -> set[str]:
+def installed(python: Path, what: str | Path, *options: str | Path) -> set[str]:
     """Install that; returns what makes it faster of all that is there then."""
     pip = (python, "-m", "pip", "--disable-pip-version-check")
     run(*pip, "install", "--quiet", *options, what, cwd=python.parent)

@@ -11,9 +11,9 @@ import pytest
 from cortex.core.errors import ConfigError
 from cortex.store.db import connect
 from cortex.store.migrate import migrate, migrations, newest, version_of
+from tests.command import ROOT
 from tests.store.conftest import opened, request, select, told
 
-ROOT = Path(__file__).parents[2]
 SCHEMA = "SELECT type, name, sql FROM sqlite_master ORDER BY type, name"
 INTO_NODES = "INSERT INTO nodes (name, cycles, health) VALUES ('n', 7, 'up')"
 

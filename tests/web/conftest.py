@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+from tests.command import ROOT
 from tests.gateway.conftest import scripted
 from tests.running import Running, running
 
 CHROMIUM = Path("/usr/bin/chromium")
-ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "build" / "screenshots"
 FLAGS = [
     "--headless",

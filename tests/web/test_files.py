@@ -5,8 +5,8 @@ import re
 import pytest
 
 from cortex.gateway.page import static_files
+from tests.command import ROOT
 from tests.running import Running
-from tests.web.conftest import ROOT
 
 STATIC = ROOT / "cortex" / "gateway" / "static"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}

@@ -15,9 +15,10 @@ import aiohttp
 import pytest
 
 from cortex.core.records import EventKind
+from tests.command import ROOT
 from tests.gateway.conftest import scripted
 from tests.running import Running, running, until
-from tests.web.conftest import ROOT, SHOTS, Visits
+from tests.web.conftest import SHOTS, Visits
 from tests.web.test_live import _large
 
 SIZES = {"phone": (390, 844), "laptop": (1280, 800), "wide": (2560, 1440)}
