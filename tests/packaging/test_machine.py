@@ -27,7 +27,7 @@ API = "http://127.0.0.1:8000"
 NODE = """
 [Service]
 ExecStart=/usr/bin/python3.11 -I -c 'import sys; sys.path.insert(0, "/usr/lib/cortex"); \\
-    sys.argv[1:] = ["scripted", "--port", "1234", "--model", "a", "--unloaded", "b", "--knobs", sys.argv[1]]; \\
+    sys.argv[1:] = ["scripted", "--port", "1234", "--model", "a", "--knobs", sys.argv[1]]; \\
     import runpy; runpy.run_module("cortex.devnode", run_name="__main__")' '{"info_delay_s": 0, "token_interval_s": 0.05}'
 """
 ASKED = {"model": "a", "messages": [{"role": "user", "content": "hi"}]}
