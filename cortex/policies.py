@@ -54,7 +54,9 @@ def fleet_policy(config: Config) -> FleetPolicy:
 
 def queue_policy(config: Config) -> QueuePolicy:
     return QueuePolicy(
-        max_queue=config.limits.max_queue, timeout_s=config.limits.queue_timeout_s
+        max_queue=config.limits.max_queue,
+        timeout_s=config.limits.queue_timeout_s,
+        load_timeout_s=config.limits.load_timeout_s,
     )
 
 

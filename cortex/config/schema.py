@@ -101,7 +101,9 @@ class Limits(Section):
     max_queue: Annotated[int, Field(ge=0)] = Field(
         1024, description="Requests waiting per model; one more is answered 429."
     )
-    queue_timeout_s: Seconds = Field(300.0, description="Longest wait for a slot or a load.")
+    queue_timeout_s: Seconds = Field(
+        300.0, description="Longest wait for a slot; the time of a load does not count."
+    )
     load_timeout_s: Seconds = Field(600.0, description="Longest load of a model.")
     head_timeout_s: Seconds = Field(
         10.0, description="Time a client has to send the head of a request."

@@ -21,6 +21,13 @@ class ReportedStatus(StrEnum):
     INTERNAL_ERROR = "internal_error"
 
 
+class Work(StrEnum):
+    """What a model can be asked for."""
+
+    CHAT = "chat"
+    EMBEDDINGS = "embeddings"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Listing:
     """One `GET /v1/models`: one entry per id, without `default`."""

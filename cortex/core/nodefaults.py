@@ -127,6 +127,15 @@ def classify_event(message: str) -> NodeFault:
     return classify(500, json.dumps({"message": message}).encode())
 
 
+_FAILED_LOAD = re.compile(r"failed to reload model: *(.*)", re.DOTALL)
+
+
+def failed_load(message: str) -> str:
+    """Why the load that a request set off failed; "" where `message` tells of something else."""
+    found = _FAILED_LOAD.search(message)
+    return (found[1] or found[0]) if found else ""
+
+
 def read_message(body: bytes) -> str:
     """The words of an error body: error.message, message, or the text itself."""
     text = body.decode("utf-8", "replace").strip()

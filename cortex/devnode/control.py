@@ -8,6 +8,7 @@ from aiohttp import web
 from cortex.devnode import bodies, errors
 from cortex.devnode.engine import Device, Json
 from cortex.devnode.replies import answer_json
+from cortex.devnode.residency import Answer
 
 if TYPE_CHECKING:
     from cortex.devnode.node import Node
@@ -61,8 +62,15 @@ class Control:
         """POST /v1/models/reload: answers when the load is over, and goes on without its client."""
         name = await self._model_id(request)
         self._node.stats.reload_posts[name] += 1
-        answer = await self._node.see_through(self._node.residency.reload(name))
+        answer = await self._node.see_through(self._reload(name))
         return errors.lifecycle(200, answer.error, model=name, status=answer.status)
+
+    async def _reload(self, name: str) -> Answer:
+        residency = self._node.residency
+        if not residency.will_load(name):
+            return await residency.reload(name)
+        with self._node.perhaps_silent():
+            return await residency.reload(name)
 
     async def _model_id(self, request: web.Request) -> str:
         return str((await bodies.read(request, model_id=str))["model_id"])

@@ -22,6 +22,13 @@ class Knobs:
     """Message of a load that fails."""
     load_fail_times: int | None = None
     """How many loads fail before they succeed again; None: every one."""
+    requests_load: bool = True
+    """A request for an unloaded model has it loaded; before 0.7.0 it was refused."""
+    silent_reload_share: float = 0.75
+    """Share of `reload` calls to a quiet node during which it reads nothing and accepts nobody.
+
+    A load that a request sets off never does (contract §2.2).
+    """
     size_mib: int | dict[str, int] = 1024
     """What a resident model holds of the device's memory; models not in a mapping hold 1024."""
     vram_total_mib: int = 24_576
@@ -38,7 +45,7 @@ class Knobs:
     first_token_s: float = 0.0
     token_interval_s: float = 0.0
     endless: bool = False
-    """Generate for ever, whatever `max_tokens` says."""
+    """Generate for ever, unless a single token is asked for."""
     reasoning_tokens: int = 0
     tool_trigger: str | None = None
     """Call the first tool when the last message contains this text."""

@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import os
+import socket
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, TypeVar
 
@@ -18,6 +20,7 @@ from cortex.devnode.profile import Profile
 from cortex.devnode.residency import Declared, Residency, Seat
 from cortex.devnode.stats import Stats
 
+BACKLOG = 1024
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -76,6 +79,9 @@ class Node:
         self._running: set[asyncio.Task[Any]] = set()
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
+        self._backlog: socket.socket | None = None
+        """The listening socket while the node is silent: what connects waits in it."""
+        self._reloads = 0
 
     @property
     def url(self) -> str:
@@ -143,12 +149,12 @@ class Node:
 
     async def open_port(self) -> None:
         """Accept connections (again)."""
-        if self._server is not None or self._runner is None:
+        if self._server is not None or self._backlog is not None or self._runner is None:
             return
         assert self._runner.server is not None
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            self._accepting(self._runner.server), self.host, self.port, backlog=1024
+            self._accepting(self._runner.server), self.host, self.port, backlog=BACKLOG
         )
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -166,6 +172,46 @@ class Node:
         server, self._server = self._server, None
         if server is not None:
             server.close()
+        backlog, self._backlog = self._backlog, None
+        if backlog is not None:
+            backlog.close()
+
+    @contextmanager
+    def perhaps_silent(self) -> Iterator[None]:
+        """Be silent for a share of the reloads that come while nothing is generated.
+
+        Nothing is read and nobody is accepted: new connections wait in the backlog.
+        """
+        before, self._reloads = self._reloads, self._reloads + 1
+        share = self.knobs.silent_reload_share
+        due = int(self._reloads * share) > int(before * share)
+        quiet = not any(self.stats.in_flight.values())
+        if not due or not quiet or self._server is None or self._runner is None:
+            yield
+            return
+        self._backlog = self._server.sockets[0].dup()
+        self._server.close()
+        self._server = None
+        assert self._runner.server is not None
+        held = [c.transport for c in self._runner.server.connections if c.transport is not None]
+        for transport in held:
+            transport.pause_reading()
+        try:
+            yield
+        finally:
+            for transport in held:
+                if not transport.is_closing():
+                    transport.resume_reading()
+            backlog, self._backlog = self._backlog, None
+            if backlog is not None:
+                self.leave(self._accept_from(backlog))
+
+    async def _accept_from(self, backlog: socket.socket) -> None:
+        assert self._runner is not None
+        assert self._runner.server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            self._accepting(self._runner.server), sock=backlog, backlog=BACKLOG
+        )
 
     async def set(self, **knobs: object) -> None:
         """Turn knobs by name; the one way that also opens or closes the port.

@@ -158,6 +158,11 @@ class Residency:
         self.unloaded[model] = None
         return Answer("unloaded")
 
+    def will_load(self, name: str) -> bool:
+        """A `reload` that came now would begin a load."""
+        model = self._resolve(name)
+        return model in self.unloaded and model not in self.reloading
+
     async def reload(self, name: str) -> Answer:
         """The `reload` call, with its trap.
 
@@ -210,7 +215,7 @@ class Residency:
                 f"model `{model}` is being reloaded", f'ModelReloading("{model}")'
             )
             raise ReloadingError(text)
-        if model in self.unloaded:
+        if model in self.unloaded and self._knobs.requests_load:
             return None
         raise UnknownModelError(self._unknown(model))
 

@@ -141,7 +141,8 @@ class ScriptedEngine:
         for index in range(knobs.reasoning_tokens):
             yield Reasoning(words[(seed + index) % len(words)])
         index = 0
-        while knobs.endless or index < count - 1:
+        endless = knobs.endless and ask.max_tokens != 1
+        while endless or index < count - 1:
             yield words[(seed + index) % len(words)]
             index += 1
         yield End(

@@ -21,6 +21,9 @@ NOBODY: frozenset[ModelId] = frozenset()
 class QueuePolicy:
     max_queue: int
     timeout_s: float
+    """Longest wait for a slot; time spent on a load does not count."""
+    load_timeout_s: float
+    """As much of that as does not count."""
 
 
 @dataclass(slots=True)
@@ -43,11 +46,23 @@ class Beat:
 class _Waiter:
     """One request in a queue. Its turn comes when it is at the head and something changed."""
 
-    __slots__ = ("beat", "beat_s", "client", "displaced", "since_s", "turn")
+    __slots__ = (
+        "beat",
+        "beat_s",
+        "client",
+        "displaced",
+        "loading_before_s",
+        "since_s",
+        "turn",
+    )
 
-    def __init__(self, client: str, since_s: float, beat: Beat | None) -> None:
+    def __init__(
+        self, client: str, since_s: float, beat: Beat | None, loading_before_s: float
+    ) -> None:
         self.client = client
         self.since_s = since_s
+        #: What its queue had spent on loads when it came.
+        self.loading_before_s = loading_before_s
         self.beat = beat
         #: When the next beat is due (monotonic).
         self.beat_s = math.inf if beat is None else since_s + beat.every_s
@@ -69,10 +84,22 @@ class _Queue(FairQueue[_Waiter]):
         under_way_s = 0.0 if self._since_s is None else now_s - self._since_s
         return self._loading_s + under_way_s
 
-    def head_waits(self, now_s: float, *, for_load: bool) -> None:
-        """The head has decided anew."""
+    @property
+    def loads(self) -> bool:
+        """The head waits for a load now."""
+        return self._since_s is not None
+
+    def head_waits(self, now_s: float, *, for_load: bool) -> bool:
+        """The head has decided anew; True where that moves the deadlines of all."""
+        before = self.loads
         self._loading_s = self.loading_s(now_s)
         self._since_s = now_s if for_load else None
+        return before is not for_load
+
+    def wake_all_but(self, head: _Waiter) -> None:
+        for waiter in self:
+            if waiter is not head:
+                waiter.turn.set()
 
 
 class Admission:
@@ -116,7 +143,8 @@ class Admission:
         1. Nobody waits for the model, and a copy is free: lease it, without any await.
         2. Otherwise queue (429 when the queue is full) and, at the head, decide anew after
            every change: serve, begin a load, wait on, or reject.
-        3. Past the deadline: 503 with the expected wait as Retry-After.
+        3. Past the deadline: 503 with the expected wait as Retry-After. The time of a load, or
+           of the drain before it, does not count, up to `load_timeout_s`.
 
         Args:
             want: `since_s` None = now; the deadline counts from it.
@@ -156,25 +184,16 @@ class Admission:
             self._make_place(queue, want, client)
         began_s = self._state.clock.now_s()
         since_s = began_s if want.since_s is None else want.since_s
-        waiter = _Waiter(client, since_s, beat)
+        waiter = _Waiter(client, since_s, beat, queue.loading_s(began_s))
         queue.add(waiter)
-        loading_before_s = queue.loading_s(began_s)
         served = False
         try:
-            left_s = waiter.since_s + self.policy.timeout_s - began_s
-            async with asyncio.timeout(max(0.0, left_s)):
-                lease = await self._take_turns(want, waiter, queue)
+            lease = await self._take_turns(want, waiter, queue)
             served = True
-        except TimeoutError as exc:
-            raise CapacityError(
-                f"no slot for {want.model} within {self.policy.timeout_s:g} s",
-                code="queue_timeout",
-                retry_after_s=self._expected_wait_s(want),
-            ) from exc
         finally:
             self._leave(want.model, queue, waiter, served=served)
         ended_s = self._state.clock.now_s()
-        load_wait_s = queue.loading_s(ended_s) - loading_before_s
+        load_wait_s = queue.loading_s(ended_s) - waiter.loading_before_s
         return Admitted(lease, queue_s=ended_s - began_s - load_wait_s, load_wait_s=load_wait_s)
 
     def _make_place(self, queue: _Queue, want: Want, client: str) -> None:
@@ -201,19 +220,44 @@ class Admission:
             waiter.turn.clear()
             if waiter.displaced:
                 raise self._queue_full(want, len(queue))
-            recheck_s = math.inf
+            until_s = math.inf
             if queue.head is waiter or self._closed is not None:
-                decision = self._decide(self._with_seniority(want, queue))
-                waits = decision if isinstance(decision, Wait) else None
-                loading = isinstance(decision, Load) or (waits is not None and waits.loading)
-                queue.head_waits(self._state.clock.now_s(), for_load=loading)
-                if isinstance(decision, Serve):
-                    return self._state.lease(decision.node, decision.model)
-                if isinstance(decision, Load):
-                    self._begin_load(decision)
-                if waits is not None and waits.recheck_s is not None:
-                    recheck_s = waits.recheck_s
-            await self._pause(waiter, recheck_s)
+                turn = self._take_turn(want, waiter, queue)
+                if isinstance(turn, Lease):
+                    return turn
+                until_s = turn
+            deadline_s = self._deadline_s(waiter, queue)
+            if deadline_s <= self._state.clock.now_s():
+                raise self._late(want)
+            await self._pause(waiter, min(until_s, deadline_s))
+
+    def _take_turn(self, want: Want, waiter: _Waiter, queue: _Queue) -> Lease | float:
+        """Decide for the queue; where nothing can be leased, until when (monotonic) that holds."""
+        decision = self._decide(self._with_seniority(want, queue))
+        waits = decision if isinstance(decision, Wait) else None
+        loading = isinstance(decision, Load) or (waits is not None and waits.loading)
+        if queue.head_waits(self._state.clock.now_s(), for_load=loading):
+            queue.wake_all_but(waiter)
+        if isinstance(decision, Serve):
+            return self._state.lease(decision.node, decision.model)
+        if isinstance(decision, Load):
+            self._begin_load(decision)
+        return math.inf if waits is None or waits.recheck_s is None else waits.recheck_s
+
+    def _deadline_s(self, waiter: _Waiter, queue: _Queue) -> float:
+        """When `waiter` has waited long enough, as things are; a load that goes on defers it."""
+        patience_s, load_s = self.policy.timeout_s, self.policy.load_timeout_s
+        if not queue.loads:
+            now_s = self._state.clock.now_s()
+            load_s = min(load_s, queue.loading_s(now_s) - waiter.loading_before_s)
+        return waiter.since_s + patience_s + load_s
+
+    def _late(self, want: Want) -> CapacityError:
+        return CapacityError(
+            f"no slot for {want.model} within {self.policy.timeout_s:g} s",
+            code="queue_timeout",
+            retry_after_s=self._expected_wait_s(want),
+        )
 
     def _with_seniority(self, want: Want, queue: _Queue) -> Want:
         """The want as the queue's oldest request has it, and what still older ones wait for."""

@@ -1,6 +1,7 @@
 """A bounded queue that serves its clients in turn, each of them first come, first served."""
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 
@@ -25,6 +26,10 @@ class FairQueue(Generic[E]):
 
     def __len__(self) -> int:
         return self._size
+
+    def __iter__(self) -> Iterator[E]:
+        for entries in self._clients.values():
+            yield from entries
 
     @property
     def head(self) -> E:

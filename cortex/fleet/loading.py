@@ -1,11 +1,12 @@
-"""How a node is made to load a model, by the rule of contract §2.4. Knows no state."""
+"""How a node is made to load a model (contract §2.2, §2.4). Knows no state."""
 
 import asyncio
 import logging
 
 from cortex.core.errors import NodeError, NodeTimeoutError
 from cortex.core.ids import ModelId
-from cortex.core.listing import LifecycleAnswer, ReportedStatus
+from cortex.core.listing import LifecycleAnswer, ReportedStatus, Work
+from cortex.core.nodefaults import failed_load
 from cortex.fleet.ports import NodeControl
 
 log = logging.getLogger("cortex.lifecycle")
@@ -29,34 +30,49 @@ class LoadFailedError(NodeError):
 
 
 async def bring_in(node: NodeControl, model: ModelId) -> bool:
-    """Load `model`; True when it was our reload that did it. The caller's deadline bounds it.
+    """Load `model`; True when it was we who did it. The caller's deadline bounds it.
 
     1. Read the status. Loaded: done. Reloading: someone else is at it, follow.
-    2. Only `unloaded` is reloaded, once. An answer lost on the way is followed by status
-       calls, never by a second reload, which would poison a model that is loaded by then.
+    2. Ask for one token, which has the node load it: a chat, or an embedding where the model
+       does not chat. The node goes on answering meanwhile, which it need not during a `reload`.
+    3. Only where neither made it load: `reload`, once, and only of what was just read as
+       `unloaded`, for it would poison a model that is loaded by then.
+
+    An answer lost on the way is followed by status calls, never by a second attempt.
 
     Raises:
         NodeError: It ended without the model.
     """
-    before = await model_status(node, model)
-    match before.status:
-        case ReportedStatus.LOADED:
+    status = (await model_status(node, model)).status
+    if status is not ReportedStatus.UNLOADED:
+        await _await_other(node, model, status)
+        return False
+    for work in Work:
+        try:
+            refusal = await node.wake(model, work)
+        except NodeError as exc:
+            await _follow_lost(node, model, exc)
+            return True
+        if not refusal:
+            return True
+        if why := failed_load(refusal):
+            raise LoadFailedError(why)
+        status = (await model_status(node, model)).status
+        if status is ReportedStatus.LOADED:
+            # It looks at what is asked of a model once the model is there.
+            return True
+        if status is not ReportedStatus.UNLOADED:
+            await _await_other(node, model, status)
             return False
-        case ReportedStatus.RELOADING:
-            await _follow(node, model)
-            return False
-        case ReportedStatus.UNLOADED:
-            pass
-        case _:
-            raise LoadFailedError(f"cannot load: the node says {before.status}")
+    return await _reload(node, model)
+
+
+async def _reload(node: NodeControl, model: ModelId) -> bool:
+    """For what no request brings in: versions that load nothing by themselves, and other kinds."""
     try:
         answer = await node.reload(model)
     except NodeError as exc:
-        log.warning(
-            "reload answer lost; following by status",
-            extra={"fields": {"model": model, "reason": exc.message}},
-        )
-        await _follow(node, model)
+        await _follow_lost(node, model, exc)
         return True
     match answer.status:
         case ReportedStatus.LOADED:
@@ -70,6 +86,22 @@ async def bring_in(node: NodeControl, model: ModelId) -> bool:
             )
         case _:
             raise LoadFailedError(answer.error or f"the node says {answer.status}")
+
+
+async def _await_other(node: NodeControl, model: ModelId, status: ReportedStatus) -> None:
+    """The model is not ours to load, by its status: it is there, or someone else is at it."""
+    if status is ReportedStatus.RELOADING:
+        await _follow(node, model)
+    elif status is not ReportedStatus.LOADED:
+        raise LoadFailedError(f"cannot load: the node says {status}")
+
+
+async def _follow_lost(node: NodeControl, model: ModelId, lost: NodeError) -> None:
+    log.warning(
+        "the answer to a load was lost; following by status",
+        extra={"fields": {"model": model, "reason": lost.message}},
+    )
+    await _follow(node, model)
 
 
 async def model_status(node: NodeControl, model: ModelId) -> LifecycleAnswer:

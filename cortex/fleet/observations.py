@@ -84,6 +84,17 @@ class Observations:
         if node.free_mib != free_mib:
             self._state.changed()
 
+    def silent(self, name: NodeName, reason: str) -> None:
+        """A poll got no answer in time. A node that loads for cortex is excused (contract §2.2).
+
+        Its load has a deadline of its own, and a node that is gone refuses connections.
+        """
+        node = self._state.node(name)
+        moving = None if node is None else node.moving
+        ours = moving is not None and moving.moved_by_us
+        if moving is None or not ours or moving.status is not ModelStatus.LOADING:
+            self.missed_poll(name, reason)
+
     def missed_poll(self, name: NodeName, reason: str) -> None:
         state = self._state
         node = state.node(name)

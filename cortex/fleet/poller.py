@@ -154,7 +154,7 @@ class Poller:
             async with asyncio.timeout(self.policy.timeout_s):
                 listing = await node.list_models()
         except TimeoutError:
-            self._observations.missed_poll(name, f"no answer in {self.policy.timeout_s:g} s")
+            self._observations.silent(name, f"no answer in {self.policy.timeout_s:g} s")
         except NodeUntriedError as exc:
             log.warning("not polled", extra={"fields": {"node": name, "reason": exc.message}})
         except NodeError as exc:

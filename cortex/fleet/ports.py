@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo
+from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, Work
 from cortex.core.records import FleetEvent, Memory, NodeRecord, ResidencyRecord
 
 
@@ -15,6 +15,10 @@ class NodeControl(Protocol):
     async def model_status(self, model: ModelId) -> LifecycleAnswer: ...
     async def reload(self, model: ModelId) -> LifecycleAnswer: ...
     async def unload(self, model: ModelId) -> LifecycleAnswer: ...
+    async def wake(self, model: ModelId, work: Work) -> str:
+        """Have the model do a little of `work`, loading it first; "" or why the node refused."""
+        ...
+
     async def probe(self, model: ModelId) -> None:
         """Have the model make one token."""
         ...

@@ -24,7 +24,8 @@ from cortex.core.errors import (
     NodeUntriedError,
 )
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo
+from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, Work
+from cortex.core.nodefaults import read_message
 from cortex.node.connection import Connection, LostConnectionError, Pool
 from cortex.node.http1 import BadAnswerError, Head
 from cortex.node.wire import read_lifecycle, read_listing, read_system_info
@@ -34,6 +35,16 @@ CONTROL_LIMIT_BYTES = 1024 * 1024
 RETRY_S = 2.0
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """Failures to connect that say nothing about the node."""
+
+
+_SMALLEST: Mapping[Work, tuple[str, Mapping[str, object]]] = {
+    Work.CHAT: (
+        "/v1/chat/completions",
+        {"messages": [{"role": "user", "content": "ping"}], "max_tokens": 1},
+    ),
+    Work.EMBEDDINGS: ("/v1/embeddings", {"input": "ping"}),
+}
+"""Route and body of the smallest request of its kind, the model apart."""
 
 
 class RequestBody(Protocol):
@@ -232,14 +243,20 @@ class NodeClient:
         """Take a model out; cuts what it is generating, and answers before memory is free."""
         return await self._lifecycle("unload", model)
 
+    async def wake(self, model: ModelId, work: Work) -> str:
+        """Ask for the smallest piece of `work`, which has the node load the model first.
+
+        Returns:
+            "" once it is done; else why the node refused, in its own words.
+        """
+        path, body = _SMALLEST[work]
+        status, text = await self._ask("POST", path, {"model": str(model), **body})
+        return "" if status < 400 else read_message(text) or f"HTTP {status}"
+
     async def probe(self, model: ModelId) -> None:
         """Have the model make one token; a model that cannot chat says so, which is proof enough."""
-        body = {
-            "model": str(model),
-            "messages": [{"role": "user", "content": "ping"}],
-            "max_tokens": 1,
-        }
-        await self._control("POST", "/v1/chat/completions", body, refused_from=500)
+        path, body = _SMALLEST[Work.CHAT]
+        await self._control("POST", path, {"model": str(model), **body}, refused_from=500)
 
     def send(
         self, method: str, path: str, headers: Mapping[str, str], body: RequestBody | None
@@ -275,15 +292,22 @@ class NodeClient:
         *,
         refused_from: int = 400,
     ) -> bytes:
+        status, text = await self._ask(method, path, body)
+        if status >= refused_from:
+            raise NodeProtocolError(f"{self.name}: {path} answered HTTP {status}")
+        return text
+
+    async def _ask(
+        self, method: str, path: str, body: Mapping[str, object] | None
+    ) -> tuple[int, bytes]:
+        """Status and body of the answer to a control call."""
         headers = {"Content-Type": "application/json"}
         payload = None if body is None else _Json(json.dumps(body).encode())
         async with self.send(method, path, headers, payload) as answer:
             text = await answer.read_at_most(CONTROL_LIMIT_BYTES + 1)
         if len(text) > CONTROL_LIMIT_BYTES:
             raise NodeProtocolError(f"{self.name}: {path} answered without end")
-        if answer.status >= refused_from:
-            raise NodeProtocolError(f"{self.name}: {path} answered HTTP {answer.status}")
-        return text
+        return answer.status, text
 
 
 class _Json:

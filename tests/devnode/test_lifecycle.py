@@ -301,3 +301,66 @@ async def test_loads_of_several_models_run_side_by_side():
                 tasks.create_task(client.lifecycle("reload", model))
         assert node.stats.max_loading >= 2
         assert node.stats.loading == 0
+
+
+async def answered(base: str, path: str) -> str:
+    """What a connection of its own gets."""
+    async with wire(base) as client:
+        return (await client.get(path)).text
+
+
+async def test_a_reload_of_a_quiet_node_may_silence_it_until_the_load_ends():
+    node = ScriptedNode(["a", "b"], unloaded=["b"], load_s=0.5, silent_reload_share=1.0)
+    async with node, wire(node.url) as kept, asyncio.TaskGroup() as tasks:
+        await kept.get("/health")
+        load = tasks.create_task(kept.lifecycle("reload", "b"))
+        while node.stats.loading == 0:
+            await asyncio.sleep(0.01)
+        fresh = tasks.create_task(answered(node.url, "/health"))
+        used = tasks.create_task(kept.get("/v1/models"))
+        ended = await asyncio.wait({load, fresh, used}, return_when=asyncio.FIRST_COMPLETED)
+        assert ended[0], "one of them"
+        assert node.stats.loading == 0, "nobody was answered before the load had ended"
+        assert (await load, await fresh) == ("loaded", "OK")
+        assert (await used).status == 200
+        assert await answered(node.url, "/health") == "OK"
+
+
+@pytest.mark.parametrize("by", ["a request", "reload on a busy node", "reload, share 0"])
+async def test_other_loads_leave_the_node_answering(by):
+    share = 0.0 if by == "reload, share 0" else 1.0
+    knobs = {"load_s": 0.4, "silent_reload_share": share, "token_interval_s": 0.02}
+    async with (
+        ScriptedNode(["a", "b"], unloaded=["b"], **knobs) as node,
+        wire(node.url) as client,
+        asyncio.TaskGroup() as tasks,
+    ):
+        if by == "reload on a busy node":
+            tasks.create_task(client.chat("a", max_tokens=40))
+            while not node.stats.in_flight["a"]:
+                await asyncio.sleep(0.01)
+        load: asyncio.Task[object]
+        if by == "a request":
+            load = tasks.create_task(client.chat("b"))
+        else:
+            load = tasks.create_task(client.lifecycle("reload", "b"))
+        while node.stats.loading == 0:
+            await asyncio.sleep(0.01)
+        assert await answered(node.url, "/health") == "OK"
+        assert node.stats.loading == 1, "the answer came while it loads"
+        await load
+
+
+async def test_a_silent_node_can_be_stopped():
+    node = ScriptedNode(["a", "b"], unloaded=["b"], load_s=30.0, silent_reload_share=1.0)
+    await node.start()
+
+    async def stop() -> None:
+        while node.stats.loading == 0:
+            await asyncio.sleep(0.01)
+        await node.stop()
+
+    async with wire(node.url) as client, asyncio.TaskGroup() as tasks:
+        tasks.create_task(stop())
+        with pytest.raises(aiohttp.ClientError):
+            await client.lifecycle("reload", "b")

@@ -72,7 +72,7 @@ def test_real_text_a_load_on_demand_and_an_unload_that_frees(processes: Processe
     assert cold.headers["x-cortex-cold-start"] == "true"
     assert cold.json["choices"][0]["message"]["content"]
     stats = request(node + "/_stats").json
-    assert stats["reload_posts"] == {"cold": 1}
+    assert stats["loads"] == {"cold": 1}
     child = Path("/proc") / str(stats["processes"]["cold"])
     assert child.exists()
     loaded = {row["model"]: row for row in gateway.models()}["cold"]
@@ -137,10 +137,10 @@ vram_mb = 300
     )
     stats = request(node + "/_stats").json
     assert stats["cut"] == 0
-    swaps = sum(stats["reload_posts"].values())
+    swaps = sum(stats["loads"].values())
     assert 1 <= swaps <= 2 * rounds
     assert stats["unload_posts"] == _counted(gateway.events("unloaded"))
-    assert stats["reload_posts"] == _counted(gateway.events("loaded"))
+    assert stats["loads"] == _counted(gateway.events("loaded"))
     assert len(stats["processes"]) == 1
 
     # The command tells the story too.

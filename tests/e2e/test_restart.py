@@ -106,7 +106,7 @@ def test_pins_use_order_and_load_counts_survive_a_kill(processes: Processes) -> 
     for key in ("loads", "load_s", "pinned", "status"):
         assert {m: r[key] for m, r in after.items()} == {m: r[key] for m, r in before.items()}
     assert sorted(after, key=lambda m: after[m]["last_used_at_ms"]) == ["b", "a", "c"]
-    assert request(node + "/_stats").json["reload_posts"] == {"b": 1}
+    assert request(node + "/_stats").json["loads"] == {"b": 1}
 
 
 def test_a_kill_in_mid_stream_leaves_the_state_file_usable(processes: Processes) -> None:

@@ -32,14 +32,14 @@ def test_killed_in_the_middle_of_a_load(processes: Processes) -> None:
     node = processes.node("a", unloaded=("a",), load_s=8.0)  # longer than any start takes
     gateway = processes.serve(node)
     ask_in_background(gateway, "a")
-    eventually(lambda: stats(node)["reload_posts"] == {"a": 1}, "the load")
+    eventually(lambda: stats(node)["loads"] == {"a": 1}, "the load")
     gateway.kill()
 
     again = processes.serve_file(gateway.source, gateway.port)
     # The node is still at it: it is followed, not asked again, which would poison the model.
     assert status_of(again, "a") == "loading"
     assert again.chat("a", max_tokens=1).status == 200
-    assert stats(node)["reload_posts"] == {"a": 1}
+    assert stats(node)["loads"] == {"a": 1}
     assert status_of(again, "a") == "loaded"
 
 
@@ -77,7 +77,7 @@ def test_killed_between_the_unload_and_the_load(processes: Processes) -> None:
     assert status_of(again, "a") == "unloaded"
     # The memory was still in use when the new gateway read it; it is not the last word.
     eventually(lambda: again.chat("b", max_tokens=1).status == 200, "b", 20)
-    assert stats(node)["reload_posts"] == {"b": 1}
+    assert stats(node)["loads"] == {"b": 1}
     assert stats(node)["unload_posts"] == {"a": 1}
 
 

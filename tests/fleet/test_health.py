@@ -140,7 +140,7 @@ async def test_a_model_nobody_knows_is_404_with_names_that_are_near(tmp_path: Pa
         reply = await gateway.chat("qwen-larg")
         assert (reply.status, reply.code) == (404, "model_not_found")
         assert "did you mean qwen-large?" in reply.json["error"]["message"]
-        assert (node.stats.started, dict(node.stats.reload_posts)) == (0, {})
+        assert (node.stats.started, dict(node.stats.loads)) == (0, {})
 
 
 async def test_missed_polls_do_not_take_a_node_out_until_there_are_enough(
@@ -259,8 +259,8 @@ async def test_a_wedged_model_that_is_gone_is_loaded_elsewhere_until_the_node_re
         await one.residency.unload("a")
         reply = await gateway.chat("a")
         assert (reply.status, reply.headers["x-cortex-node"]) == (200, "n1")
-        assert dict(one.stats.reload_posts) == {}
-        assert dict(other.stats.reload_posts) == {"a": 1}
+        assert dict(one.stats.loads) == {}
+        assert dict(other.stats.loads) == {"a": 1}
 
         await one.stop()
         await one.start()

@@ -28,7 +28,7 @@ async def test_a_model_larger_than_every_node_is_refused_at_once_with_numbers(
         message = reply.json["error"]["message"]
         for part in ("big", "n0", "n1", "40000", "8192", "24576"):
             assert part in message, message
-        assert one.stats.reload_posts + other.stats.reload_posts == {}
+        assert one.stats.loads + other.stats.loads == {}
         assert (await gateway.chat("a")).status == 200
         [row] = await gateway.history(outcome="model_never_fits")
         assert (row["status"], row["node"], row["attempts"]) == (503, None, 0)
@@ -54,7 +54,7 @@ async def test_a_model_goes_where_it_fits(tmp_path: Path) -> None:
     ):
         reply = await gateway.chat("big")
         assert (reply.status, reply.headers["x-cortex-node"]) == (200, "n1")
-        assert dict(one.stats.reload_posts) == {}
+        assert dict(one.stats.loads) == {}
 
 
 async def test_a_model_goes_where_most_is_free(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ async def test_where_cortex_may_not_load_it_says_so(tmp_path: Path) -> None:
     ):
         reply = await gateway.chat("b")
         assert (reply.status, reply.code) == (503, "not_loadable")
-        assert dict(node.stats.reload_posts) == {}
+        assert dict(node.stats.loads) == {}
         assert (await gateway.chat("a")).status == 200
         assert (await node_view(gateway, "n0"))["may_load"] is False
 
@@ -117,4 +117,4 @@ async def test_models_of_the_catalogue_are_not_loaded_by_being_looked_at(
         assert (await gateway.get("/v1/models/b")).json["status"] == "unloaded"
         assert (await gateway.get("/v1/models")).status == 200
         await gateway.status()
-        assert dict(node.stats.reload_posts) == {}
+        assert dict(node.stats.loads) == {}

@@ -156,5 +156,5 @@ async def test_a_model_stays_on_the_nodes_it_may_run_on(tmp_path: Path) -> None:
         running(tmp_path, [one, other], toml='[models."a"]\nnodes = ["n1"]') as gateway,
     ):
         assert await asked(gateway) == "n1"
-        assert dict(other.stats.reload_posts) == {"a": 1}
+        assert dict(other.stats.loads) == {"a": 1}
         assert one.stats.started == 0

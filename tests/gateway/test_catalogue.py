@@ -118,7 +118,7 @@ async def test_an_answer_says_where_it_came_from(tmp_path: Path) -> None:
             assert reply.headers["x-cortex-node"] == "n0"
             assert reply.headers["x-cortex-model"] == "m2"
             assert reply.headers["x-cortex-cold-start"] == cold
-        assert node.stats.reload_posts == {"m2": 1}
+        assert node.stats.loads == {"m2": 1}
 
 
 async def test_health_names_what_is_wrong(tmp_path: Path) -> None:

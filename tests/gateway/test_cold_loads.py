@@ -76,7 +76,7 @@ async def test_a_client_that_hangs_up_while_it_waits_leaves_the_queue(tmp_path: 
         await until(lambda: gateway.services.admission.depth() == 0, "an empty queue")
         # The node cannot call a load back; it ends, and the next request finds it warm.
         assert (await gateway.chat("cold")).status == 200
-        assert node.stats.reload_posts == {"cold": 1}
+        assert node.stats.loads == {"cold": 1}
 
 
 async def _received(gateway: Running, model: str) -> bytes:

@@ -169,7 +169,7 @@ async def test_a_load_that_fails_says_so_and_names_the_wait(tmp_path: Path) -> N
         explained = await gateway.get("/cortex/v1/explain", params={"model": "m2"})
         assert "broken weights" in explained.text
         assert int(reply.headers["Retry-After"]) >= 1
-        assert node.stats.reload_posts == {"m2": 1}
+        assert node.stats.loads == {"m2": 1}
 
 
 async def test_while_draining_only_the_probes_are_answered(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from cortex.core.errors import (
     NodeUntriedError,
 )
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.listing import LifecycleAnswer, NodeInfo, ReportedStatus
+from cortex.core.listing import LifecycleAnswer, NodeInfo, ReportedStatus, Work
+from cortex.core.nodefaults import failed_load
 from cortex.devnode.scripted import ScriptedNode
 from cortex.node.client import CONTROL_LIMIT_BYTES, NodeClient
 from tests.node.rawnode import (
@@ -90,6 +91,31 @@ async def test_a_load_that_fails_is_told_by_the_body_of_a_200() -> None:
         answer = await client.reload(MODEL)
         assert answer.status is not ReportedStatus.LOADED
         assert "broken weights" in (answer.error or "")
+
+
+async def test_a_model_is_woken_by_the_smallest_request() -> None:
+    async with (
+        ScriptedNode(["m1"], unloaded=["m1"], tokens=500) as node,
+        client_of(node.url) as client,
+    ):
+        assert await client.wake(MODEL, Work.CHAT) == ""
+        assert node.stats.generated == 1
+        assert (await client.model_status(MODEL)).status is ReportedStatus.LOADED
+        assert await client.wake(MODEL, Work.EMBEDDINGS) == ""
+        assert node.stats.loads == {"m1": 1}
+
+
+async def test_a_node_that_will_not_be_woken_is_heard() -> None:
+    async with (
+        ScriptedNode(["m1"], unloaded=["m1"], load_fail="broken weights") as node,
+        client_of(node.url) as client,
+    ):
+        said = await client.wake(MODEL, Work.CHAT)
+        assert said == "failed to reload model: broken weights"
+        assert failed_load(said) == "broken weights"
+        assert failed_load(await client.wake(ModelId("no"), Work.CHAT)) == ""
+        await node.set(http_error={"status": 503, "shape": "empty"})
+        assert await client.wake(MODEL, Work.CHAT) == "HTTP 503"
 
 
 async def test_control_calls_carry_the_nodes_key_and_name_the_model() -> None:
