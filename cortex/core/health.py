@@ -61,20 +61,30 @@ class Breaker:
     failures: int = 0
     open_until_s: float = 0.0
     reason: str = ""
+    doubtful_for: frozenset[str] = frozenset()
+    """Clients with whose requests it failed so that they may be to blame; one failure each counts."""
 
-    def failed(self, *, now_s: float, reason: str, at_once: bool = False) -> "Breaker":
+    def failed(
+        self, *, now_s: float, reason: str, at_once: bool = False, client: str | None = None
+    ) -> "Breaker":
         """One more failure.
 
         Args:
             now_s: Monotonic.
             reason: What happened, for people.
             at_once: Open whatever came before: a failed load is not tried again at once.
+            client: Whose request may be to blame instead; None = it is surely not.
         """
+        doubtful_for = self.doubtful_for
+        if client is not None:
+            if client in doubtful_for:
+                return self
+            doubtful_for |= {client}
         failures = max(self.failures + 1, BREAKER_THRESHOLD if at_once else 0)
         if failures < BREAKER_THRESHOLD:
-            return Breaker(failures, 0.0, reason)
+            return Breaker(failures, 0.0, reason, doubtful_for)
         doubled = BREAKER_BASE_S * 2.0 ** min(failures - BREAKER_THRESHOLD, 16)
-        return Breaker(failures, now_s + min(doubled, BREAKER_MAX_S), reason)
+        return Breaker(failures, now_s + min(doubled, BREAKER_MAX_S), reason, doubtful_for)
 
     def tried_again(self) -> "Breaker":
         """What the failures told is no longer so: a single trial may come at once."""

@@ -1,12 +1,16 @@
 """What a node's error answer means. mistral.rs says 500 to a caller's mistake; the words tell.
 
-The eight body shapes and the texts are listed in mistral.rs's sources (server core, error handlers).
+The body shapes are those of contract §1.1. A phrase counts only as a whole, and a caller's only where
+the message begins with it: single words such as "expected" are everybody's.
 """
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+SPOKEN_CHARS = 300
+"""As much of a node's words as is passed on."""
 
 
 class Blame(StrEnum):
@@ -18,6 +22,8 @@ class Blame(StrEnum):
     """The node is at fault: another may do better, and the breaker counts."""
     STALE = "stale"
     """The node does not hold the model after all: choose again, nobody failed."""
+    UNDECIDED = "undecided"
+    """Words that nobody knows: what another node says to the same request decides."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +38,17 @@ class NodeFault:
     reason: str
     """What may be written down and shown to others: known words, where a rule found some."""
 
+    def alike(self, other: "NodeFault") -> bool:
+        """Both nodes said the same of one request, numbers apart."""
+        return _DIGITS.sub("0", self.message) == _DIGITS.sub("0", other.message)
+
+    def of_the_caller(self) -> "NodeFault":
+        """The same words, once it is known that the request is at fault."""
+        return replace(self, blame=Blame.CALLER, status=400, code="invalid_request")
+
+
+_DIGITS = re.compile(r"\d+")
+
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
@@ -41,85 +58,150 @@ class _Rule:
     code: str
 
 
-def _rule(pattern: str, blame: Blame, status: int, code: str) -> _Rule:
-    return _Rule(re.compile(pattern, re.IGNORECASE), blame, status, code)
+def _starting(
+    code: str, *phrases: str, blame: Blame = Blame.CALLER, status: int = 400
+) -> _Rule:
+    """The message begins with one of these: what else it says, be it a caller's text, is no matter."""
+    return _Rule(
+        re.compile(rf"\A\s*(?:{'|'.join(phrases)})", re.IGNORECASE), blame, status, code
+    )
+
+
+def _holding(code: str, *phrases: str) -> _Rule:
+    """One of these is somewhere in the node's own words: a failure of the node."""
+    return _Rule(re.compile("|".join(phrases), re.IGNORECASE), Blame.NODE, 502, code)
 
 
 # First match wins. Before 0.9.1 errors were Debug-printed, hence ModelNotFound("x") and the like.
 _RULES = (
-    _rule(r"is being reloaded|ModelReloading", Blame.STALE, 503, "model_reloading"),
-    _rule(
-        r"Requested model '.*' is not available|No models are currently loaded|ModelNotFound",
-        Blame.STALE,
-        503,
+    _starting(
+        "model_reloading",
+        r"model [`'\"].*[`'\"] is being reloaded",
+        r"ModelReloading\b",
+        blame=Blame.STALE,
+        status=503,
+    ),
+    _starting(
         "model_not_held",
+        r"Requested model '.*' is not available",
+        r"No models are currently loaded",
+        r"model [`'\"].*[`'\"] was not found",
+        r"ModelNotFound\b",
+        blame=Blame.STALE,
+        status=503,
     ),
-    _rule(
-        r"No response received from the model|sender lock is poisoned|EnginePoisoned"
-        r"|engine state lock is poisoned",
-        Blame.NODE,
-        502,
-        "node_interrupted",
-    ),
-    _rule(r"failed to reload model", Blame.NODE, 502, "load_failed"),
-    _rule(
-        r"out of memory|OUT_OF_MEMORY|CUDA_ERROR[A-Z_]{0,40}|not contiguous",
-        Blame.NODE,
-        502,
-        "node_error",
-    ),
-    _rule(
-        r"prompt.*(too long|exceed|length is greater)|context (length|window)"
-        r"|maximum (context|sequence)",
-        Blame.CALLER,
-        400,
+    _starting(
         "context_length_exceeded",
+        r"(?:the )?prompt(?: sequence)?(?: length)?\b.{0,60}"
+        r"\b(?:too long|exceeds?|(?:greater|longer) than)\b",
+        r"(?:this model's )?(?:maximum )?(?:context|sequence) (?:length|window)\b.{0,60}"
+        r"\b(?:is|of|exceed(?:s|ed)?)\b",
     ),
-    _rule(
-        r"Role for an image message|max_tokens must be|No content was provided|reasoning[ _]effort"
-        r"|enable_thinking|tool_choice|incompatible for this model's category|chat template"
-        r"|duplicate field|unknown variant|missing field|invalid type|must be (a|an|the|at|wav)"
-        r"|not supported|unsupported|invalid|expected|greater than|less than",
-        Blame.CALLER,
-        400,
+    _starting(
         "invalid_request",
+        # Messages, templates, roles.
+        r"Role for an? (?:image|audio|video|file) message must be\b",
+        r"Unknown role\b",
+        r"No content was provided, expected tool calls",
+        r"invalid operation: .*\(in chat_template:\d+\)",
+        r".{0,200}\(in chat_template:\d+\)",
+        r"(?:this model|the model|tokenizer).{0,40}\bchat template\b",
+        r"(?:No|Missing|Could not (?:find|apply)(?: the)?) chat template\b",
+        r"(?:An? )?(?:image|audio|video|text|file|content|message|part)\b.{0,80} must have\b",
+        r"The (?:image|audio|video) format could not be determined",
+        r"Remote media URLs must not target\b",
+        r"(?:Failed|Unable) to (?:parse|fetch|decode|download|open (?:the )?(?:image|audio|video|URL))\b",
+        # Fields and their values.
+        r"[`'\"]?max_(?:completion_|output_)?tokens[`'\"]? must be\b",
+        r"(?:invalid|unknown) reasoning[ _]effort\b",
+        r"[`'\"]?(?:enable_thinking|reasoning_effort|tool_choice|response_format|n|stop|top_logprobs)[`'\"]?"
+        r" (?:must|may|requires|is not|cannot|can only)\b",
+        r"Tool choice was required but no tools were called",
+        r"max_tool_calls is not supported",
+        r"Only support wav\b",
+        r"Only one\b",
+        r"Stop token .{0,80}cannot be used",
+        r"Custom embedding dimensions\b",
+        r"input must contain\b",
+        r".{0,80}\bmay contain at most\b",
+        r".{0,120}\bmutually exclusive\b",
+        r".{0,120}\bonly supported by the Responses API",
+        r"(?:the )?(?:image|audio|video|media|file|request|body|data|URL|grammar|schema|input|tool)\b"
+        r".{0,100}\bexceeds the .{1,60}\blimit\b",
+        # What the model or the server cannot do at all.
+        r"Received a request incompatible for this model's category",
+        r"Unsupported Anthropic content block\b",
+        r"(?:model )?[`'\"]?.{0,200} has no dynamic LoRA runtime",
+        # The extractor of every route.
+        r"(?:Failed to deserialize the JSON body into the target type: )?"
+        r"(?:[\w.\[\]]{1,80}: )?"
+        r"(?:duplicate field|unknown variant|missing field|invalid type:|data did not match any variant)",
+    ),
+    _holding("load_failed", r"failed to reload model"),
+    _holding(
+        "node_interrupted",
+        r"No response received from the model",
+        r"Unexpected response type",
+        r"sender lock is poisoned",
+        r"engine state lock is poisoned",
+        r"EnginePoisoned\b",
+    ),
+    _holding(
+        "node_error",
+        r"out of memory",
+        r"OUT_OF_MEMORY",
+        r"CUDA_ERROR[A-Z_]{0,40}",
+        r"\b(?:CUDA|Metal|cuBLAS|cuDNN|NCCL) (?:error|failure)\b",
+        r"\bDriverError\b",
+        r"not contiguous",
+        r"\bunexpected dtype\b",
+        r"\b(?:shape|device|dtype) mismatch\b",
+        r"\bpanicked at\b",
+        r"\bengine (?:has )?(?:stopped|died|failed|terminated|crashed|panicked)\b",
+        r"\bchannel (?:is )?closed\b",
     ),
 )
+_QUOTED = re.compile(r"`[^`]*`|'[^']*'|\"[^\"]*\"")
 
 
 def classify(status: int, body: bytes) -> NodeFault:
     """Read an error answer (HTTP >= 400) of a node.
 
-    4xx keeps its meaning; a 5xx is the caller's where its words say so, else the node's, and
-    then nobody reads its text: the node's own log has it.
+    4xx keeps its meaning, save that a node may say by it that it does not hold the model. A 500 is
+    whose its words say; without words, as any other 5xx, the node's.
     """
     said = f"the node answered HTTP {status}"
-    message = read_message(body) or said
-    for rule in _RULES:
-        match = rule.pattern.search(message)
-        if match and (status >= 500 or rule.blame is not Blame.NODE):
-            # The node's rules are made of words of its own, so what matched is not the request.
-            known = f"{said}: {match[0]}" if rule.blame is Blame.NODE else said
-            return NodeFault(
-                blame=rule.blame,
-                status=rule.status,
-                code=rule.code,
-                message=message,
-                reason=known,
-            )
+    words = read_message(body)
+    rule, known = _find(words)
+    if rule is not None and (status >= 500 or rule.blame is not Blame.NODE):
+        return NodeFault(
+            blame=rule.blame,
+            status=rule.status,
+            code=rule.code,
+            message=words,
+            reason=f"{said}: {known}" if known else said,
+        )
     if status == 429:
-        return NodeFault(
-            blame=Blame.NODE, status=429, code="node_busy", message=message, reason=said
-        )
-    if 400 <= status < 500 and status not in {401, 403, 405, 408}:
-        kept = 400 if status in {415, 422} else status
-        code = {404: "not_found", 413: "request_too_large"}.get(kept, "invalid_request")
-        return NodeFault(
-            blame=Blame.CALLER, status=kept, code=code, message=message, reason=said
-        )
-    return NodeFault(
-        blame=Blame.NODE, status=502, code="node_error", message=message, reason=said
-    )
+        blame, told, code = Blame.NODE, 429, "node_busy"
+    elif 400 <= status < 500 and status not in {401, 403, 405, 408}:
+        blame, told = Blame.CALLER, 400 if status in {415, 422} else status
+        code = {404: "not_found", 413: "request_too_large"}.get(told, "invalid_request")
+    else:
+        blame = Blame.UNDECIDED if status == 500 and words else Blame.NODE
+        told, code = 502, "node_error"
+    return NodeFault(blame=blame, status=told, code=code, message=words or said, reason=said)
+
+
+def _find(words: str) -> tuple[_Rule | None, str]:
+    """The rule for a message, and the words of the node's own that it found, if it is the node's."""
+    for rule in _RULES:
+        if rule.blame is not Blame.NODE:
+            if rule.pattern.match(words):
+                return rule, ""
+        # What is quoted may be the caller's.
+        elif match := rule.pattern.search(_QUOTED.sub("", words)):
+            return rule, match[0]
+    return None, ""
 
 
 def classify_event(message: str) -> NodeFault:
@@ -127,7 +209,7 @@ def classify_event(message: str) -> NodeFault:
     return classify(500, json.dumps({"message": message}).encode())
 
 
-_FAILED_LOAD = re.compile(r"failed to reload model: *(.*)", re.DOTALL)
+_FAILED_LOAD = re.compile(r"failed to reload model:? *(.*)", re.DOTALL)
 
 
 def failed_load(message: str) -> str:
@@ -149,3 +231,19 @@ def read_message(body: bytes) -> str:
             error = error.get("message", "")
         return str(error)[:1000]
     return text[:1000]
+
+
+_LINK = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)
+_ADDRESS = re.compile(
+    r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\[[0-9a-f:.]*:[0-9a-f:.]*\](?::\d+)?"
+)
+_PATH = re.compile(r"(?<![\w.])(?:~|\.{1,2})?/[\w.@+-]+(?:/[\w.@+-]*)*|\b[A-Za-z]:\\\S+")
+
+
+def spoken(message: str) -> str:
+    """A node's words as others may read them: the first line, without links, addresses and paths."""
+    line = next((line.strip() for line in message.splitlines() if line.strip()), "")
+    for pattern, instead in ((_LINK, "(link)"), (_ADDRESS, "(address)"), (_PATH, "(path)")):
+        line = pattern.sub(instead, line)
+    line = "".join(char for char in line if char.isprintable())
+    return line if len(line) <= SPOKEN_CHARS else line[: SPOKEN_CHARS - 1] + "…"

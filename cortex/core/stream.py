@@ -19,6 +19,7 @@ _BAD_LINE = re.compile(
 )
 # One whole event that is no error, as mistral.rs flushes them: nothing to search.
 _ONE_EVENT = re.compile(rb'data: \{"(?!error)[^\n]*+\n\n')
+_BLANK_LINE = re.compile(rb"\n\r?\n")
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
 _FINISHED = re.compile(
     rb'"finish_reason"\s*:\s*"|"type"\s*:\s*"(?:message_stop|response\.(?:completed|incomplete|failed))"'
@@ -29,6 +30,8 @@ _BAD_HEADS = (b'data:{"error"', b"event:error")
 _NO_WORDS = "the node reported an error"
 HEAD_BYTES = 4096
 """As much of an answer's beginning as its id is looked for in."""
+COMPLAINT_BYTES = 16 * 1024
+"""As much of an error event as is waited for."""
 HELD_BYTES = 32
 """Longest start of a line that is held back until it can be told."""
 
@@ -88,7 +91,10 @@ class Watch:
             if mid_line and match.start() == 0 and not data.startswith(b"\n"):
                 continue
             start = match.start() + data.startswith(b"\n", match.start())
-            return Fault(data[:start], _message(data[start:]))
+            if _BLANK_LINE.search(data, start) or len(data) - start > COMPLAINT_BYTES:
+                return Fault(data[:start], _message(data[start:]))
+            # What it says decides whose failure it is: wait for all of it.
+            return self._hold(data, start)
         line = data.rfind(b"\n") + 1
         rest = data[line:]
         starts_line = line > 0 or not mid_line
@@ -96,6 +102,14 @@ class Watch:
             self._carry, data = rest, data[:line]
         real = bool(data.strip()) if mid_line else b"data:" in data
         self.events = max(1, data.count(b"\n\n")) if real else 0
+        if data:
+            self._remember(data)
+        return data
+
+    def _hold(self, data: bytes, start: int) -> bytes:
+        """Keep a complaint back until its event is complete; what is before it goes on."""
+        self._carry, data = data[start:], data[:start]
+        self.events = data.count(b"\n\n")
         if data:
             self._remember(data)
         return data

@@ -160,6 +160,15 @@ class Admission:
                 return Admitted(self._state.lease(decision.node, decision.model))
         return await self._wait_in_line(want, client, beat)
 
+    def at_once(self, want: Want) -> Lease | None:
+        """A lease that can be had without a load, a wait or passing those who wait; else None."""
+        if want.model in self._queues or self._closed is not None:
+            return None
+        decision = plan(self._state.snapshot(), want, now_s=self._state.clock.now_s())
+        if not isinstance(decision, Serve):
+            return None
+        return self._state.lease(decision.node, decision.model)
+
     def explain(self, want: Want) -> Decision:
         """What `acquire` would decide for a request that came now."""
         return plan(

@@ -53,13 +53,11 @@ async def bring_in(node: NodeControl, model: ModelId) -> bool:
         except NodeError as exc:
             await _follow_lost(node, model, exc)
             return True
-        if not refusal:
-            return True
         if why := failed_load(refusal):
             raise LoadFailedError(why)
         status = (await model_status(node, model)).status
         if status is ReportedStatus.LOADED:
-            # It looks at what is asked of a model once the model is there.
+            # Refused or not: a node looks at what is asked of a model once the model is there.
             return True
         if status is not ReportedStatus.UNLOADED:
             await _await_other(node, model, status)

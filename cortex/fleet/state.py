@@ -140,6 +140,7 @@ class FleetState:
         lease: Lease,
         *,
         failure: str | None = None,
+        client: str | None = None,
         count: bool = True,
         used: bool = True,
     ) -> None:
@@ -148,13 +149,14 @@ class FleetState:
         Args:
             lease: From `lease`.
             failure: What the node did wrong; feeds the breaker.
+            client: Whose request may be to blame for the `failure` instead.
             count: False leaves the breaker alone: the caller went away, or was at fault.
             used: False leaves the order of last use alone: the model did nothing for anybody.
         """
         node = self._nodes[lease.node]
         view = node.models[lease.model]
         if failure is not None:
-            view = self.failed(lease.node, view, failure)
+            view = self.failed(lease.node, view, failure, client=client)
         breaker = CLOSED if count and failure is None else view.breaker
         used_at_ms = self.clock.now_ms() if used else view.last_used_at_ms
         view = evolve(
@@ -164,6 +166,15 @@ class FleetState:
         if node.drains:
             self._drop_if_idle(lease.node)
         self._tell()
+
+    def blame(
+        self, name: NodeName, model: ModelId, reason: str, *, client: str | None = None
+    ) -> None:
+        """Count a failure that was understood only after its lease was given back."""
+        view = self.model(name, model)
+        if view is not None:
+            self.put_model(name, self.failed(name, view, reason, client=client))
+            self.changed()
 
     async def idle(self, name: NodeName, model: ModelId) -> None:
         """Return when nobody uses the model; the caller's deadline bounds it."""
@@ -223,12 +234,20 @@ class FleetState:
         return govern_model(node, view, self.policy, self._pins)
 
     def failed(
-        self, name: NodeName, view: ModelView, reason: str, *, at_once: bool = False
+        self,
+        name: NodeName,
+        view: ModelView,
+        reason: str,
+        *,
+        at_once: bool = False,
+        client: str | None = None,
     ) -> ModelView:
-        """The view with one more failure on its breaker."""
+        """The view with one more failure on its breaker; see `Breaker.failed`."""
         now_s = self.clock.now_s()
-        breaker = view.breaker.failed(now_s=now_s, reason=reason, at_once=at_once)
-        if breaker.open_until_s > now_s:
+        breaker = view.breaker.failed(
+            now_s=now_s, reason=reason, at_once=at_once, client=client
+        )
+        if breaker is not view.breaker and breaker.open_until_s > now_s:
             self.event(
                 EventKind.BREAKER_OPEN,
                 reason,

@@ -26,6 +26,8 @@ class Caller:
     admin: bool
     share: str
     """Who is served in turn with others: the key, or without keys the address and program."""
+    who: str = ""
+    """Whom a failure is counted to that may be the caller's: the key, or without keys the address."""
     models: tuple[str, ...] | None = None
     """Patterns of the models that the key may use; None = all."""
     limits: KeyLimits | None = None
@@ -62,7 +64,8 @@ class Keyring:
         """
         if self.open:
             product = _product(request)
-            return Caller(product, admin=False, share=f"{request.remote} {product}")
+            address = request.remote or ""
+            return Caller(product, admin=False, share=f"{address} {product}", who=address)
         presented = _presented(request)
         if presented is None:
             raise RequestError(
@@ -142,6 +145,7 @@ def _caller_of(key: Key) -> Caller:
         key.name,
         admin=key.role == "admin",
         share=key.name,
+        who=key.name,
         models=key.models,
         limits=None if limits == KeyLimits() else limits,
     )

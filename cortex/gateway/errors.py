@@ -8,7 +8,7 @@ from typing import Protocol
 from aiohttp import web
 
 from cortex.core.errors import CortexError, NodeError, RequestError
-from cortex.core.nodefaults import Blame, NodeFault
+from cortex.core.nodefaults import Blame, NodeFault, spoken
 
 JSON = "application/json"
 
@@ -98,11 +98,11 @@ class NodeFaultError(NodeError):
     """A node's classified error answer."""
 
     def __init__(self, node: str, fault: NodeFault) -> None:
-        # A node's words about the request help the caller; its words about itself help nobody
-        # outside, so they stay in the log.
-        caller = fault.blame is Blame.CALLER
-        message = fault.message if caller else f"node {node} failed to answer"
-        super().__init__(message, code=fault.code)
+        words = spoken(fault.message)
+        super().__init__(
+            words if fault.blame is Blame.CALLER else f"node {node}: {words}", code=fault.code
+        )
+        self.node = node
         self.fault = fault
 
 

@@ -51,6 +51,38 @@ class Outbound:
     relay: Relay
 
 
+class _Tries:
+    """What a request has met on its way through the nodes, and what it may still want."""
+
+    __slots__ = ("_stale", "failed_on", "failure", "want")
+
+    def __init__(self, want: Want) -> None:
+        self.want = want
+        #: The first, and where it was.
+        self.failure: NodeError | None = None
+        self.failed_on: NodeName | None = None
+        self._stale: set[NodeName] = set()
+
+    def failed(self, node: NodeName, failure: NodeError) -> None:
+        """Leave `node` out from now on; not yet where it only did not hold the model."""
+        stale = isinstance(failure, NodeFaultError) and failure.fault.blame is Blame.STALE
+        if stale and node not in self._stale:
+            self._stale.add(node)
+            return
+        if self.failure is None:
+            self.failure, self.failed_on = failure, node
+        excluded = self.want.excluded | {node}
+        self.want = replace(self.want, excluded=excluded, preferred=None)
+
+
+def _settled(failure: NodeError) -> bool:
+    """No other node would help: the request is at fault, or one has been asked already."""
+    return isinstance(failure, NodeFaultError) and failure.fault.blame in (
+        Blame.CALLER,
+        Blame.UNDECIDED,
+    )
+
+
 class Exchange:
     """One request on its way to an answer: admit, send, relay, and on failure another node."""
 
@@ -90,50 +122,107 @@ class Exchange:
         """Try nodes until one has sent its first byte.
 
         1. Lease. 2. Relay. 3. A node that failed before the first byte is excluded and another is
-        chosen; a node that turned out not to hold the model is believed, and asked again by poll.
-        4. When none is left, the first failure is the answer: it says more than "no node left".
+        chosen. 4. A node that turned out not to hold the model is believed and asked by a poll;
+        the choice begins anew, and may be to wait for it. 5. A failure that may be the request's
+        own is settled by a second opinion. 6. When no node is left, the first failure is the
+        answer: it says more than "no node left".
         """
-        svc, line = self._svc, self._line
+        line = self._line
         beat = None
         if line.record.stream:
             opening = Opening(self._call.reply, line, self._dialect.waiting)
             beat = Beat(opening.beat, COMMENT_S)
-        first_failure: NodeError | None = None
-        failed_on: NodeName | None = None
+        tries = _Tries(want)
         try:
             while True:
-                began_s = time.perf_counter()
+                admitted = await self._admit(tries, beat)
                 try:
-                    admitted = await svc.admission.acquire(want, self._caller.share, beat)
-                except CapacityError as exc:
-                    line.record.queue_ms += (time.perf_counter() - began_s) * 1000
-                    line.record.node = failed_on
-                    raise first_failure or exc from None
-                node = admitted.lease.node
-                _note(line, admitted)
-                try:
-                    await self._attempt(admitted)
+                    node = await self._served_by(tries.want, admitted)
                 except NodeError as exc:
-                    if isinstance(exc, NodeFaultError) and exc.fault.blame is Blame.CALLER:
+                    if _settled(exc):
                         raise
-                    first_failure, failed_on = first_failure or exc, failed_on or node
+                    tries.failed(admitted.lease.node, exc)
                     if line.record.attempts >= MAX_ATTEMPTS:
-                        raise first_failure from exc
-                    want = replace(want, excluded=want.excluded | {node}, preferred=None)
+                        raise tries.failure or exc from exc
                     # While it waits for another, it is on no node.
                     line.record.node = None
                 else:
-                    svc.affinity.served(want.model, sticky, node)
+                    self._svc.affinity.served(want.model, sticky, node)
                     return
         finally:
             # It refers to this frame, and this frame to it and to the body: nobody would free them.
-            del first_failure
+            tries.failure = None
+
+    async def _admit(self, tries: "_Tries", beat: Beat | None) -> Admitted:
+        svc, line = self._svc, self._line
+        began_s = time.perf_counter()
+        try:
+            admitted = await svc.admission.acquire(tries.want, self._caller.share, beat)
+        except CapacityError as exc:
+            line.record.queue_ms += (time.perf_counter() - began_s) * 1000
+            line.record.node = tries.failed_on
+            raise tries.failure or exc from None
+        _note(line, admitted)
+        return admitted
+
+    async def _served_by(self, want: Want, admitted: Admitted) -> NodeName:
+        """Attempt it there, and where it then takes a second opinion, elsewhere; returns where."""
+        try:
+            await self._attempt(admitted)
+        except NodeFaultError as exc:
+            if exc.fault.blame is not Blame.UNDECIDED:
+                raise
+            return await self._second_opinion(want, exc)
+        return admitted.lease.node
+
+    async def _second_opinion(self, want: Want, doubt: NodeFaultError) -> NodeName:
+        """Settle whose failure `doubt` was, by one more node that holds the model now.
+
+        1. It serves: the first node's. 2. It says the same: the request's own, and nobody's
+        failure. 3. There is no such node, or it fails otherwise: the first node's as far as anyone
+        can tell, but only once for this client.
+
+        Returns:
+            The node that served.
+
+        Raises:
+            NodeError: It was not served; of one cause or the other.
+        """
+        svc, first, model = self._svc, NodeName(doubt.node), want.model
+        other = replace(want, excluded=want.excluded | {first}, preferred=None)
+        lease = svc.admission.at_once(other)
+        if lease is None:
+            svc.state.blame(first, model, doubt.fault.reason, client=self._caller.who)
+            raise doubt
+        admitted = Admitted(lease)
+        _note(self._line, admitted)
+        try:
+            await self._attempt(admitted)
+        except NodeFaultError as exc:
+            second = exc.fault
+            if second.blame is Blame.CALLER:
+                raise
+            if second.blame is Blame.UNDECIDED:
+                if second.alike(doubt.fault):
+                    fault = doubt.fault.of_the_caller()
+                    raise NodeFaultError(doubt.node, fault) from exc
+                svc.state.blame(lease.node, model, second.reason, client=self._caller.who)
+            svc.state.blame(first, model, doubt.fault.reason, client=self._caller.who)
+            raise doubt from exc
+        except NodeError as exc:
+            svc.state.blame(first, model, doubt.fault.reason, client=self._caller.who)
+            raise doubt from exc
+        served = self._line.record.error_code is None
+        client = None if served else self._caller.who
+        svc.state.blame(first, model, doubt.fault.reason, client=client)
+        return lease.node
 
     async def _attempt(self, admitted: Admitted) -> None:
         """One node: send, relay, and give the lease back with what is to be thought of the node."""
         svc, line, call = self._svc, self._line, self._call
         lease = admitted.lease
         failure: str | None = None
+        client: str | None = None
         count, used = False, True
         try:
             outbound = self._outbound_for(lease.node)
@@ -152,6 +241,7 @@ class Exchange:
             count = True
             if line.record.error_code in _NODE_CODES:
                 failure = line.record.error_code
+                client = self._caller.who if line.doubtful else None
                 svc.poller.kick(lease.node)
         except NodeError as exc:
             failure = _blame(svc, lease.node, lease.model, exc)
@@ -159,7 +249,7 @@ class Exchange:
             raise
         finally:
             used = used and failure is None
-            svc.state.release(lease, failure=failure, count=count, used=used)
+            svc.state.release(lease, failure=failure, client=client, count=count, used=used)
 
     def _let_go(self, body: Payload) -> None:
         """A stream may last for minutes, and a conversation may be megabytes."""
@@ -177,7 +267,7 @@ def _blame(svc: Services, node: NodeName, model: ModelId, error: NodeError) -> s
     """Tell the fleet what a failure says of the node; returns the reason for the breaker, if any."""
     if isinstance(error, NodeFaultError):
         fault = error.fault
-        if fault.blame is Blame.CALLER:
+        if fault.blame in (Blame.CALLER, Blame.UNDECIDED):
             return None
         if fault.blame is Blame.STALE:
             loading = fault.code == "model_reloading"

@@ -9,9 +9,10 @@ from typing import Self
 
 from cortex.core.errors import CortexError
 from cortex.core.ids import RequestId
+from cortex.core.nodefaults import Blame
 from cortex.core.records import Outcome, RequestRecord
 from cortex.core.stream import Usage
-from cortex.gateway.errors import status_of
+from cortex.gateway.errors import NodeFaultError, status_of
 
 log = logging.getLogger("cortex.request")
 
@@ -19,7 +20,7 @@ log = logging.getLogger("cortex.request")
 class Line:
     """Fills a `RequestRecord`; a context manager around the whole handler."""
 
-    __slots__ = ("_done", "_first_s", "_started_s", "events", "last_s", "record")
+    __slots__ = ("_done", "_first_s", "_started_s", "doubtful", "events", "last_s", "record")
 
     def __init__(
         self, request_id: RequestId, route: str, done: Callable[[RequestRecord], None]
@@ -30,6 +31,8 @@ class Line:
         self.last_s = 0.0
         #: Events of the node's stream so far.
         self.events = 0
+        #: It failed by a node's words that may be about the request.
+        self.doubtful = False
         self._done = done
         self.record = RequestRecord(
             request_id=request_id, started_at_ms=time.time_ns() // 1_000_000, route=route
@@ -68,6 +71,9 @@ class Line:
         record = self.record
         record.outcome = Outcome.ERROR
         record.error_code = error.code
+        self.doubtful = (
+            isinstance(error, NodeFaultError) and error.fault.blame is Blame.UNDECIDED
+        )
         if not record.status:
             record.status = status_of(error)
 

@@ -176,7 +176,9 @@ class From:
 def test_without_keys_only_loopback_may_change_the_fleet(peer: object, allowed: bool) -> None:
     request: web.BaseRequest = From(peer)  # type: ignore[assignment]
     caller = Keyring([]).caller(request)
-    assert caller == Caller("curl/8.0", admin=False, share="127.0.0.1 curl/8.0")
+    assert caller == Caller(
+        "curl/8.0", admin=False, share="127.0.0.1 curl/8.0", who="127.0.0.1"
+    )
     if allowed:
         require_admin(request, caller, Keyring([]))
     else:

@@ -120,7 +120,7 @@ async def test_the_first_failure_is_the_answer_when_every_node_fails(tmp_path: P
     ):
         reply = await gateway.chat("m1")
         assert (reply.status, reply.code) == (502, "node_error")
-        assert "out of memory" not in reply.text
+        assert "CUDA out of memory" in reply.json["error"]["message"]
         [row] = await gateway.history()
         assert (row["outcome"], row["attempts"], row["status"]) == ("error", 2, 502)
 
