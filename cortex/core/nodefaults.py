@@ -1,7 +1,7 @@
 """What a node's error answer means. mistral.rs says 500 to a caller's mistake; the words tell.
 
-The body shapes are those of contract §1.1. A phrase counts only as a whole, and a caller's only where
-the message begins with it: single words such as "expected" are everybody's.
+The body shapes are those of contract §1.1. A phrase counts only as a whole, and a caller's only at or near
+the beginning of the message: single words such as "expected" are everybody's.
 """
 
 import json
@@ -61,7 +61,7 @@ class _Rule:
 def _starting(
     code: str, *phrases: str, blame: Blame = Blame.CALLER, status: int = 400
 ) -> _Rule:
-    """The message begins with one of these: what else it says, be it a caller's text, is no matter."""
+    """The message begins with one of these; what follows may be a caller's text, and is not read."""
     return _Rule(
         re.compile(rf"\A\s*(?:{'|'.join(phrases)})", re.IGNORECASE), blame, status, code
     )
@@ -103,7 +103,6 @@ _RULES = (
         r"Role for an? (?:image|audio|video|file) message must be\b",
         r"Unknown role\b",
         r"No content was provided, expected tool calls",
-        r"invalid operation: .*\(in chat_template:\d+\)",
         r".{0,200}\(in chat_template:\d+\)",
         r"(?:this model|the model|tokenizer).{0,40}\bchat template\b",
         r"(?:No|Missing|Could not (?:find|apply)(?: the)?) chat template\b",

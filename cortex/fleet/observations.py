@@ -90,9 +90,10 @@ class Observations:
         Its load has a deadline of its own, and a node that is gone refuses connections.
         """
         node = self._state.node(name)
-        moving = None if node is None else node.moving
-        ours = moving is not None and moving.moved_by_us
-        if moving is None or not ours or moving.status is not ModelStatus.LOADING:
+        if node is None or not any(
+            model.moved_by_us and model.status is ModelStatus.LOADING
+            for model in node.models.values()
+        ):
             self.missed_poll(name, reason)
 
     def missed_poll(self, name: NodeName, reason: str) -> None:

@@ -102,7 +102,6 @@ class NodeFaultError(NodeError):
         super().__init__(
             words if fault.blame is Blame.CALLER else f"node {node}: {words}", code=fault.code
         )
-        self.node = node
         self.fault = fault
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from cortex.core.decisions import Want
 from cortex.core.errors import CapacityError, CortexError, NodeError, NodeUntriedError
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.nodefaults import Blame
+from cortex.core.nodefaults import Blame, NodeFault
 from cortex.core.snapshot import ModelStatus
 from cortex.fleet.admission import Admitted, Beat
 from cortex.gateway.auth import Caller
@@ -167,55 +167,58 @@ class Exchange:
 
     async def _served_by(self, want: Want, admitted: Admitted) -> NodeName:
         """Attempt it there, and where it then takes a second opinion, elsewhere; returns where."""
+        first = admitted.lease.node
         try:
             await self._attempt(admitted)
         except NodeFaultError as exc:
             if exc.fault.blame is not Blame.UNDECIDED:
                 raise
-            return await self._second_opinion(want, exc)
-        return admitted.lease.node
+            other = await self._second_opinion(want, first, exc.fault)
+            if other is None:
+                raise
+            return other
+        return first
 
-    async def _second_opinion(self, want: Want, doubt: NodeFaultError) -> NodeName:
-        """Settle whose failure `doubt` was, by one more node that holds the model now.
+    async def _second_opinion(
+        self, want: Want, first: NodeName, doubt: NodeFault
+    ) -> NodeName | None:
+        """Settle whose failure `doubt` of `first` was, by one more node that holds the model now.
 
         1. It serves: the first node's. 2. It says the same: the request's own, and nobody's
         failure. 3. There is no such node, or it fails otherwise: the first node's as far as anyone
         can tell, but only once for this client.
 
         Returns:
-            The node that served.
+            The node that served; None in the third case.
 
         Raises:
-            NodeError: It was not served; of one cause or the other.
+            NodeFaultError: The request is at fault.
         """
-        svc, first, model = self._svc, NodeName(doubt.node), want.model
-        other = replace(want, excluded=want.excluded | {first}, preferred=None)
-        lease = svc.admission.at_once(other)
-        if lease is None:
-            svc.state.blame(first, model, doubt.fault.reason, client=self._caller.who)
-            raise doubt
-        admitted = Admitted(lease)
-        _note(self._line, admitted)
-        try:
-            await self._attempt(admitted)
-        except NodeFaultError as exc:
-            second = exc.fault
-            if second.blame is Blame.CALLER:
-                raise
-            if second.blame is Blame.UNDECIDED:
-                if second.alike(doubt.fault):
-                    fault = doubt.fault.of_the_caller()
-                    raise NodeFaultError(doubt.node, fault) from exc
-                svc.state.blame(lease.node, model, second.reason, client=self._caller.who)
-            svc.state.blame(first, model, doubt.fault.reason, client=self._caller.who)
-            raise doubt from exc
-        except NodeError as exc:
-            svc.state.blame(first, model, doubt.fault.reason, client=self._caller.who)
-            raise doubt from exc
-        served = self._line.record.error_code is None
-        client = None if served else self._caller.who
-        svc.state.blame(first, model, doubt.fault.reason, client=client)
-        return lease.node
+        svc, model, who = self._svc, want.model, self._caller.who
+        others = replace(want, excluded=want.excluded | {first}, preferred=None)
+        lease = svc.admission.at_once(others)
+        if lease is not None:
+            admitted = Admitted(lease)
+            _note(self._line, admitted)
+            try:
+                await self._attempt(admitted)
+            except NodeFaultError as exc:
+                second = exc.fault
+                if second.blame is Blame.CALLER:
+                    raise
+                if second.blame is Blame.UNDECIDED:
+                    if second.alike(doubt):
+                        raise NodeFaultError(first, doubt.of_the_caller()) from exc
+                    svc.state.blame(lease.node, model, second.reason, client=who)
+            except NodeError:
+                pass  # counted there already
+            else:
+                served = self._line.record.error_code is None
+                svc.state.blame(first, model, doubt.reason, client=None if served else who)
+                return lease.node
+        self._line.record.node = first
+        svc.state.blame(first, model, doubt.reason, client=who)
+        return None
 
     async def _attempt(self, admitted: Admitted) -> None:
         """One node: send, relay, and give the lease back with what is to be thought of the node."""
