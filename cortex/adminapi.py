@@ -255,13 +255,20 @@ class ModelStatusBody(Body):
 
 
 class LoadBody(Body):
-    """`POST /cortex/v1/models/load` and `/unload`."""
+    """`POST /cortex/v1/models/load`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     model: str
     node: str | None = None
     """None = wherever it fits, or wherever it is."""
+
+
+class UnloadBody(LoadBody):
+    """`POST /cortex/v1/models/unload`."""
+
+    force: bool = False
+    """Even where the model is wedged, and will be gone until its node restarts."""
 
 
 class NodeChange(Body):

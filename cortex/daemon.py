@@ -225,6 +225,7 @@ class Daemon:
             started_at_ms=self._clock.now_ms(),
             started_s=self._clock.now_s(),
         )
+        state.when_down.append(self._services.recent.leave)
         self._metrics.registry.register(
             FleetCollector(
                 state.snapshot,

@@ -43,6 +43,7 @@ def fleet_policy(config: Config) -> FleetPolicy:
         aliases=aliases,
         max_in_flight_per_model=config.limits.max_in_flight_per_model,
         failures_before_down=config.polling.failures_before_down,
+        load_timeout_s=config.limits.load_timeout_s,
         eviction=EvictionRules(
             strategy=Strategy(config.eviction.strategy),
             min_residency_s=config.eviction.min_residency_s,

@@ -24,7 +24,8 @@ OPERATIONS = (
         "unload",
         "unload a model",
         "Let running requests of the model finish, unload it, and wait until its memory is back.\n"
-        "A pinned model must be unpinned first. The next request for it loads it again.",
+        "A pinned model must be unpinned first. The next request for it loads it again, save for\n"
+        "one that is wedged: that is unloaded only with --force, and gone until its node restarts.",
     ),
     Operation(
         "explain",
@@ -62,3 +63,9 @@ def add_operation(parser: argparse.ArgumentParser, operation: Operation) -> None
         return
     parser.add_argument("model", metavar="MODEL", help="id or alias of the model")
     parser.add_argument("--node", metavar="NAME", help="on this node only (default: any)")
+    if operation.verb == "unload":
+        parser.add_argument(
+            "--force",
+            action="store_true",
+            help="even if it is wedged and cannot come back until its node restarts",
+        )

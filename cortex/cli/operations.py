@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from rich.console import Console
 
-from cortex.adminapi import LoadBody, ModelStatusBody, NodeChange
+from cortex.adminapi import LoadBody, ModelStatusBody, NodeChange, UnloadBody
 from cortex.cli.bodies import as_json, understood
 from cortex.cli.client import Client
 from cortex.cli.endpoint import resolve
@@ -32,7 +32,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _change_model(args: argparse.Namespace, client: Client) -> int:
-    wanted = LoadBody(model=args.model, node=args.node).model_dump(exclude_none=True)
+    unload = args.verb == "unload"
+    wanted = (
+        UnloadBody(model=args.model, node=args.node, force=args.force)
+        if unload
+        else LoadBody(model=args.model, node=args.node)
+    ).model_dump(exclude_none=True)
     began_s = time.monotonic()
     with _progress(f"{_DOING[args.verb]} {safe(args.model)}"):
         answer = client.post(f"/cortex/v1/models/{args.verb}", wanted)

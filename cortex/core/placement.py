@@ -250,10 +250,10 @@ def _too_small(node: NodeView, model: ModelView) -> Verdict | None:
 
 def _cannot_load(node: NodeView, model: ModelView, *, now_s: float) -> Verdict | None:
     """What keeps the model from being loaded there, memory apart."""
-    if model.status is ModelStatus.LOADING:
-        return Verdict.LOADING
     if model.wedged:
         return Verdict.WEDGED
+    if model.status is ModelStatus.LOADING:
+        return Verdict.LOADING
     if not node.may_load:
         return Verdict.LIFECYCLE_OFF
     breaker = model.breaker

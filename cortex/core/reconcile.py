@@ -23,31 +23,43 @@ def reconcile(
     duplicated: bool,
     restarted: bool,
     now_s: float,
+    load_timeout_s: float,
 ) -> ModelView:
     """The view after one listing; the same one where that says nothing new.
 
     1. Listed twice: wedged, until the node restarts. 2. While cortex itself moves the model, its
     own verified answer decides, not the poll. 3. A restart ends whatever was under way: a new
-    generation, so that a late answer finds nothing, and a closed breaker. 4. Otherwise the
-    node is right.
+    generation, so that a late answer finds nothing, and a closed breaker. 4. `reloading` for longer
+    than any load takes: wedged, until the node says otherwise. 5. A wedged model that is said to be
+    reloading is not: it is unloaded, and nothing waits for it. 6. Otherwise the node is right.
     """
-    wedged = duplicated or (view.wedged and not restarted)
+    leaked = duplicated or (view.wedged and not view.stuck and not restarted)
     if view.moved_by_us and not restarted:
-        return replace(view, wedged=wedged)
-    status = _MEANING.get(reported, ModelStatus.UNLOADED)
+        return replace(view, wedged=leaked, stuck=False)
     if restarted:
-        view = replace(view, generation=view.generation + 1, breaker=CLOSED)
-    loading, since_s = status is ModelStatus.LOADING, _since(view, status, now_s)
-    known = (view.status, view.wedged, view.reported_loading, view.resident_since_s)
-    if known == (status, wedged, loading, since_s):
-        return view
-    return replace(
+        view = replace(
+            view, generation=view.generation + 1, breaker=CLOSED, reloading_since_s=None
+        )
+    reloading = reported is ReportedStatus.RELOADING
+    asked_s = (view.reloading_since_s or now_s) if reloading else None
+    stuck = not leaked and asked_s is not None and now_s - asked_s >= load_timeout_s
+    loading = reloading and not leaked and not stuck
+    status = _MEANING.get(reported, ModelStatus.UNLOADED)
+    if reloading and not loading:
+        status = ModelStatus.UNLOADED
+    arrived = status is ModelStatus.LOADED and view.status is not ModelStatus.LOADED
+    fresh = replace(
         view,
         status=status,
-        wedged=wedged,
+        wedged=leaked or stuck,
+        stuck=stuck,
         reported_loading=loading,
-        resident_since_s=since_s,
+        reloading_since_s=asked_s,
+        resident_since_s=_since(view, status, now_s),
+        # A load that was given up came about after all.
+        breaker=view.breaker.tried_again() if arrived else view.breaker,
     )
+    return view if fresh == view else fresh
 
 
 def averaged(known_s: float | None, sample_s: float | None) -> float | None:

@@ -84,6 +84,10 @@ class ModelView:
     """LOADING because its node says so: a load that cortex did not begin, ended by a poll."""
     wedged: bool = False
     """The node's `reloading` flag leaked: it may still serve, but cannot be loaded again until a restart."""
+    stuck: bool = False
+    """Wedged because `reloading` outlived the longest load; the node is believed when it says otherwise."""
+    reloading_since_s: float | None = None
+    """Since when its node says `reloading` (monotonic), or since cortex began to load it."""
     pinned: bool = False
     """Never unloaded to make room."""
     pin_floats: bool = False

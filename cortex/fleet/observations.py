@@ -104,10 +104,14 @@ class Observations:
         after = node.liveness.missed(
             reason=reason, failures_before_down=state.policy.failures_before_down
         )
-        if after.health is NodeHealth.DOWN and node.liveness.health is not NodeHealth.DOWN:
+        fell = after.health is NodeHealth.DOWN and node.liveness.health is not NodeHealth.DOWN
+        if fell:
             state.event(EventKind.NODE_DOWN, reason, name)
         state.put(replace(node, liveness=after))
         state.changed()
+        if fell:
+            for tell in state.when_down:
+                tell(name, reason)
 
     def refused(self, name: NodeName, reason: str) -> None:
         """A request could not connect: the node is suspect until it answers a poll."""
@@ -138,6 +142,7 @@ class Observations:
             duplicated=False,
             restarted=True,
             now_s=self._state.clock.now_s(),
+            load_timeout_s=self._state.policy.load_timeout_s,
         )
 
     def _listed(
@@ -159,7 +164,10 @@ class Observations:
             duplicated=model in listing.duplicated,
             restarted=restarted,
             now_s=self._state.clock.now_s(),
+            load_timeout_s=self._state.policy.load_timeout_s,
         )
         if seen.wedged and not view.wedged:
-            self._state.event(EventKind.WEDGED, "listed twice by its node", node.name, model)
+            longest_s = self._state.policy.load_timeout_s
+            why = f"reloading for {longest_s:g} s" if seen.stuck else "listed twice by its node"
+            self._state.event(EventKind.WEDGED, why, node.name, model)
         return seen

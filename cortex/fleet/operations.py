@@ -31,15 +31,19 @@ class Operations:
         admitted = await self._admission.acquire(Want(model=model, only=node), OPERATOR)
         self._state.release(admitted.lease, count=False, used=False)
 
-    async def unload(self, model: ModelId, node: NodeName | None) -> list[NodeName]:
+    async def unload(
+        self, model: ModelId, node: NodeName | None, *, force: bool = False
+    ) -> list[NodeName]:
         """Drain and unload `model`, on `node` or wherever it is; returns where it was.
+
+        `force` does so even where the model is wedged, and will be gone until its node restarts.
 
         Raises:
             ConflictError: It must not be unloaded somewhere, or was still in use at the deadline.
         """
         copies = self._copies(model, node)
         for view, copy in copies:
-            _may_unload(view, copy)
+            _may_unload(view, copy, force=force)
         ended = [
             (view.name, self._lifecycle.unload(view.name, model, "unloaded by request"))
             for view, _ in copies
@@ -58,9 +62,15 @@ class Operations:
         return [(v, v.models[model]) for v in views if v.models[model].resident]
 
 
-def _may_unload(node: NodeView, copy: ModelView) -> None:
+def _may_unload(node: NodeView, copy: ModelView, *, force: bool) -> None:
     if copy.pinned:
         raise ConflictError(f"{copy.id} is pinned on {node.name}", code="model_pinned")
+    if copy.wedged and not force:
+        raise ConflictError(
+            f"{copy.id} is wedged on {node.name}: once unloaded, only a restart of the node"
+            " brings it back (force unloads it all the same)",
+            code="not_unloadable",
+        )
     if not node.may_unload:
         raise ConflictError(f"{node.name}: {node.no_unload_reason}", code="not_unloadable")
     if node.moving is not None:

@@ -47,6 +47,8 @@ class FleetPolicy:
     aliases: Mapping[str, ModelId] = field(default_factory=dict)
     max_in_flight_per_model: int = 32
     failures_before_down: int = 3
+    load_timeout_s: float = 600.0
+    """No load takes longer, whoever began it."""
     eviction: EvictionRules = field(default_factory=EvictionRules)
     idle_unload_s: float | None = None
     """Unload what nobody used for so long; None = never. A model's own figure goes first."""

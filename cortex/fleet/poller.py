@@ -23,6 +23,10 @@ TURN_SHARE = 0.02
 """Share of an interval by which a node's turn may be taken early or late."""
 _GOLDEN = 0.6180339887498949
 """Steps of this share of an interval spread any number of nodes evenly over it."""
+LOADING_INTERVAL_S = 1.0
+"""Longest pause while a node loads a model for somebody else: only polls tell of its end."""
+PROBE_S = 1.0
+"""Deadline of the poll by which a node is down; it follows the one before at once."""
 OVERDUE_S = 30.0
 """What a turn of a polling loop may take beyond its pause and its deadlines: writes to a busy disk."""
 
@@ -126,7 +130,9 @@ class Poller:
             kick.clear()
             self._turned_s[name] = self._clock.now_s()
             boot_before = self._boot(name)
-            answered = await self._poll(name, node)
+            answered = await self._poll(name, node, self.policy.timeout_s)
+            if not answered and self._nearly_down(name):
+                answered = await self._poll(name, node, min(PROBE_S, self.policy.timeout_s))
             if answered and (not informed or self._boot(name) != boot_before):
                 informed = await self._inform(name, node)
             elif not answered and self._health(name) is NodeHealth.DOWN:
@@ -136,6 +142,8 @@ class Poller:
             # A node that just missed a poll is asked again sooner, so that one lost packet does
             # not cost a whole interval of doubt.
             pause_s = self.policy.interval_s if answered else self.policy.interval_s / 2
+            if self._loads_for_others(name):
+                pause_s = min(pause_s, LOADING_INTERVAL_S)
             try:
                 async with asyncio.timeout(self._until_turn_s(pause_s, phase)):
                     await kick.wait()
@@ -148,13 +156,13 @@ class Poller:
         # A timer may fire a moment early by this clock: its turn is not taken twice.
         return left_s if left_s > TURN_SHARE * period_s else left_s + period_s
 
-    async def _poll(self, name: NodeName, node: NodeControl) -> bool:
+    async def _poll(self, name: NodeName, node: NodeControl, timeout_s: float) -> bool:
         began_s = self._clock.now_s()
         try:
-            async with asyncio.timeout(self.policy.timeout_s):
+            async with asyncio.timeout(timeout_s):
                 listing = await node.list_models()
         except TimeoutError:
-            self._observations.silent(name, f"no answer in {self.policy.timeout_s:g} s")
+            self._observations.silent(name, f"no answer in {timeout_s:g} s")
         except NodeUntriedError as exc:
             log.warning("not polled", extra={"fields": {"node": name, "reason": exc.message}})
         except NodeError as exc:
@@ -202,6 +210,16 @@ class Poller:
     def _boot(self, name: NodeName) -> int | None:
         view = self._state.node(name)
         return view.boot_at_s if view is not None else None
+
+    def _nearly_down(self, name: NodeName) -> bool:
+        """One more missed poll, and the node is down."""
+        view = self._state.node(name)
+        left = 0 if view is None else view.liveness.missed_polls + 1
+        return left > 1 and left == self._state.policy.failures_before_down
+
+    def _loads_for_others(self, name: NodeName) -> bool:
+        view = self._state.node(name)
+        return view is not None and any(m.reported_loading for m in view.models.values())
 
     def _health(self, name: NodeName) -> NodeHealth:
         view = self._state.node(name)

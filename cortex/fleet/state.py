@@ -56,6 +56,8 @@ class FleetState:
         self._locations: Mapping[ModelId, tuple[NodeName, ...]] = {}
         #: Called after every change that somebody may be waiting for.
         self.listeners: list[Callable[[], None]] = []
+        #: Called with the reason when a node is found down.
+        self.when_down: list[Callable[[NodeName, str], None]] = []
         self.policy = policy
         self.apply(policy)
 

@@ -239,8 +239,16 @@ class Transitions:
 
     def _enter(self, node: NodeName, view: ModelView, status: ModelStatus) -> Transition:
         generation = view.generation + 1
+        loading = status is ModelStatus.LOADING
         self._state.put_model(
-            node, replace(view, status=status, reported_loading=False, generation=generation)
+            node,
+            replace(
+                view,
+                status=status,
+                reported_loading=False,
+                reloading_since_s=self._state.clock.now_s() if loading else None,
+                generation=generation,
+            ),
         )
         return Transition(node, view.id, generation)
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from cortex.core.decisions import Want
 from cortex.core.errors import CapacityError, CortexError, NodeError, NodeUntriedError
+from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.nodefaults import Blame, NodeFault
 from cortex.core.snapshot import ModelStatus
@@ -18,6 +19,7 @@ from cortex.gateway.errors import NodeFaultError
 from cortex.gateway.line import Line
 from cortex.gateway.opening import COMMENT_S, Opening
 from cortex.gateway.ports import Payload, Sending
+from cortex.gateway.recent import Asking
 from cortex.gateway.relay import Dialect, GapTimer, cut
 from cortex.gateway.services import Services
 
@@ -227,19 +229,22 @@ class Exchange:
         failure: str | None = None
         client: str | None = None
         count, used = False, True
+        asked = svc.recent.asking(lease.node)
         try:
             outbound = self._outbound_for(lease.node)
+            sending = svc.nodes[lease.node].send(
+                "POST", outbound.path, _request_headers(call), outbound.body
+            )
+            asked.begin(sending)
             await outbound.relay(
                 call,
-                svc.nodes[lease.node].send(
-                    "POST", outbound.path, _request_headers(call), outbound.body
-                ),
+                sending,
                 line,
                 timer=GapTimer(
                     svc.config.limits.idle_timeout_s, svc.recent.relays, line, call.reply
                 ),
                 headers=_response_headers(line),
-                answered=partial(self._let_go, outbound.body),
+                answered=partial(self._let_go, outbound.body, asked),
             )
             count = True
             if line.record.error_code in _NODE_CODES:
@@ -251,11 +256,13 @@ class Exchange:
             used = isinstance(exc, NodeFaultError) and exc.fault.blame is Blame.CALLER
             raise
         finally:
+            asked.end()
             used = used and failure is None
             svc.state.release(lease, failure=failure, client=client, count=count, used=used)
 
-    def _let_go(self, body: Payload) -> None:
+    def _let_go(self, body: Payload, asked: Asking) -> None:
         """A stream may last for minutes, and a conversation may be megabytes."""
+        asked.end()
         body.release()
         self._svc.room.leave(self._call.source)
 
@@ -280,6 +287,10 @@ def _blame(svc: Services, node: NodeName, model: ModelId, error: NodeError) -> s
             return None
         return fault.reason
     if isinstance(error, NodeUntriedError):
+        return None
+    view = svc.state.node(node)
+    if view is not None and view.liveness.health is NodeHealth.DOWN:
+        # That is known by now, and says it all.
         return None
     if error.code == "node_unreachable":
         svc.observations.refused(node, error.message)

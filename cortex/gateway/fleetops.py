@@ -11,6 +11,7 @@ from cortex.adminapi import (
     ModelStatusBody,
     NodeChange,
     PinBody,
+    UnloadBody,
 )
 from cortex.core.decisions import Considered, Decision, Load, Reject, Serve, Wait, Want
 from cortex.core.errors import RequestError
@@ -53,9 +54,9 @@ async def load(request: web.Request) -> web.Response:
 async def unload(request: web.Request) -> web.Response:
     """Answers once the memory is back; it goes on when the caller hangs up."""
     svc = _admin(request)
-    body = await body_of(request, LoadBody)
+    body = await body_of(request, UnloadBody)
     model, node = _known(request, body.model, body.node)
-    await svc.operations.unload(model, node)
+    await svc.operations.unload(model, node, force=body.force)
     return _copies(svc, model)
 
 

@@ -20,6 +20,7 @@ from cortex.adminapi import (
     PinBody,
     StatsBody,
     StatusBody,
+    UnloadBody,
 )
 from cortex.gateway.openapi_shapes import EVENT, LIVE_EVENT, OBJECT, TEXT, Json, Shape
 
@@ -268,7 +269,7 @@ ROUTES: tuple[Route, ...] = (
         errors=_ADMIN,
     ),
     _change("/cortex/v1/models/load", "load", "Load a model.", LoadBody, ModelStatusBody),
-    _change("/cortex/v1/models/unload", "unload", "Unload a model.", LoadBody, ModelStatusBody),
+    _change("/cortex/v1/models/unload", "unload", "Unload a model.", UnloadBody, ModelStatusBody),
     _change("/cortex/v1/models/pin", "pin", "Pin a model.", PinBody, ModelStatusBody),
     _change("/cortex/v1/models/unpin", "unpin", "Undo a pin.", PinBody, ModelStatusBody),
     _change("/cortex/v1/nodes/{name}/drain", "drain", "Drain a node.", None, NodeChange),

@@ -7,7 +7,7 @@ from itertools import count
 from statistics import median
 from typing import Protocol
 
-from cortex.core.errors import CortexError
+from cortex.core.errors import CortexError, NodeUnreachableError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import RequestRecord
 from cortex.gateway.line import Line
@@ -21,6 +21,12 @@ class Cuttable(Protocol):
     def cut(self, error: CortexError) -> None: ...
 
 
+class Failing(Protocol):
+    """A request at a node that can be made to fail."""
+
+    def fail(self, error: Exception) -> None: ...
+
+
 class Recent:
     def __init__(self) -> None:
         self.requests_total = 0
@@ -28,6 +34,8 @@ class Recent:
         self.in_flight = 0
         #: Those of them that a node is answering.
         self.relays: set[Cuttable] = set()
+        #: Requests that a node has not begun to answer: another may still take them.
+        self._unanswered: dict[NodeName, set[Failing]] = {}
         #: The accounts of requests inside a handler, oldest first.
         self.lines: dict[int, Line] = {}
         self.serials = count(1)
@@ -55,6 +63,15 @@ class Recent:
         for relay in tuple(self.relays):
             relay.cut(error)
 
+    def asking(self, node: NodeName) -> "Asking":
+        """For one request to this node, from when it is sent until its answer begins."""
+        return Asking(self._unanswered.setdefault(node, set()))
+
+    def leave(self, node: NodeName, reason: str) -> None:
+        """Have everything that this node has not begun to answer look for another."""
+        for sending in tuple(self._unanswered.get(node, ())):
+            sending.fail(NodeUnreachableError(f"{node} is down: {reason}"))
+
     def request_done(self, record: RequestRecord) -> None:
         self.requests_total += 1
         if record.tokens_per_s is not None and record.node and record.model:
@@ -80,6 +97,24 @@ class Recent:
         if key in self._rates and key not in self._medians:
             self._medians[key] = median(self._rates[key])
         return self._medians.get(key)
+
+
+class Asking:
+    """A request among those that its node has not begun to answer."""
+
+    __slots__ = ("_among", "_sending")
+
+    def __init__(self, among: set[Failing]) -> None:
+        self._among = among
+        self._sending: Failing | None = None
+
+    def begin(self, sending: Failing) -> None:
+        self._sending = sending
+        self._among.add(sending)
+
+    def end(self) -> None:
+        if self._sending is not None:
+            self._among.discard(self._sending)
 
 
 class _Running:

@@ -289,3 +289,103 @@ async def test_a_crash_under_load_loses_no_request_that_has_not_begun_to_answer(
         one.crash()
         assert [(await task).status for task in tasks] == [200] * 20
         assert {(await task).headers["x-cortex-node"] for task in tasks} == {"n1"}
+
+
+async def test_a_load_that_never_ends_is_wedged_and_blocks_nothing_else(tmp_path: Path) -> None:
+    # A reload of an id that the node does not have: listed as reloading for ever.
+    limits = "[limits]\nload_timeout_s = 0.6\n"
+    async with (
+        scripted(["a", "b"], unloaded=["b"]) as node,
+        running(tmp_path, [node], toml=limits) as gateway,
+    ):
+        await node.residency.reload("typo")
+
+        async def seen(status: str) -> bool:
+            models = (await node_view(gateway, "n0"))["models"]
+            return {m["model"]: m["status"] for m in models}.get("typo") == status
+
+        await until(lambda: seen("loading"), "the phantom")
+        await until(lambda: seen("wedged"), "the end of patience")
+        [event] = await gateway.events(kind="wedged")
+        assert (event["model"], event["reason"]) == ("typo", "reloading for 0.6 s")
+        health = (await gateway.get("/health")).json
+        assert health["status"] != "ok"
+        assert (
+            "model typo is wedged on n0: restart the node to load it again" in health["reasons"]
+        )
+        reply = await gateway.chat("typo")
+        assert (reply.status, reply.code) == (503, "not_loadable")
+        assert "only a restart of the node clears it" in reply.json["error"]["message"]
+        explained = (await gateway.get("/cortex/v1/explain?model=typo")).json
+        assert explained["considered"][0]["verdict"] == "wedged"
+        # Nothing else waits for it.
+        assert (await gateway.chat("b", max_tokens=1)).status == 200
+        unload = await gateway.post("/cortex/v1/models/unload", {"model": "a"})
+        assert unload.status == 200
+
+
+async def test_a_load_that_ends_late_after_all_is_believed(tmp_path: Path) -> None:
+    limits = "[limits]\nload_timeout_s = 0.4\n"
+    async with (
+        scripted(["a"], unloaded=["a"], load_s=1.5) as node,
+        running(tmp_path, [node], toml=limits) as gateway,
+    ):
+        assert (await gateway.chat("a")).status == 503
+
+        async def seen(status: str) -> bool:
+            return bool((await model_view(gateway, "n0", "a"))["status"] == status)
+
+        await until(lambda: seen("wedged"), "a poll after the deadline")
+        await until(lambda: seen("loaded"), "the end of the load")
+        assert (await gateway.chat("a")).status == 200
+        assert dict(node.stats.loads) == {"a": 1}
+        assert (await gateway.get("/health")).json["status"] == "ok"
+
+
+async def test_a_wedged_model_is_unloaded_only_by_force(tmp_path: Path) -> None:
+    async with scripted(["a"]) as node, running(tmp_path, [node]) as gateway:
+        await poisoned(node, gateway)
+        for path, body in (
+            ("/cortex/v1/models/unload", {"model": "a"}),
+            ("/v1/models/unload", {"model_id": "a"}),
+        ):
+            refused = await gateway.post(path, body)
+            assert (refused.status, refused.code) == (409, "not_unloadable")
+            assert "only a restart of the node brings it back" in refused.text
+        assert node.stats.unload_posts == {}
+        forced = {"model": "a", "force": True}
+        assert (await gateway.post("/cortex/v1/models/unload", forced)).status == 200
+        assert node.stats.unload_posts == {"a": 1}
+        # It says `reloading` from now on, and is none the less told for what it is.
+        before = await polls(gateway, "n0", "ok")
+
+        async def polled() -> bool:
+            return await polls(gateway, "n0", "ok") > before + 1
+
+        await until(polled, "another poll")
+        reply = await gateway.chat("a")
+        assert (reply.status, reply.code) == (503, "not_loadable")
+
+
+async def test_what_a_node_has_not_begun_to_answer_leaves_it_when_it_is_found_down(
+    tmp_path: Path,
+) -> None:
+    polling = "[polling]\ninterval_s = 0.2\ntimeout_s = 0.3\n[limits]\nidle_timeout_s = 50\n"
+    async with (
+        scripted(["a"]) as one,
+        scripted(["a"]) as other,
+        running(tmp_path, [one, other], toml=polling) as gateway,
+        asyncio.TaskGroup() as group,
+    ):
+        await one.set(stall=True, listing_delay_s=60.0)
+        waiting = [
+            group.create_task(gateway.chat("a", **apart(stream=stream)), name=f"{stream}")
+            for stream in (False, True, False, True)
+        ]
+        await until(lambda: one.stats.started > 0, "a request at the node that sleeps")
+        replies = [await task for task in waiting]
+        assert {(r.status, r.headers["x-cortex-node"]) for r in replies} == {(200, "n1")}
+        assert [row["outcome"] for row in await gateway.history()] == ["ok"] * 4
+        assert (await node_view(gateway, "n0"))["health"] == "down"
+        view = await model_view(gateway, "n0", "a")
+        assert (view["breaker_open"], view["in_flight"]) == (False, 0)

@@ -321,3 +321,18 @@ async def test_a_gateway_ends_at_once_though_a_load_is_under_way(
             reply = await waiting
             assert (reply.status, reply.code) == (503, "draining")
         assert time.monotonic() - began_s < 3
+
+
+async def test_a_load_that_another_request_to_the_node_began_is_waited_for(
+    tmp_path: Path,
+) -> None:
+    async with (
+        scripted(["a", "b"], load_s=0.8) as node,
+        running(tmp_path, [node], toml=NO_POLLS) as gateway,
+    ):
+        # Behind the gateway's back: the first request has the node load it, the others are refused.
+        await node.residency.unload("a")
+        replies = await chats(gateway, "a", 6)
+        assert [reply.status for reply in replies] == [200] * 6
+        assert dict(node.stats.loads) == {"a": 1}
+        assert await gateway.events(kind="breaker_open") == []

@@ -46,6 +46,7 @@ def aimed(document: Any) -> Any:
             "CountTokens",
             "ModelOrder",
             "LoadBody",
+            "UnloadBody",
             "PinBody",
         }:
             aim(shape)
