@@ -50,6 +50,11 @@ class Observer:
         except AssertionError as error:
             self.violated(f"invariant: {error}")
         for node in self._state.snapshot().nodes.values():
+            for model in node.models.values():
+                # Nobody else loads anything here, so it was our reload of a loaded model. One that
+                # only loads for longer than the deadline is stuck, and comes about in the end.
+                if model.wedged and not model.stuck:
+                    self.violated(f"{model.id} was wedged on {node.name}")
             ours = [m for m in node.models.values() if m.moved_by_us]
             loads = [m.id for m in ours if m.status is ModelStatus.LOADING]
             if len(loads) > 1:
@@ -83,9 +88,6 @@ class Observer:
                 if pair not in self._unloading:
                     self.violated(f"{kind} without an unload of {pair}")
                 self._unloading.discard(pair)
-            case EventKind.WEDGED:
-                # Nobody else loads anything here, so it was our reload of a loaded model.
-                self.violated(f"{pair} was wedged: {event.reason}")
             case EventKind.NODE_RESTARTED:
                 # Whatever was under way there has ended, and its late answer finds nothing.
                 self._loading = {p for p in self._loading if p[0] != event.node}
