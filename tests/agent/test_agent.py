@@ -221,6 +221,7 @@ async def test_a_lost_gateway_is_one_line_and_so_is_its_return(
     gateway: TinyGateway, tmp_path: Path, lines: Lines
 ):
     async with agent_of(gateway, tmp_path) as agent:
+        await gateway.reported()
         # The gateway has the report before the agent has its answer.
         await until(lambda: lines.texts[-1] == "gateway found", "the gateway to be found")
         await gateway.stop()
