@@ -42,6 +42,8 @@ class Control:
             "created": self._node.created_s,
             "owned_by": "local",
         }
+        if self._node.profile.has_lora:
+            entry["root"] = model
         return entry if status is None else entry | {"status": status}
 
     async def status(self, request: web.Request) -> web.Response:
@@ -84,31 +86,30 @@ class Control:
         devices = node.engine.devices()
         host = next((d for d in devices if d.kind == "cpu"), None)
         on_cuda = any(d.kind == "cuda" for d in devices)
-        cpu = {"brand": "devnode", "logical_cores": 2, "physical_cores": 2}
+        cpu: Json = {"brand": "devnode", "logical_cores": 2, "physical_cores": 2}
         features = dict.fromkeys(("avx", "avx2", "fma"), True) | {"avx512": False}
-        build = dict.fromkeys(
+        build: Json = dict.fromkeys(
             ("metal", "cudnn", "flash_attn_v3", "cutile", "accelerate", "mkl"), False
         )
-        return answer_json(
-            {
-                "os": "linux",
-                "kernel": "6.0",
-                "cpu": cpu | features,
-                "memory": {
-                    "total_bytes": host.total_bytes if host else 64 * GIB,
-                    "available_bytes": host.available_bytes if host else 32 * GIB,
-                },
-                "devices": [_device(device) for device in devices],
-                "build": {
-                    "version": node.profile.version,
-                    "git_revision": node.profile.git_revision,
-                    "cuda": on_cuda,
-                    "flash_attn": on_cuda,
-                    **build,
-                },
-                "hf_cache_path": None,
-            }
-        )
+        answer: Json = {
+            "os": "linux",
+            "kernel": "6.0",
+            "cpu": cpu | features,
+            "memory": {
+                "total_bytes": host.total_bytes if host else 64 * GIB,
+                "available_bytes": host.available_bytes if host else 32 * GIB,
+            },
+            "devices": [_device(device) for device in devices],
+            "build": {
+                "version": node.profile.version,
+                "git_revision": node.profile.git_revision,
+                "cuda": on_cuda,
+                "flash_attn": on_cuda,
+                **build,
+            },
+            "hf_cache_path": "/var/cache/huggingface",
+        }
+        return answer_json(answer)
 
     async def knobs(self, _request: web.Request) -> web.Response:
         """GET /_knobs: all knobs."""
@@ -141,12 +142,14 @@ class Control:
 
 
 def _device(device: Device) -> Json:
+    # Of the CPU a node says no more than that it is there.
+    cpu = device.kind == "cpu"
     row: Json = {
         "kind": device.kind,
-        "ordinal": device.ordinal,
+        "ordinal": None if cpu else device.ordinal,
         "name": device.name,
-        "total_memory_bytes": device.total_bytes,
-        "available_memory_bytes": device.available_bytes,
+        "total_memory_bytes": None if cpu else device.total_bytes,
+        "available_memory_bytes": None if cpu else device.available_bytes,
     }
     if device.kind == "cuda":
         row |= {"compute_capability": [8, 9], "flash_attn_compatible": True}

@@ -21,6 +21,8 @@ class Ask:
     body: Json
     """In the form of `/v1/chat/completions` (kind chat) or `/v1/completions` (kind text)."""
     max_tokens: int | None = None
+    category: Literal["text", "image", "speech"] = "text"
+    """What a model must be made for to take it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -111,6 +111,13 @@ class UnknownModelError(RefusalError):
     anthropic_status = 400
 
 
+class VanishedError(RefusalError):
+    """It was listed, as a phantom is or as one is that vanished since; there is no such engine."""
+
+    chat_status = 422
+    embeddings_status = 422
+
+
 class ReloadingError(RefusalError):
     """Another request has the model loading."""
 
@@ -132,6 +139,19 @@ class AskRefusedError(RefusalError):
 
     chat_status = 422
     anthropic_status = 400
+
+
+class InputRefusedError(AskRefusedError):
+    """What is asked of an embeddings model is wrong, whatever the model."""
+
+    embeddings_status = 422
+
+
+class WrongCategoryError(AskRefusedError):
+    """A model of another kind: a text model is asked for vectors, or an embedding model for words."""
+
+    def __init__(self) -> None:
+        super().__init__("Received a request incompatible for this model's category.")
 
 
 class EngineFailedError(RefusalError):

@@ -51,7 +51,7 @@ class Extras:
         if model not in self._node.residency.loaded:
             text = f"model `{model}` is not loaded"
             return errors.coded(404, text, code="model_not_found")
-        text = "the LoRA runtime is not available"
+        text = f"model `{model}` has no dynamic LoRA runtime"
         return errors.coded(409, text, code="lora_runtime_unavailable")
 
     async def skills(self, _request: web.Request) -> web.Response:
@@ -83,11 +83,11 @@ class Extras:
         found = self._node.files.get(request.match_info["id"])
         if found is not None:
             return answer_json(found)
-        text = f"No such file: {request.match_info['id']}"
+        text = f"File '{request.match_info['id']}' not found or expired"
         return errors.coded(404, text, code="file_not_found")
 
     async def session(self, request: web.Request) -> web.Response:
-        return errors.plain(404, f"session `{request.match_info['id']}` not found")
+        return errors.plain(404, f"Session {request.match_info['id']} not found")
 
     async def re_isq(self, request: web.Request) -> web.Response:
         """POST /re_isq: default model only; without one the handler dies with the connection."""

@@ -6,7 +6,8 @@ import struct
 import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from aiohttp import web
 
@@ -43,7 +44,9 @@ class Inference:
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/chat/completions."""
-        body = bodies.chat(await bodies.read(request))
+        body = bodies.chat(
+            await bodies.read(request), plain_template=self._node.knobs.plain_template
+        )
         ask = Ask(kind="chat", model="", body=body, max_tokens=bodies.max_tokens(body))
         async with self.admitted():
             return await self._answer(request, ask, ChatFrames, chat_whole)
@@ -208,7 +211,9 @@ class Inference:
         if form not in ("Url", "B64Json"):
             raise errors.PlainRefusalError(422, bodies.wrong(f"unknown variant `{form}`"))
         async with self.admitted():
-            head, _answer, error = await self.whole(_seen(body, str(body["prompt"])))
+            head, _answer, error = await self.whole(
+                _seen(body, str(body["prompt"]), category="image")
+            )
         if error is not None:
             raise error
         picture = base64.b64encode(_pixel()).decode()
@@ -225,9 +230,11 @@ class Inference:
         body = await bodies.read(request, input=str, model=str, response_format=str)
         form = body["response_format"]
         if form not in ("wav", "pcm"):
-            raise AskRefusedError("Only support wav and pcm response format.")
+            raise AskRefusedError("Only support wav/pcm response format.")
         async with self.admitted():
-            _head, _answer, error = await self.whole(_seen(body, body["input"]))
+            _head, _answer, error = await self.whole(
+                _seen(body, body["input"], category="speech")
+            )
         if error is not None:
             raise error
         samples = bytes(4800)
@@ -238,12 +245,12 @@ class Inference:
 
 
 def _for(ask: Ask, seat: Seat) -> Ask:
-    return Ask(kind=ask.kind, model=seat.model, body=ask.body, max_tokens=ask.max_tokens)
+    return replace(ask, model=seat.model)
 
 
-def _seen(body: Json, prompt: str) -> Ask:
-    shown = {"model": body.get("model"), "prompt": prompt}
-    return Ask(kind="text", model="", body=shown, max_tokens=1)
+def _seen(body: Json, prompt: str, *, category: Literal["image", "speech"]) -> Ask:
+    shown = {"model": bodies.model_of(body), "prompt": prompt}
+    return Ask(kind="text", model="", body=shown, max_tokens=1, category=category)
 
 
 def _base64(vector: list[float]) -> str:

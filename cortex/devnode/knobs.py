@@ -36,10 +36,16 @@ class Knobs:
     """From the answer to `unload` until memory comes back."""
     leak_pct: float = 0.0
     """Share of a model's size that an unload never gives back."""
-    unload_gap_s: float = 0.005
+    unload_gap_s: float = 0.0
     """How long an unloading model is in neither map; `unload` answers at its end."""
 
     # Generation.
+    category: str | dict[str, str] = "text"
+    """What a model is made for: text, embedding, image or speech; models not in a mapping, text."""
+    plain_template: bool = False
+    """The chat template adds a message's content to a string: it takes no list of parts."""
+    cpu_only: bool = False
+    """No device but the CPU, of which no memory is reported, and where a batch of equal prompts fails."""
     tokens: int | None = None
     """Length of an answer; None: `max_tokens` up to 256, else 8."""
     first_token_s: float = 0.0
@@ -49,11 +55,15 @@ class Knobs:
     reasoning_tokens: int = 0
     tool_trigger: str | None = None
     """Call the first tool when the last message contains this text."""
+    tool_calls: bool = True
+    """Off: the model calls no tool, whatever is asked. To insist on a call then fails."""
     tool_arguments: dict[str, Any] | None = None
     """Arguments of tool calls; None: a minimal object made from the tool's schema."""
     context_tokens: int = 131_072
     max_seqs: int = 32
     """Requests one engine serves at once, the rest queue; read when a model is loaded."""
+    loading_token_s: float = 0.0
+    """What a load adds to every token of the node's other models."""
     embedding_size: int = 16
 
     # Slowness of the node itself.
@@ -119,6 +129,12 @@ class Knobs:
         return (
             self.size_mib.get(model, 1024) if isinstance(self.size_mib, dict) else self.size_mib
         )
+
+    def category_of(self, model: str) -> str:
+        """What `model` is made for."""
+        if isinstance(self.category, dict):
+            return self.category.get(model, "text")
+        return self.category
 
     def take_load_failure(self, model: str) -> str | None:
         """The message with which this load of `model` fails, counting down the times left."""

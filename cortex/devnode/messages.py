@@ -9,7 +9,7 @@ from aiohttp import web
 
 from cortex.devnode import bodies, errors
 from cortex.devnode.engine import Ask, Collected, End, Json
-from cortex.devnode.errors import InvalidError, NoDefaultError
+from cortex.devnode.errors import InvalidError, NoDefaultError, RefusalError
 from cortex.devnode.inference import Inference
 from cortex.devnode.replies import Head, answer_json, compact, escape
 from cortex.devnode.streams import Stream
@@ -32,7 +32,10 @@ def event(kind: str, **fields: object) -> bytes:
 
 
 class MessageFrames:
-    """message_start … message_stop; `input_tokens` is 0 and is never corrected."""
+    """message_start … message_stop; `input_tokens` is 0 and is never corrected.
+
+    Nothing comes before the first token but a `ping` after every idle interval.
+    """
 
     done = b""
 
@@ -40,11 +43,17 @@ class MessageFrames:
         self._head = head
         self._index = -1
         self._open = ""
+        self._begun = False
 
     def open(self) -> bytes:
+        return b""
+
+    def _start(self) -> bytes:
+        if self._begun:
+            return b""
+        self._begun = True
         usage = {"input_tokens": 0, "output_tokens": 0}
-        message = _message(self._head, [], None, usage)
-        return PING + event("message_start", message=message)
+        return event("message_start", message=_message(self._head, [], None, usage))
 
     def text(self, text: str) -> bytes:
         return self._block("text", {"type": "text", "text": ""}) + self._delta(
@@ -66,10 +75,10 @@ class MessageFrames:
     def _block(self, kind: str, block: Mapping[str, Any]) -> bytes:
         if self._open == kind:
             return b""
-        closed = self._close()
+        before = self._start() + self._close()
         self._open = kind
         self._index += 1
-        return closed + event("content_block_start", index=self._index, content_block=block)
+        return before + event("content_block_start", index=self._index, content_block=block)
 
     def _close(self) -> bytes:
         if not self._open:
@@ -78,7 +87,9 @@ class MessageFrames:
         return event("content_block_stop", index=self._index)
 
     def end(self, end: End) -> bytes:
-        parts = [self.text(end.text)] if end.text is not None else []
+        parts = [self._start()]
+        if end.text is not None:
+            parts.append(self.text(end.text))
         for call in end.tool_calls:
             block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
             parts.append(self._block(call.id, block))
@@ -91,8 +102,9 @@ class MessageFrames:
         parts += (event("message_delta", delta=delta, usage=usage), event("message_stop"))
         return b"".join(parts)
 
-    def error(self, text: str) -> bytes | None:
-        return b"event: error\ndata: " + compact(errors.anthropic_body(500, text)) + b"\n\n"
+    def error(self, error: RefusalError) -> bytes | None:
+        body = errors.anthropic_body(error.anthropic_status, str(error))
+        return b"event: error\ndata: " + compact(body) + b"\n\n"
 
 
 def _stop_reason(end: End) -> str:
@@ -158,7 +170,7 @@ class Messages:
 
         1. Since 0.9.1 the model is checked, but the default model's tokenizer counts.
         2. A caller that hangs up while it waits makes the engine panic: everyone on that
-           model loses their answer.
+           model loses their answer. It waits for the step of whatever is being generated.
         """
         node = self._node
         body = to_chat(await bodies.read(request, messages=list))
@@ -169,13 +181,20 @@ class Messages:
         if seat is None:
             raise NoDefaultError("engine state lock is poisoned")
         try:
-            await asyncio.sleep(node.knobs.count_tokens_delay_s)
+            await asyncio.sleep(self._queue_s(seat.model))
         except asyncio.CancelledError:
             seat.cut()
             seat.next_id = 0
             raise
         counting_job = node.engine.count_tokens(seat.model, body)
         return answer_json({"input_tokens": await node.see_through(counting_job)})
+
+    def _queue_s(self, model: str) -> float:
+        """A count takes its turn between two steps of the engine."""
+        knobs = self._node.knobs
+        busy = self._node.stats.in_flight[model] > 0
+        step_s = max(knobs.first_token_s, knobs.token_interval_s) if busy else 0.0
+        return knobs.count_tokens_delay_s + step_s
 
 
 def to_chat(body: Json) -> Json:
@@ -230,7 +249,7 @@ def _turn(message: object) -> list[Json]:
         return [{"role": role, "content": content}]
     unsupported = {str(block.get("type")) for block in content} - BLOCKS
     if unsupported:
-        raise InvalidError(f"unsupported content block type `{min(unsupported)}`")
+        raise InvalidError(f"Unsupported Anthropic content block `{min(unsupported)}`.")
     results = [_result(block) for block in content if block["type"] == "tool_result"]
     texts = [str(block.get("text", "")) for block in content if block["type"] == "text"]
     calls = [_call(block) for block in content if block["type"] == "tool_use"]

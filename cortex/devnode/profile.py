@@ -12,8 +12,10 @@ class Profile:
     version: str
     """`build.version` of `/v1/system/info`."""
     git_revision: str
-    multi_unload_works: bool = True
-    """Before 0.9.1, `unload` on a node with several models destroyed the model."""
+    unload_works: bool = True
+    """Before 0.9.1, `unload` destroyed the model of a node that was started from a file."""
+    has_system_info: bool = True
+    """`/v1/system/info`; 0.8.1 was seen without."""
     has_messages: bool = True
     """`/v1/messages`, `count_tokens`, `/metrics`, skills and calibration, since 0.8.4."""
     has_sessions: bool = True
@@ -49,7 +51,7 @@ V0_9_0: Final = replace(
     name="v0.9.0",
     version="0.9.0",
     git_revision="b7d2c9e10",
-    multi_unload_works=False,
+    unload_works=False,
     has_lora=False,
     readable_errors=False,
     count_tokens_by_default=False,
@@ -57,15 +59,23 @@ V0_9_0: Final = replace(
 V0_8_4: Final = replace(
     V0_9_0, name="v0.8.4", version="0.8.4", git_revision="51a6e0f38", echoes_request_id=False
 )
-V0_7_0: Final = replace(
+V0_8_1: Final = replace(
     V0_8_4,
+    name="v0.8.1",
+    version="0.8.1",
+    git_revision="a60d1c7be",
+    has_messages=False,
+    has_sessions=False,
+    has_system_info=False,
+)
+V0_7_0: Final = replace(
+    V0_8_1,
     name="v0.7.0",
     version="0.7.0",
     git_revision="e3907bb64",
-    has_messages=False,
-    has_sessions=False,
+    has_system_info=True,
     cut_streams_end=False,
     created_in_ms=True,
 )
 
-PROFILES: Final = {p.name: p for p in (V0_7_0, V0_8_4, V0_9_0, V0_9_2, HEAD)}
+PROFILES: Final = {p.name: p for p in (V0_7_0, V0_8_1, V0_8_4, V0_9_0, V0_9_2, HEAD)}

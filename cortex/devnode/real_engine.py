@@ -20,7 +20,7 @@ from cortex.devnode.engine import (
     ToolCall,
     Usage,
 )
-from cortex.devnode.errors import AskRefusedError, EngineFailedError
+from cortex.devnode.errors import AskRefusedError, EngineFailedError, WrongCategoryError
 from cortex.devnode.knobs import Knobs
 from cortex.devnode.scripted_engine import prompt_of
 
@@ -181,6 +181,8 @@ class RealEngine:
         self._leaving.add(child)
 
     async def pieces(self, ask: Ask) -> AsyncGenerator[Piece, None]:
+        if ask.category != "text":
+            raise WrongCategoryError
         child = self._child(ask.model)
         lines = child.ask(
             op="generate", kind=ask.kind, body=ask.body, max_tokens=ask.max_tokens

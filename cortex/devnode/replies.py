@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 from aiohttp import web
 
 from cortex.devnode.engine import Collected, End, Json, ToolCall, Usage
+from cortex.devnode.errors import RefusalError
 
 DONE: Final = b"data: [DONE]\n\n"
 escape = json.encoder.encode_basestring_ascii
@@ -47,7 +48,7 @@ class Frames(Protocol):
     def reasoning(self, text: str) -> bytes: ...
     def end(self, end: End) -> bytes: ...
 
-    def error(self, text: str) -> bytes | None:
+    def error(self, error: RefusalError) -> bytes | None:
         """The dialect's own error event, or None for the OpenAI-style one plus `done`."""
         ...
 
@@ -103,6 +104,19 @@ def tool_calls_json(calls: Sequence[ToolCall]) -> list[dict[str, Any]] | None:
     ]
 
 
+def logprobs_json(head: Head, texts: Sequence[str | None]) -> Json | None:
+    """What a request that wants `logprobs` is told of each piece; made up, but of the right form."""
+    if not head.request.get("logprobs"):
+        return None
+    tokens = [
+        {"token": text, "logprob": -0.25, "bytes": list(text.encode())}
+        for text in texts
+        if text
+    ]
+    most = int(head.request.get("top_logprobs") or 0) > 0
+    return {"content": [{**token, "top_logprobs": [token] if most else []} for token in tokens]}
+
+
 class ChatFrames:
     """`chat.completion.chunk`: the role in every delta, finish and usage in the last chunk."""
 
@@ -111,17 +125,21 @@ class ChatFrames:
     def __init__(self, head: Head) -> None:
         self._head = head
         self._before = (
-            f'data: {{"id":{escape(head.id)},"object":"chat.completion.chunk",'
-            f'"created":{head.chunk_created},"model":{escape(head.model)},'
-            '"system_fingerprint":"local","choices":[{"index":0,"finish_reason":null,'
+            f'data: {{"id":{escape(head.id)},"choices":[{{"index":0,"finish_reason":null,'
             '"delta":{"role":"assistant","content":'
         ).encode()
-        self._after = b',"tool_calls":null},"logprobs":null}],"usage":null}\n\n'
+        self._after = (
+            f',"tool_calls":null}},"logprobs":null}}],"created":{head.chunk_created},'
+            f'"model":{escape(head.model)},"system_fingerprint":"local",'
+            '"object":"chat.completion.chunk","usage":null}\n\n'
+        ).encode()
 
     def open(self) -> bytes:
         return b""
 
     def text(self, text: str) -> bytes:
+        if self._head.request.get("logprobs"):
+            return self._chunk({"content": text, "tool_calls": None}, None, None)
         return self._before + escape(text).encode() + self._after
 
     def reasoning(self, text: str) -> bytes:
@@ -132,7 +150,7 @@ class ChatFrames:
         delta = {"content": end.text, "tool_calls": tool_calls_json(end.tool_calls)}
         return self._chunk(delta, end.finish_reason, usage_json(end.usage))
 
-    def error(self, _text: str) -> bytes | None:
+    def error(self, _error: RefusalError) -> bytes | None:
         return None
 
     def _chunk(self, delta: Mapping[str, Any], reason: str | None, usage: Any) -> bytes:
@@ -140,16 +158,16 @@ class ChatFrames:
             "index": 0,
             "finish_reason": reason,
             "delta": {"role": "assistant", **delta},
-            "logprobs": None,
+            "logprobs": logprobs_json(self._head, [delta.get("content")]),
         }
         return data(
             {
                 "id": self._head.id,
-                "object": "chat.completion.chunk",
+                "choices": [choice],
                 "created": self._head.chunk_created,
                 "model": self._head.model,
                 "system_fingerprint": "local",
-                "choices": [choice],
+                "object": "chat.completion.chunk",
                 "usage": usage,
             }
         )
@@ -179,7 +197,7 @@ class TextFrames:
     def end(self, end: End) -> bytes:
         return self._chunk(end.text or "", escape(end.finish_reason).encode())
 
-    def error(self, _text: str) -> bytes | None:
+    def error(self, _error: RefusalError) -> bytes | None:
         return None
 
     def _chunk(self, text: str, reason: bytes) -> bytes:
@@ -212,16 +230,22 @@ def chat_whole(head: Head, answer: Collected) -> Json:
     }
     if answer.reasoning:
         message["reasoning_content"] = "".join(answer.reasoning)
+    logprobs = logprobs_json(head, answer.text)
     return {
         "id": head.id,
-        "object": "chat.completion",
+        "choices": [
+            {
+                "index": n,
+                "finish_reason": _finish(answer),
+                "logprobs": logprobs,
+                "message": message,
+            }
+            for n in range(head.request.get("n") or 1)
+        ],
         "created": head.created,
         "model": head.model,
         "system_fingerprint": "local",
-        "choices": [
-            {"index": n, "finish_reason": _finish(answer), "logprobs": None, "message": message}
-            for n in range(head.request.get("n") or 1)
-        ],
+        "object": "chat.completion",
         "usage": _usage(answer),
     }
 
@@ -232,14 +256,14 @@ def text_whole(head: Head, answer: Collected) -> Json:
     text = echo + "".join(answer.text)
     return {
         "id": head.id,
-        "object": "text_completion",
-        "created": head.created,
-        "model": head.model,
-        "system_fingerprint": "local",
         "choices": [
             {"index": n, "text": text, "finish_reason": _finish(answer), "logprobs": None}
             for n in range(head.request.get("n") or 1)
         ],
+        "created": head.created,
+        "model": head.model,
+        "system_fingerprint": "local",
+        "object": "text_completion",
         "usage": _usage(answer),
     }
 

@@ -17,6 +17,7 @@ from cortex.devnode.errors import (
     ReloadFailedError,
     ReloadingError,
     UnknownModelError,
+    VanishedError,
 )
 from cortex.devnode.knobs import Knobs
 from cortex.devnode.profile import Profile
@@ -110,7 +111,6 @@ class Residency:
         self._profile = profile
         self._knobs = knobs
         self._stats = stats
-        self._multi = len(declared.models) > 1
         self._listings = 0
         self.loaded: dict[str, Seat] = {model: self._seat(model) for model in resident}
         self.unloaded: dict[str, None] = dict.fromkeys(
@@ -139,7 +139,7 @@ class Residency:
 
         1. Not loaded but known, a load in progress included: a no-op that says `unloaded`.
         2. Unknown: `not_found`.
-        3. Several models before 0.9.1: the model is gone for good, its memory is not.
+        3. Before 0.9.1: the model is gone for good, its memory is not.
         4. Otherwise its requests are cut, and for a moment it is in neither map.
         """
         model = self._resolve(name)
@@ -147,7 +147,7 @@ class Residency:
         if seat is None:
             return Answer("unloaded" if model in self.unloaded else "not_found")
         del self.loaded[model]
-        if self._multi and not self._profile.multi_unload_works:
+        if not self._profile.unload_works:
             return Answer("no_loader_config")
         if self.default == model:
             self.default = next(iter(self._shuffled(0)), None)
@@ -205,11 +205,14 @@ class Residency:
 
         Raises:
             ReloadingError: Somebody else has it loading; requests do not wait for that.
+            VanishedError: It is listed as reloading, and there is nothing to be reloaded.
             UnknownModelError: There is no such model.
         """
         seat = self.loaded.get(model)
         if seat is not None:
             return seat
+        if model in self.reloading and model not in self.unloaded:
+            raise self._vanished(model)
         if model in self.reloading:
             text = self._words(
                 f"model `{model}` is being reloaded", f'ModelReloading("{model}")'
@@ -241,6 +244,11 @@ class Residency:
             f"Requested model '{model}' is not available. Available models: {known}. "
             "Use 'default' to use the default model."
         )
+
+    def _vanished(self, model: str) -> VanishedError | UnknownModelError:
+        if not self._profile.readable_errors:
+            return UnknownModelError(self._unknown(model))
+        return VanishedError(f"model `{model}` was not found")
 
     def _words(self, readable: str, debug: str) -> str:
         return readable if self._profile.readable_errors else debug

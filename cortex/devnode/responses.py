@@ -6,10 +6,10 @@ from aiohttp import web
 
 from cortex.devnode import bodies, errors
 from cortex.devnode.engine import Ask, Collected, End, Json, ToolCall
-from cortex.devnode.errors import EngineFailedError, EngineGoneError, InvalidError
+from cortex.devnode.errors import EngineFailedError, EngineGoneError, InvalidError, RefusalError
 from cortex.devnode.inference import Inference
 from cortex.devnode.messages import event
-from cortex.devnode.replies import DONE, Head, answer_json, escape
+from cortex.devnode.replies import DONE, Head, answer_json, escape, now_s
 from cortex.devnode.streams import Stream
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def _text_part(text: str) -> Json:
-    return {"type": "output_text", "text": text, "annotations": []}
+    return {"type": "output_text", "text": text}
 
 
 def _message_item(response_id: str, text: str, status: str) -> Json:
@@ -42,8 +42,8 @@ def _call_item(call: ToolCall) -> Json:
 
 
 def resource(head: Head, response_id: str, status: str, **fields: object) -> Json:
-    """A `response` object."""
-    request = head.request
+    """A `response` object: of the request it repeats its limit alone, though OpenAI's repeats it all."""
+    limit = head.request.get("max_output_tokens")
     return {
         "id": response_id,
         "object": "response",
@@ -51,10 +51,7 @@ def resource(head: Head, response_id: str, status: str, **fields: object) -> Jso
         "model": head.requested,
         "status": status,
         "output": [],
-        "previous_response_id": request.get("previous_response_id"),
-        "store": request.get("store", True),
-        "tools": request.get("given_tools") or [],
-        "tool_choice": request.get("tool_choice") or "auto",
+        **({"max_output_tokens": limit} if limit is not None else {}),
         **fields,
     }
 
@@ -78,7 +75,13 @@ def completed(head: Head, response_id: str, answer: Collected) -> Json:
         "total_tokens": prompt + completion,
     }
     return resource(
-        head, response_id, "completed", output=output, output_text=text, usage=usage
+        head,
+        response_id,
+        "completed",
+        output=output,
+        output_text=text,
+        usage=usage,
+        completed_at=now_s(),
     )
 
 
@@ -100,8 +103,9 @@ class ResponseFrames:
         return event(kind, sequence_number=self._sequence - 1, **fields)
 
     def open(self) -> bytes:
+        queued = resource(self._head, self._id, "queued")
         begun = resource(self._head, self._id, "in_progress")
-        created = self._event("response.created", response=begun)
+        created = self._event("response.created", response=queued)
         return created + self._event("response.in_progress", response=begun)
 
     def text(self, text: str) -> bytes:
@@ -113,8 +117,8 @@ class ResponseFrames:
             + (
                 "event: response.output_text.delta\n"
                 'data: {"type":"response.output_text.delta",'
-                f'"sequence_number":{self._sequence - 1},"item_id":"{self._item}",'
-                f'"output_index":0,"content_index":0,"delta":{escape(text)}}}\n\n'
+                f'"sequence_number":{self._sequence - 1},"output_index":0,'
+                f'"content_index":0,"delta":{escape(text)}}}\n\n'
             ).encode()
         )
 
@@ -130,7 +134,8 @@ class ResponseFrames:
         return {"item_id": self._item, "output_index": 0, "content_index": 0, **fields}
 
     def reasoning(self, text: str) -> bytes:
-        return self._event("response.reasoning_text.delta", **self._at(delta=text))
+        at = {"output_index": 0, "content_index": 0}
+        return self._event("response.reasoning_text.delta", **at, delta=text)
 
     def end(self, end: End) -> bytes:
         parts: list[bytes] = []
@@ -152,7 +157,11 @@ class ResponseFrames:
             arguments = call.arguments
             parts += (
                 self._event("response.output_item.added", output_index=index, item=item),
-                self._event("response.function_call_arguments.delta", delta=arguments, **where),
+                self._event(
+                    "response.function_call_arguments.delta",
+                    delta=arguments,
+                    output_index=index,
+                ),
                 self._event(
                     "response.function_call_arguments.done", arguments=arguments, **where
                 ),
@@ -163,7 +172,8 @@ class ResponseFrames:
         parts.append(self._event("response.completed", response=whole))
         return b"".join(parts)
 
-    def error(self, text: str) -> bytes | None:
+    def error(self, error: RefusalError) -> bytes | None:
+        text = str(error)
         problem = {"code": "server_error", "message": text}
         failed = resource(self._head, self._id, "failed", error=problem)
         return (
@@ -179,6 +189,8 @@ class Responses:
     def __init__(self, node: "Node", inference: Inference) -> None:
         self._node = node
         self._inference = inference
+        self._background_ids: set[str] = set()
+        """Those that run in the background: the only ones that can be cancelled."""
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """POST /v1/responses: streamed, whole or in the background."""
@@ -186,10 +198,12 @@ class Responses:
         if "input" not in body:
             raise errors.PlainRefusalError(422, bodies.wrong("missing field `input`"))
         if body.get("max_tool_calls") is not None:
-            raise InvalidError("`max_tool_calls` is not supported.")
+            raise InvalidError(
+                "max_tool_calls is not supported. mistral.rs does not currently support"
+                " limiting the number of tool calls."
+            )
         chat = to_chat(body, self._node.histories.get(str(body.get("previous_response_id"))))
-        limit = {"max_tokens": body.get("max_output_tokens")}
-        ask = Ask(kind="chat", model="", body=chat, max_tokens=bodies.max_tokens(limit))
+        ask = Ask(kind="chat", model="", body=chat, max_tokens=_limit(body))
         response_id = self._node.new_id("resp_")
         async with self._inference.admitted():
             if body.get("stream"):
@@ -212,6 +226,8 @@ class Responses:
 
     async def _whole(self, ask: Ask, response_id: str) -> web.StreamResponse:
         head, answer, error = await self._inference.whole(ask)
+        if isinstance(error, EngineGoneError):
+            raise EngineGoneError("Unexpected response type") from error
         if isinstance(error, EngineFailedError):
             partial = resource(head, response_id, "failed", output_text="".join(answer.text))
             return errors.partial(500, str(error), partial)
@@ -226,20 +242,23 @@ class Responses:
     async def _background(self, ask: Ask, response_id: str) -> web.StreamResponse:
         seat = await self._node.seat_for(bodies.model_of(ask.body))
         head = self._inference.head(seat, "", ask)
-        queued = resource(head, response_id, "queued", background=True)
+        queued = resource(head, response_id, "queued", metadata=None)
         self._node.responses[response_id] = queued
+        self._background_ids.add(response_id)
 
         async def run() -> None:
             self._node.responses[response_id] = queued | {"status": "in_progress"}
             _head, answer, error = await self._inference.collect(seat, ask)
+            self._background_ids.discard(response_id)
+            if self._node.responses.get(response_id, queued)["status"] == "cancelled":
+                return
             if error is None:
-                done = completed(head, response_id, answer) | {"background": True}
+                done = completed(head, response_id, answer) | {"metadata": None}
                 self._remember(ask, response_id, answer)
             else:
                 kind = "unknown_error" if isinstance(error, EngineGoneError) else "server_error"
                 problem = {"type": kind, "message": str(error)}
                 done = queued | {"status": "failed", "error": problem}
-            # Also over a cancel: cancelling marks the resource and does not stop the engine.
             self._node.responses[response_id] = done
 
         self._node.leave(run())
@@ -263,20 +282,25 @@ class Responses:
         return answer_json({"id": response_id, "object": "response.deleted", "deleted": True})
 
     async def cancel(self, request: web.Request) -> web.Response:
-        """POST /v1/responses/{id}/cancel: marks it, and lets the engine go on."""
-        found = self._node.responses.get(request.match_info["id"])
-        if found is None:
-            return _missing(request)
-        if not found.get("background"):
-            return errors.message(500, "Only background responses can be cancelled.")
-        if found["status"] in ("queued", "in_progress"):
-            found = found | {"status": "cancelled"}
-            self._node.responses[found["id"]] = found
+        """POST /v1/responses/{id}/cancel: marks what runs in the background; the engine goes on."""
+        response_id = request.match_info["id"]
+        found = self._node.responses.get(response_id)
+        if found is None or response_id not in self._background_ids:
+            text = f"Response with ID '{response_id}' not found or cannot be cancelled"
+            return errors.message(404, text)
+        found = found | {"status": "cancelled"}
+        self._node.responses[response_id] = found
         return answer_json(found)
 
 
+def _limit(body: Json) -> int | None:
+    if body.get("max_output_tokens") == 0:
+        raise InvalidError("max_output_tokens must be at least 1.")
+    return bodies.max_tokens({"max_tokens": body.get("max_output_tokens")})
+
+
 def _missing(request: web.Request) -> web.Response:
-    return errors.message(404, f"Response with ID {request.match_info['id']} not found.")
+    return errors.message(404, f"Response with ID '{request.match_info['id']}' not found")
 
 
 def to_chat(body: Json, history: list[Json] | None) -> Json:
@@ -298,7 +322,6 @@ def to_chat(body: Json, history: list[Json] | None) -> Json:
         choice = {"type": "function", "function": {"name": choice.get("name")}}
     wanted = (body.get("text") or {}).get("format") or {}
     chat = {**body, "messages": messages, "tools": tools, "tool_choice": choice}
-    chat["given_tools"] = body.get("tools")
     if wanted.get("type") == "json_schema":
         chat["response_format"] = {"type": "json_schema", "json_schema": wanted}
     return chat

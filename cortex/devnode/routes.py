@@ -1,5 +1,6 @@
 """The route table, and the shape in which each route refuses."""
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -11,7 +12,7 @@ from cortex.devnode.errors import PlainRefusalError, RefusalError
 from cortex.devnode.extras import Extras
 from cortex.devnode.inference import Inference
 from cortex.devnode.messages import Messages
-from cortex.devnode.metrics import Metrics
+from cortex.devnode.metrics import METRICS, Metrics
 from cortex.devnode.responses import Responses
 
 if TYPE_CHECKING:
@@ -22,6 +23,17 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 MAX_BODY_BYTES: Final = 50 * 1024 * 1024
+
+CORS: Final = {
+    "Access-Control-Allow-Origin": "*",
+    "Vary": "origin, access-control-request-method, access-control-request-headers",
+}
+PREFLIGHT: Final = {
+    "Access-Control-Allow-Methods": "GET,POST,PUT,DELETE",
+    "Access-Control-Allow-Headers": "content-type,authorization,x-api-key,anthropic-version,"
+    "anthropic-beta,x-request-id",
+}
+"""Any page may ask: a node has no notion of who is allowed to."""
 
 INFERENCE_PATHS: Final = frozenset(
     {
@@ -39,7 +51,11 @@ INFERENCE_PATHS: Final = frozenset(
 
 def build(node: "Node") -> web.Application:
     """The application of one node."""
-    app = web.Application(middlewares=[_shaping(node)], client_max_size=MAX_BODY_BYTES)
+    metrics = Metrics(node)
+    app = web.Application(
+        middlewares=[_measuring(metrics), _shaping(node)], client_max_size=MAX_BODY_BYTES
+    )
+    app[METRICS] = metrics
     control, inference = Control(node), Inference(node)
     responses = Responses(node, inference)
     app.add_routes(
@@ -50,7 +66,6 @@ def build(node: "Node") -> web.Application:
             web.post("/v1/models/status", control.status),
             web.post("/v1/models/unload", control.unload),
             web.post("/v1/models/reload", control.reload),
-            web.get("/v1/system/info", control.info),
             web.post("/v1/chat/completions", inference.chat),
             web.post("/v1/completions", inference.completions),
             web.post("/v1/embeddings", inference.embeddings),
@@ -66,23 +81,43 @@ def build(node: "Node") -> web.Application:
         ]
     )
     app.add_routes(Extras(node).routes())
+    if node.profile.has_system_info:
+        app.add_routes([web.get("/v1/system/info", control.info)])
     if node.profile.has_messages:
         messages = Messages(node, inference)
         app.add_routes(
             [
-                web.get("/metrics", Metrics(node).metrics),
+                web.get("/metrics", metrics.metrics),
                 web.post("/v1/messages", messages.messages),
                 web.post("/v1/messages/count_tokens", messages.count_tokens),
             ]
         )
-    if node.profile.echoes_request_id:
 
-        async def echo(request: web.Request, response: web.StreamResponse) -> None:
+    async def head(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.popall("Server", None)
+        response.headers.update(CORS)
+        if node.profile.echoes_request_id:
             inbound = request.headers.get("x-request-id")
             response.headers["x-request-id"] = inbound or node.new_id("req_")
 
-        app.on_response_prepare.append(echo)
+    app.on_response_prepare.append(head)
     return app
+
+
+def _measuring(metrics: Metrics) -> Middleware:
+    @web.middleware
+    async def measure(request: web.Request, handler: "Handler") -> web.StreamResponse:
+        began_s, status = time.perf_counter(), 499
+        if request.path not in INFERENCE_PATHS:
+            metrics.began(request)
+        try:
+            response = await handler(request)
+            status = response.status
+            return response
+        finally:
+            metrics.ended(request, status, duration_s=time.perf_counter() - began_s)
+
+    return measure
 
 
 def _shaping(node: "Node") -> Middleware:
@@ -90,6 +125,8 @@ def _shaping(node: "Node") -> Middleware:
 
     @web.middleware
     async def shape(request: web.Request, handler: "Handler") -> web.StreamResponse:
+        if request.method == "OPTIONS":
+            return web.Response(headers=PREFLIGHT)
         injected = _injected(node, request.path)
         if injected is not None:
             await request.read()

@@ -18,7 +18,7 @@ from cortex.devnode.engine import (
     ToolCall,
     Usage,
 )
-from cortex.devnode.errors import AskRefusedError, EngineFailedError
+from cortex.devnode.errors import AskRefusedError, EngineFailedError, WrongCategoryError
 from cortex.devnode.knobs import Knobs
 
 MIB: Final = 1 << 20
@@ -39,6 +39,8 @@ class ScriptedEngine:
         self._held_mib: dict[str, float] = {}
         self._leaked_mib = 0.0
         self._boot = 0
+        self._loads = 0
+        """Loads under way, which slow the other models down."""
 
     async def start(self, resident: Sequence[str]) -> None:
         self._boot += 1
@@ -58,7 +60,11 @@ class ScriptedEngine:
             await asyncio.sleep(self._knobs.load_s_of(model) / 2)
             raise LoadFailedError(fail)
         self._held_mib[model] = size_mib
-        await asyncio.sleep(self._knobs.load_s_of(model))
+        self._loads += 1
+        try:
+            await asyncio.sleep(self._knobs.load_s_of(model))
+        finally:
+            self._loads -= 1
 
     def unload(self, model: str) -> None:
         held_mib = self._held_mib.pop(model, 0.0)
@@ -79,13 +85,16 @@ class ScriptedEngine:
         return max(0.0, self._knobs.vram_total_mib - used_mib)
 
     def devices(self) -> Sequence[Device]:
+        host = Device(
+            kind="cpu",
+            name="Scripted CPU",
+            total_bytes=65_536 * MIB,
+            available_bytes=32_768 * MIB,
+        )
+        if self._knobs.cpu_only:
+            return (host,)
         return (
-            Device(
-                kind="cpu",
-                name="Scripted CPU",
-                total_bytes=65_536 * MIB,
-                available_bytes=32_768 * MIB,
-            ),
+            host,
             Device(
                 kind="cuda",
                 name="Scripted GPU",
@@ -98,11 +107,7 @@ class ScriptedEngine:
         knobs = self._knobs
         prompt = prompt_of(ask)
         prompt_tokens = tokens_of(prompt)
-        if prompt_tokens > knobs.context_tokens:
-            raise AskRefusedError(
-                f"Prompt sequence length is greater than {knobs.context_tokens}, "
-                "perhaps consider using `truncate_sequence`?"
-            )
+        self._refuse(ask, prompt_tokens)
         if knobs.first_token_s > 0:
             await asyncio.sleep(knobs.first_token_s)
         call = self._tool_call(ask)
@@ -124,9 +129,25 @@ class ScriptedEngine:
         if sent == knobs.error_event_after:
             raise EngineFailedError("scripted engine failure")
 
+    def _refuse(self, ask: Ask, prompt_tokens: int) -> None:
+        """What the engine itself finds wrong with a request, once it has it."""
+        knobs = self._knobs
+        if knobs.category_of(ask.model) != ask.category:
+            raise WrongCategoryError
+        if prompt_tokens > knobs.context_tokens:
+            raise AskRefusedError(
+                f"Prompt sequence length is greater than {knobs.context_tokens}, "
+                "perhaps consider using `truncate_sequence`?"
+            )
+        if knobs.cpu_only and (ask.body.get("n") or 1) > 1:
+            raise EngineFailedError("input tensor is not contiguous Tensor[dims 2, 9; f32]")
+
     async def _breathe(self, sent: int) -> None:
-        if self._knobs.token_interval_s > 0:
-            await asyncio.sleep(self._knobs.token_interval_s)
+        pause_s = self._knobs.token_interval_s
+        if self._loads:
+            pause_s += self._knobs.loading_token_s
+        if pause_s > 0:
+            await asyncio.sleep(pause_s)
         elif not sent & 15:
             # Even at full speed others get a turn now and then.
             await asyncio.sleep(0)
@@ -142,15 +163,22 @@ class ScriptedEngine:
             yield Reasoning(words[(seed + index) % len(words)])
         index = 0
         endless = knobs.endless and ask.max_tokens != 1
-        while endless or index < count - 1:
-            yield words[(seed + index) % len(words)]
+        stops = stops_of(ask.body)
+        last: str | None = None
+        while endless or index < count:
+            last = words[(seed + index) % len(words)]
             index += 1
+            if any(stop in last for stop in stops):
+                last, reason = min((last.partition(stop)[0] for stop in stops), key=len), "stop"
+                break
+            if endless or index < count:
+                yield last
         yield End(
             finish_reason="stop" if text is not None else reason,
             usage=Usage(
-                prompt_tokens=prompt_tokens, completion_tokens=count + knobs.reasoning_tokens
+                prompt_tokens=prompt_tokens, completion_tokens=index + knobs.reasoning_tokens
             ),
-            text=words[(seed + index) % len(words)] if count else None,
+            text=last,
         )
 
     def _length(self, ask: Ask) -> tuple[int, str]:
@@ -172,7 +200,10 @@ class ScriptedEngine:
         trigger = self._knobs.tool_trigger
         named = choice["function"]["name"] if isinstance(choice, dict) else None
         triggered = trigger is not None and trigger in text_of(last.get("content"))
-        if named is None and choice != "required" and not triggered:
+        insisted = named is not None or choice == "required"
+        if insisted and not self._knobs.tool_calls:
+            raise EngineFailedError("Tool choice was required but no tools were called.")
+        if not (insisted or (triggered and self._knobs.tool_calls)):
             return None
         tool = next((t for t in tools if t["function"]["name"] == named), tools[0])["function"]
         arguments = self._knobs.tool_arguments
@@ -186,6 +217,8 @@ class ScriptedEngine:
         )
 
     async def embed(self, model: str, inputs: Sequence[str]) -> tuple[list[list[float]], int]:
+        if self._knobs.category_of(model) != "embedding":
+            raise WrongCategoryError
         vectors = [self._vector(f"{model}\n{text}") for text in inputs]
         return vectors, sum(tokens_of(text) for text in inputs)
 
@@ -218,6 +251,12 @@ def prompt_of(ask: Ask) -> str:
     if isinstance(messages, str):
         return messages
     return "\n".join(text_of(message.get("content")) for message in messages)
+
+
+def stops_of(body: Json) -> list[str]:
+    """The strings an answer ends before; here each is looked for in one word at a time."""
+    stop = body.get("stop")
+    return [stop] if isinstance(stop, str) else list(stop or ())
 
 
 def tokens_of(text: str) -> int:

@@ -11,6 +11,7 @@ from cortex.devnode import errors
 from cortex.devnode.engine import Collected, End, Piece
 from cortex.devnode.errors import EngineGoneError, RefusalError
 from cortex.devnode.knobs import Knobs
+from cortex.devnode.metrics import METRICS
 from cortex.devnode.replies import DONE, Frames
 from cortex.devnode.residency import Seat
 
@@ -114,7 +115,7 @@ class Stream:
             raise
         except RefusalError as error:
             self.failed = str(error)
-            await self._refuse(frames, str(error), keepalive)
+            await self._refuse(frames, error, keepalive)
         finally:
             keepalive.stop()
         return response
@@ -128,7 +129,7 @@ class Stream:
         collect: bool,
     ) -> None:
         write, clock = self.response.write, asyncio.get_running_loop().time
-        stats = self._node.stats
+        stats, token = self._node.stats, self._request.app[METRICS].tokens(self._request)
         fault = fault_of(self._node.knobs)
         fault_at = -1 if fault is None else fault[0]
         sent = 0
@@ -145,6 +146,7 @@ class Stream:
                 await write(frames.reasoning(str(getattr(piece, "text", ""))))
             sent += 1
             stats.generated += 1
+            token()
             keepalive.last_s = clock()
         if sent == fault_at and fault is not None:
             return await self._misbehave(fault[1], keepalive)
@@ -167,12 +169,12 @@ class Stream:
             keepalive.stop()
         await asyncio.Event().wait()
 
-    async def _refuse(self, frames: Frames, text: str, keepalive: KeepAlive) -> None:
-        own = frames.error(text)
+    async def _refuse(self, frames: Frames, error: RefusalError, keepalive: KeepAlive) -> None:
+        own = frames.error(error)
         if own is not None:
             await self.response.write(own)
             return
-        event = errors.stream_error(text, as_json=self._node.profile.json_stream_errors)
+        event = errors.stream_error(str(error), as_json=self._node.profile.json_stream_errors)
         await self.response.write(event)
         if not self._node.profile.cut_streams_end:
             await self.hang(keepalive)

@@ -1,4 +1,4 @@
-"""Each way a node says no, and the shape it says it in (contract §11, 7)."""
+"""Each way a node says no, and the shape it says it in (contract §1.1)."""
 
 import asyncio
 
@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 
 from cortex.devnode.scripted import ScriptedNode
-from tests.devnode.wire import HI, wire
+from tests.devnode.wire import HI, frames, named, wire
 
 
 async def test_unknown_model_has_another_status_on_each_route():
@@ -45,13 +45,21 @@ JSON = {"Content-Type": "application/json"}
     [
         ({"max_tokens": 0}, 500),
         ({"max_tokens": "4"}, 422),
-        ({"messages": [{"role": "alien", "content": "x"}]}, 500),
+        ({"messages": [{"role": "alien", "content": "x"}]}, 200),
+        ({"messages": []}, 200),
         ({"messages": [{"content": "x"}]}, 422),
         ({"messages": [{"role": "system", "content": [{"type": "text", "text": "x"}]}]}, 500),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": ["x"]}]}]}, 422),
         ({"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}]}]}, 200),
         ({"messages": "hi"}, 200),
-        ({"model": None}, 200),
+        ({"model": None}, 422),
+        ({"max_completion_tokens": None}, 422),
+        ({"temperature": "x"}, 422),
+        ({"response_format": {"type": "yaml"}}, 422),
+        ({"reasoning_effort": "extreme"}, 500),
+        ({"messages": [{"role": "user"}]}, 500),
+        ({"agent_permission": "ask"}, 422),
+        ({"messages": [{"role": "user", "content": [{"text": "no type"}]}]}, 200),
         ({"model": 3}, 422),
         ({"stream_options": {"include_usage": True}, "seed": 1, "user": "u"}, 200),
     ],
@@ -59,6 +67,120 @@ JSON = {"Content-Type": "application/json"}
 async def test_chat_checks_its_body(body, status):
     async with ScriptedNode(["a"]) as node, wire(node.url) as client:
         assert (await client.chat("a", **body)).status == status
+
+
+def parts(*given: dict) -> dict:
+    return {"messages": [{"role": "user", "content": list(given)}]}
+
+
+def picture(url: str) -> dict:
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+SEARCH = [{"type": "web_search"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ({"max_tokens": 0}, "max_tokens must be at least 1."),
+        ({"messages": [{"role": "user"}]}, "No content was provided, expected tool calls"),
+        (
+            {"reasoning_effort": "extreme"},
+            "invalid reasoning effort `extreme`; expected one of: off",
+        ),
+        ({"max_completion_tokens": None}, "duplicate field `max_tokens` at line 1 column 40"),
+        (
+            parts(picture("data:image/png;base64,AAAA")),
+            "The image format could not be determined",
+        ),
+        (parts(picture("http://127.0.0.1/a.png")), "Remote media URLs must not target"),
+        (parts({"type": "image_url", "image_url": {"detail": "low"}}), "must have `url` key"),
+        (parts({"type": "text"}), "must have `text` key"),
+        ({"grammar": {}, "response_format": {"type": "text"}}, "mutually exclusive"),
+        ({"tools": SEARCH}, "only supported by the Responses API"),
+    ],
+)
+async def test_what_is_wrong_is_said_in_the_nodes_own_words(body: dict, text: str):
+    async with ScriptedNode(["a"]) as node, wire(node.url) as client:
+        reply = await client.chat("a", **body)
+        assert reply.status in (422, 500)
+        assert text in reply.text
+
+
+async def test_a_readable_picture_and_one_at_a_public_address_are_taken():
+    seen = picture("data:image/png;base64,iVBORw0KGgo="), picture("https://example.org/a.png")
+    async with ScriptedNode(["a"]) as node, wire(node.url) as client:
+        assert (await client.chat("a", **parts(*seen))).status == 200
+
+
+async def test_a_plain_template_takes_no_parts():
+    async with ScriptedNode(["a"], plain_template=True) as node, wire(node.url) as client:
+        reply = await client.chat("a", **parts({"type": "text", "text": "x"}))
+        assert (reply.status, "(in chat_template:4)" in reply.text) == (500, True)
+        assert (await client.chat("a")).status == 200
+
+
+async def test_a_model_serves_what_it_is_made_for():
+    kinds = {"e": "embedding", "i": "image", "s": "speech"}
+    routes = {
+        "a": ("/v1/chat/completions", {"messages": HI}),
+        "e": ("/v1/embeddings", {"input": "x"}),
+        "i": ("/v1/images/generations", {"prompt": "x"}),
+        "s": ("/v1/audio/speech", {"input": "x", "response_format": "wav"}),
+    }
+    async with ScriptedNode(list(routes), category=kinds) as node, wire(node.url) as client:
+        for path, body in routes.values():
+            for model in routes:
+                reply = await client.post(path, {"model": model, **body})
+                if path == routes[model][0]:
+                    assert reply.status == 200
+                    continue
+                assert reply.status == (500 if path == "/v1/embeddings" else 422)
+                assert reply.json["message"].startswith("Received a request incompatible")
+
+
+async def test_an_embeddings_refusal_of_a_text_model_comes_after_its_load():
+    async with ScriptedNode(["a"], unloaded=["a"]) as node, wire(node.url) as client:
+        assert (await client.post("/v1/embeddings", {"model": "a", "input": "x"})).status == 500
+        assert await client.lifecycle("status", "a") == "loaded"
+
+
+CALL = {"tools": [{"type": "function", "function": {"name": "f"}}], "tool_choice": "required"}
+
+
+async def test_a_call_that_is_required_and_not_made_is_an_error():
+    async with ScriptedNode(["a"], tool_calls=False) as node, wire(node.url) as client:
+        reply = await client.chat("a", **CALL)
+        assert reply.status == 500
+        assert reply.json["message"] == "Tool choice was required but no tools were called."
+        assert "partial_response" in reply.json
+        [event, done] = frames((await client.chat("a", **CALL, stream=True)).text)
+        assert "Tool choice was required" in event
+        assert done == "[DONE]"
+        tool = {"name": "f", "input_schema": {"type": "object"}}
+        body = {"model": "a", "messages": HI, "tools": [tool], "stream": True}
+        body["tool_choice"] = {"type": "tool", "name": "f"}
+        reply = await client.post("/v1/messages", body)
+        assert [name for name, _ in named(reply.text)] == ["error"]
+
+
+async def test_without_a_gpu_a_batch_of_equal_prompts_fails_and_no_memory_is_known():
+    async with ScriptedNode(["a"], cpu_only=True) as node, wire(node.url) as client:
+        reply = await client.chat("a", n=2)
+        assert reply.json["message"].startswith("input tensor is not contiguous")
+        assert "partial_response" in reply.json
+        [device] = (await client.get("/v1/system/info")).json["devices"]
+        assert device["kind"] == "cpu"
+        assert {device[key] for key in device if key not in {"kind", "name"}} == {None}
+
+
+async def test_anybody_may_ask_and_nobody_says_what_serves():
+    async with ScriptedNode(["a"]) as node, wire(node.url) as client:
+        reply = await client.get("/v1/chat/completions", "OPTIONS")
+        assert (reply.status, reply.headers["Access-Control-Allow-Origin"]) == (200, "*")
+        assert "Server" not in (await client.get("/health")).headers
+        assert (await client.get("/", "HEAD")).status == 200
 
 
 async def test_prompt_that_is_too_long_is_a_422_or_an_event():
@@ -86,7 +208,12 @@ async def test_other_refusals_of_the_contract():
         reply = await client.post("/v1/completions", {"model": "a", "prompt": ["x"]})
         assert (reply.status, reply.kind) == (422, "text/plain")
         body = {"model": "a", "input": "x", "dimensions": 3}
-        assert (await client.post("/v1/embeddings", body)).json["message"]
+        reply = await client.post("/v1/embeddings", body)
+        said = "Custom embedding dimensions (3) are not supported."
+        assert (reply.status, reply.json["message"]) == (422, said)
+        reply = await client.post("/v1/embeddings", {"model": "a", "input": []})
+        said = "input must contain at least one entry."
+        assert (reply.status, reply.json["message"]) == (422, said)
         body = {"model": "a", "input": "x", "max_tool_calls": 1}
         assert (await client.post("/v1/responses", body)).status == 500
         body = {"model": "a", "input": "x", "response_format": "mp3"}
@@ -168,7 +295,17 @@ async def test_texts_are_rusts_own_before_0_9_1():
     async with ScriptedNode(["a", "b"], profile="v0.8.4") as node, wire(node.url) as client:
         assert (await client.chat("zz")).json == {"message": 'ModelNotFound("zz")'}
         await client.lifecycle("reload", "yy")
-        assert (await client.chat("yy")).json == {"message": 'ModelReloading("yy")'}
+        assert (await client.chat("yy")).json == {"message": 'ModelNotFound("yy")'}
+
+
+async def test_a_phantom_is_listed_and_not_found():
+    async with ScriptedNode(["a"]) as node, wire(node.url) as client:
+        await client.lifecycle("reload", "yy")
+        assert ("yy", "reloading") in await client.listing()
+        reply = await client.chat("yy")
+        assert (reply.status, reply.json) == (422, {"message": "model `yy` was not found"})
+        reply = await client.post("/v1/messages", {"model": "yy", "messages": HI})
+        assert (reply.status, reply.json["error"]["type"]) == (500, "api_error")
 
 
 async def test_reloading_is_an_api_error_on_messages():

@@ -1,4 +1,4 @@
-"""Listing, the three lifecycle calls, their traps, and the default model (contract §11, 1 to 6)."""
+"""Listing, the three lifecycle calls, their traps, and the default model (contract §2, §3)."""
 
 import asyncio
 
@@ -241,7 +241,8 @@ async def test_request_for_an_unloaded_model_loads_it():
     ):
         async with asyncio.TaskGroup() as tasks:
             first = tasks.create_task(client.chat("a"))
-            await asyncio.sleep(0.03)
+            while not node.stats.loading:
+                await asyncio.sleep(0.01)
             second = await client.chat("a")
         assert first.result().status == 200
         assert second.status == 500
@@ -287,10 +288,14 @@ async def test_old_node_with_several_models_destroys_one_on_unload():
         assert await default_status(client) == 500
 
 
-async def test_old_node_with_one_model_unloads_it():
-    async with ScriptedNode(["a"], profile="v0.9.0") as node, wire(node.url) as client:
-        assert await client.lifecycle("unload", "a") == "unloaded"
-        assert await client.lifecycle("reload", "a") == "loaded"
+@pytest.mark.parametrize("profile", ["v0.8.1", "v0.9.0"])
+async def test_an_old_node_loses_even_its_only_model(profile: str):
+    async with ScriptedNode(["a"], profile=profile) as node, wire(node.url) as client:
+        assert await client.lifecycle("unload", "a") == "no_loader_config"
+        assert await client.lifecycle("status", "a") == "not_found"
+        assert (await client.chat("a")).json == {"message": 'ModelNotFound("a")'}
+        assert await client.lifecycle("reload", "a") == "not_found"
+        assert await client.lifecycle("status", "a") == "reloading"
 
 
 async def test_loads_of_several_models_run_side_by_side():

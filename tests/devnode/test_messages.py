@@ -1,4 +1,4 @@
-"""The Anthropic and the Responses routes (contract §11, 10, and §1.4)."""
+"""The Anthropic and the Responses routes (contract §1.4, §4)."""
 
 import asyncio
 import json
@@ -16,11 +16,10 @@ async def messages(client: Wire, **more: object) -> list:
     return named((await client.post("/v1/messages", body)).text)
 
 
-async def test_message_stream_pings_first_and_knows_no_input_tokens():
+async def test_message_stream_begins_with_the_first_token_and_knows_no_input_tokens():
     async with ScriptedNode(["a"]) as node, wire(node.url) as client:
         events = await messages(client)
     assert [name for name, _ in events] == [
-        "ping",
         "message_start",
         "content_block_start",
         *["content_block_delta"] * 3,
@@ -29,7 +28,7 @@ async def test_message_stream_pings_first_and_knows_no_input_tokens():
         "message_stop",
     ]
     assert all(data["type"] == name for name, data in events)
-    start = events[1][1]["message"]
+    start = events[0][1]["message"]
     assert start["id"] == "0"
     assert start["usage"]["input_tokens"] == 0
     delta = events[-2][1]
@@ -61,6 +60,17 @@ async def test_message_tool_use_and_its_result():
         turns.append({"role": "user", "content": [result]})
         body = {"model": "a", "messages": turns, "tools": [TOOL], "tool_choice": choice}
         assert (await client.post("/v1/messages", body)).json["stop_reason"] == "end_turn"
+
+
+async def test_a_message_stream_is_silent_until_the_first_token_but_for_pings():
+    slow = {"first_token_s": 0.25, "keepalive_s": 0.1}
+    async with ScriptedNode(["a"], **slow) as node, wire(node.url) as client:
+        names = [name for name, _ in await messages(client)]
+        assert names[:2] == ["ping", "ping"]
+        assert names[2] == "message_start"
+        await node.set(context_tokens=0)
+        [(name, event)] = await messages(client)
+        assert (name, event["error"]["type"]) == ("error", "invalid_request_error")
 
 
 async def test_message_stream_that_fails_or_is_cut():
@@ -152,6 +162,9 @@ async def test_response_stream():
         events = named(reply.text)
         names = [name for name, _ in events]
         assert names[:2] == ["response.created", "response.in_progress"]
+        assert events[0][1]["response"]["status"] == "queued"
+        deltas = [data for name, data in events if name.endswith(".delta")]
+        assert not any("item_id" in data for data in deltas)
         assert names.count("response.output_text.delta") == 3
         assert names[-1] == "response.completed"
         assert [data["sequence_number"] for _, data in events] == list(range(len(events)))
@@ -162,6 +175,29 @@ async def test_response_stream():
         assert follow["usage"]["input_tokens"] > done["usage"]["input_tokens"]
 
 
+async def test_a_whole_response_that_is_cut_says_so_in_other_words():
+    async with ScriptedNode(["a"], first_token_s=5) as node, wire(node.url) as client:
+        async with asyncio.TaskGroup() as tasks:
+            body = {"model": "a", "input": "hi"}
+            asked = tasks.create_task(client.post("/v1/responses", body))
+            while not node.stats.in_flight["a"]:
+                await asyncio.sleep(0.01)
+            await client.lifecycle("unload", "a")
+        assert asked.result().status == 500
+        assert asked.result().json == {"message": "Unexpected response type"}
+
+
+async def test_a_response_repeats_no_more_of_its_request_than_its_limit():
+    async with ScriptedNode(["a"]) as node, wire(node.url) as client:
+        made = await respond(client, tools=[], store=True)
+        absent = {"tools", "store", "tool_choice", "previous_response_id"}
+        assert not absent & set(made)
+        assert made["max_output_tokens"] == 3
+        assert made["completed_at"] >= made["created_at"]
+        reply = await client.post("/v1/responses", {"input": "x", "max_output_tokens": 0})
+        assert reply.json["message"] == "max_output_tokens must be at least 1."
+
+
 async def test_response_stream_that_fails():
     async with ScriptedNode(["a"], error_event_after=1) as node, wire(node.url) as client:
         body = {"model": "a", "input": "hi", "stream": True}
@@ -169,14 +205,20 @@ async def test_response_stream_that_fails():
     assert names[-2:] == ["error", "response.failed"]
 
 
-async def test_cancelled_background_response_completes_all_the_same():
+async def test_a_cancelled_background_response_stays_cancelled_and_nothing_else_can_be():
     async with ScriptedNode(["a"], first_token_s=0.1) as node, wire(node.url) as client:
         made = await respond(client, background=True)
         assert made["status"] == "queued"
         path = f"/v1/responses/{made['id']}"
         assert (await client.post(f"{path}/cancel")).json["status"] == "cancelled"
         await asyncio.sleep(0.2)
-        assert (await client.get(path)).json["status"] == "completed"
+        assert (await client.get(path)).json["status"] == "cancelled"
+        assert node.stats.generated > 0
+        done = await respond(client)
+        for unknown in (done["id"], made["id"], "resp_none"):
+            reply = await client.post(f"/v1/responses/{unknown}/cancel")
+            assert reply.status == 404
+            assert reply.json["message"].endswith("not found or cannot be cancelled")
         made = await respond(client, background=True)
         await client.lifecycle("unload", "a")
         await asyncio.sleep(0.05)

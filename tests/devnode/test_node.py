@@ -1,4 +1,4 @@
-"""System info, metrics, profiles, knobs, and the node as a process (contract §11, 11 and 12)."""
+"""System info, metrics, profiles, knobs, and the node as a process (contract §6, §8)."""
 
 import asyncio
 import gc
@@ -35,8 +35,11 @@ async def test_every_profile_serves_chat_and_says_its_version(name):
         wire(node.url) as client,
     ):
         assert (await client.chat("a")).status == 200
-        build = (await client.get("/v1/system/info")).json["build"]
-        assert build["version"] == PROFILES[name].version
+        info = await client.get("/v1/system/info")
+        if PROFILES[name].has_system_info:
+            assert info.json["build"]["version"] == PROFILES[name].version
+        else:
+            assert info.status == 404
         has_metrics = PROFILES[name].has_messages
         assert (await client.get("/metrics")).status == (200 if has_metrics else 404)
 
@@ -50,17 +53,32 @@ async def test_request_id_is_echoed_or_made():
         assert "X-Request-ID" not in (await client.get("/health")).headers
 
 
+async def test_metrics_have_what_streams_took():
+    async with ScriptedNode(["a"]) as node, wire(node.url) as client:
+        await client.chat("a", stream=True)
+        text = (await client.get("/metrics")).text
+        labels = '{method="POST",model="a",path="/v1/chat/completions"}'
+        assert f"mistralrs_time_to_first_token_seconds_count{labels} 1.0" in text
+        assert f"mistralrs_inter_token_latency_seconds_count{labels} 3.0" in text
+
+
 async def test_metrics_count_in_flight_and_go_stale():
     async with ScriptedNode(["a"], first_token_s=0.3) as node, wire(node.url) as client:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(client.chat("a"))
             await asyncio.sleep(0.05)
             text = (await client.get("/metrics")).text
-            assert 'model="a"} 1' in text
+            path = "/v1/chat/completions"
+            now = f'http_requests_in_flight{{method="POST",model="a",path="{path}"}}'
+            assert f"{now} 1.0" in text
             assert "mistralrs_sequences_running 1" in text
             await client.lifecycle("unload", "a")
         text = (await client.get("/metrics")).text
-        assert 'model="a"} 0' in text
+        assert f"{now} 0.0" in text
+        assert 'http_requests_in_flight{method="GET",model="none",path="/metrics"} 1.0' in text
+        assert (
+            f'http_requests_total{{method="POST",model="a",path="{path}",status="500"}}' in text
+        )
         assert "mistralrs_sequences_running 1" in text
 
 

@@ -1,9 +1,10 @@
-"""Streams, whole answers, ids, and who stops when the client hangs up (contract §11, 8 and 9)."""
+"""Streams, whole answers, ids, and who stops when the client hangs up (contract §1.4, §4)."""
 
 import asyncio
 import base64
 import json
 import struct
+import time
 
 import aiohttp
 import pytest
@@ -65,7 +66,9 @@ async def test_length_follows_max_tokens_and_the_knob():
 
         assert await length(max_tokens=None) == (8, "stop")
         assert await length(max_tokens=3) == (3, "length")
-        assert await length(max_tokens=None, max_completion_tokens=2) == (2, "length")
+        body = {"model": "a", "messages": HI, "max_completion_tokens": 2}
+        reply = (await client.post("/v1/chat/completions", body)).json
+        assert reply["usage"]["completion_tokens"] == 2
         assert await length(max_tokens=32_000) == (256, "stop")
         await node.set(tokens=20)
         assert await length(max_tokens=32_000) == (20, "stop")
@@ -152,7 +155,10 @@ async def test_ids_are_small_numbers_that_repeat():
 
 
 async def test_embeddings_in_every_form_of_input_and_output():
-    async with ScriptedNode(["a"], aliases={"nick": "a"}) as node, wire(node.url) as client:
+    async with (
+        ScriptedNode(["a"], aliases={"nick": "a"}, category="embedding") as node,
+        wire(node.url) as client,
+    ):
 
         async def embed(value: object, **more: object) -> dict:
             body = {"model": "nick", "input": value} | more
@@ -170,13 +176,55 @@ async def test_embeddings_in_every_form_of_input_and_output():
         assert len((await embed([[1], [2]]))["data"]) == 2
 
 
-async def test_images_and_speech():
+async def test_a_stop_string_ends_the_answer_and_says_so():
     async with ScriptedNode(["a"]) as node, wire(node.url) as client:
+        whole = (await client.chat("a")).json["choices"][0]["message"]["content"].split()
+        reply = (await client.chat("a", stop=whole[2])).json
+        assert reply["choices"][0]["finish_reason"] == "stop"
+        assert reply["choices"][0]["message"]["content"].split() == whole[:2]
+        assert reply["usage"]["completion_tokens"] == 3
+        body = {"model": "a", "messages": HI, "max_tokens": 4, "stop_sequences": [whole[1]]}
+        assert (await client.post("/v1/messages", body)).json["stop_reason"] == "end_turn"
+
+
+@pytest.mark.parametrize("top", [0, 1])
+async def test_logprobs_come_with_every_token(top: int):
+    async with ScriptedNode(["a"]) as node, wire(node.url) as client:
+        ask = {"logprobs": True, "top_logprobs": top}
+        choice = (await client.chat("a", **ask)).json["choices"][0]
+        tokens = choice["logprobs"]["content"]
+        assert "".join(t["token"] for t in tokens) == choice["message"]["content"]
+        assert bytes(tokens[0]["bytes"]).decode() == tokens[0]["token"]
+        assert {len(t["top_logprobs"]) for t in tokens} == {top}
+        *chunks, _done = frames((await client.chat("a", **ask, stream=True)).text)
+        streamed = [json.loads(chunk)["choices"][0]["logprobs"] for chunk in chunks]
+        assert [t for part in streamed for t in part["content"]] == tokens
+
+
+async def test_a_load_slows_the_other_models():
+    slow = {"load_s": 5.0, "loading_token_s": 0.2}
+    async with (
+        ScriptedNode(["a", "b"], unloaded=["b"], **slow) as node,
+        wire(node.url) as client,
+        asyncio.TaskGroup() as tasks,
+    ):
+        loading = tasks.create_task(client.chat("b"))
+        while not node.stats.loading:
+            await asyncio.sleep(0.01)
+        began_s = time.monotonic()
+        await client.chat("a", max_tokens=3)
+        assert time.monotonic() - began_s >= 0.4
+        loading.cancel()
+
+
+async def test_images_and_speech():
+    kinds = {"a": "image", "s": "speech"}
+    async with ScriptedNode(["a", "s"], category=kinds) as node, wire(node.url) as client:
         body = {"model": "a", "prompt": "x", "n": 2, "response_format": "B64Json"}
         rows = (await client.post("/v1/images/generations", body)).json["data"]
         assert len(rows) == 2
         assert base64.b64decode(rows[0]["b64_json"]).startswith(b"\x89PNG")
-        body = {"model": "a", "input": "x", "response_format": "wav"}
+        body = {"model": "s", "input": "x", "response_format": "wav"}
         reply = await client.post("/v1/audio/speech", body)
         assert (reply.kind, reply.text[:4]) == ("audio/wav", "RIFF")
 

@@ -75,7 +75,7 @@ def chat_of(size: int, model: str = "m1") -> bytes:
     """A chat of exactly `size` bytes with its model at the end, behind an image."""
     before = (
         b'{"messages":[{"role":"user","content":[{"type":"text","text":"what is this?"},'
-        b'{"type":"image_url","image_url":{"url":"data:image/png;base64,'
+        b'{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo'
     )
     after = b'"}}]}],"max_tokens":2,"model":"' + model.encode() + b'"}'
     return before + b"A" * (size - len(before) - len(after)) + after

@@ -128,7 +128,12 @@ async def test_a_missing_or_strange_request_id_is_replaced_by_one_of_ours(
 
 async def test_a_model_nobody_could_ask_about_is_a_503_and_no_404(tmp_path: Path) -> None:
     silent = RawNode(port=free_port())
-    async with RawNode(["m1"]) as node, running(tmp_path, [node, silent]) as gateway:
+    # It is not found down meanwhile, however slow this is.
+    patient = "[polling]\nfailures_before_down = 100\n"
+    async with (
+        RawNode(["m1"]) as node,
+        running(tmp_path, [node, silent], toml=patient) as gateway,
+    ):
         reply = await gateway.chat("m2")
         check_envelope(reply, 503, "starting")
         assert int(reply.headers["Retry-After"]) >= 1

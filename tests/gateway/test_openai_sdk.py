@@ -117,7 +117,7 @@ async def test_the_result_of_a_tool_goes_back_with_a_content_of_null(tmp_path: P
 
 async def test_embeddings_come_one_per_input(tmp_path: Path) -> None:
     async with (
-        scripted(["e1"], embedding_size=4) as node,
+        scripted(["e1"], embedding_size=4, category="embedding") as node,
         running(tmp_path, [node]) as gateway,
         sdk(gateway) as client,
     ):
@@ -146,7 +146,7 @@ async def test_completions_whole_and_streamed_say_the_same(tmp_path: Path) -> No
 
 async def test_speech_is_relayed_as_sound(tmp_path: Path) -> None:
     async with (
-        scripted(["m1"]) as node,
+        scripted(["m1"], category="speech") as node,
         running(tmp_path, [node]) as gateway,
         sdk(gateway) as client,
     ):

@@ -137,12 +137,16 @@ async def test_a_stream_is_the_same_however_the_node_cuts_it(tmp_path: Path) -> 
 
 
 async def test_an_answer_through_the_gateway_is_the_one_the_node_gives(tmp_path: Path) -> None:
-    async with scripted(["m1"]) as node, running(tmp_path, [node]) as gateway:
+    kinds = {"e1": "embedding", "i1": "image"}
+    async with (
+        scripted(["e1", "i1"], category=kinds) as node,
+        running(tmp_path, [node]) as gateway,
+    ):
         for path, body in (
-            ("/v1/embeddings", {"model": "m1", "input": ["a", "b"]}),
+            ("/v1/embeddings", {"model": "e1", "input": ["a", "b"]}),
             (
                 "/v1/images/generations",
-                {"model": "m1", "prompt": "a", "response_format": "B64Json"},
+                {"model": "i1", "prompt": "a", "response_format": "B64Json"},
             ),
         ):
             direct = await stream(gateway.http, node.url, body, path)

@@ -1,5 +1,6 @@
 """One client's mistakes take nothing away from the others; a node's failures do not hide as theirs."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from tests.fleet.conftest import apart, model_view
 from tests.gateway.conftest import scripted
 from tests.node.rawnode import Answer, RawNode, saying, streaming, whole
-from tests.running import Running, running
+from tests.running import Running, running, until
 
 ODD = "the flux is not calibrated"
 GOOD = saying(whole(b'{"choices":[]}'))
@@ -168,3 +169,53 @@ async def test_the_same_holds_in_the_other_dialect(tmp_path: Path) -> None:
             assert reply.json["error"] == {"type": "invalid_request_error", "message": words}
         node.answer = GOOD
         assert (await ask(gateway)).status == 200
+
+
+INSISTS = {
+    "tools": [
+        {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    ],
+    "tool_choice": "required",
+}
+PARTS = [{"role": "user", "content": [{"type": "image_url", "image_url": {"detail": "low"}}]}]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_three_bad_requests_of_each_kind_take_nothing_from_a_bystander(
+    tmp_path: Path, stream: bool
+) -> None:
+    mistakes: list[dict[str, Any]] = [
+        INSISTS,
+        {"messages": PARTS},
+        {"grammar": {}, "response_format": {"type": "text"}},
+        {"tools": [{"type": "web_search"}]},
+        {"reasoning_effort": "extreme"},
+        {"max_tokens": 0},
+    ]
+    async with (
+        scripted(["m1"], tool_calls=False) as one,
+        scripted(["m1"], tool_calls=False) as other,
+        running(tmp_path, [one, other]) as gateway,
+    ):
+        for mistake in mistakes * 3:
+            reply = await ask(gateway, stream=stream, **mistake)
+            assert (reply.status, reply.code) == (400, "invalid_request"), mistake
+        assert {row["attempts"] for row in await gateway.history()} == {1}
+        assert [(await ask(gateway, stream=stream)).status for _ in range(4)] == [200] * 4
+        assert await gateway.events(kind="breaker_open") == []
+
+
+async def test_a_whole_response_that_is_cut_is_the_nodes_failure(tmp_path: Path) -> None:
+    async with (
+        scripted(["m1"], first_token_s=20.0) as node,
+        running(tmp_path, [node]) as gateway,
+        asyncio.TaskGroup() as group,
+    ):
+        body = {"model": "m1", "input": "hello"}
+        asked = group.create_task(gateway.post("/v1/responses", body))
+        await until(lambda: node.stats.in_flight["m1"] > 0, "the request at the node")
+        # Behind the gateway's back; it loads again, and serves.
+        await node.set(first_token_s=0.0, requests_load=False)
+        await node.residency.unload("m1")
+        reply = await asked
+        assert (reply.status, reply.code) == (502, "node_interrupted")

@@ -101,7 +101,10 @@ async def test_a_model_is_woken_by_the_smallest_request() -> None:
         assert await client.wake(MODEL, Work.CHAT) == ""
         assert node.stats.generated == 1
         assert (await client.model_status(MODEL)).status is ReportedStatus.LOADED
+        assert "incompatible" in await client.wake(MODEL, Work.EMBEDDINGS)
+        await node.set(category="embedding")
         assert await client.wake(MODEL, Work.EMBEDDINGS) == ""
+        assert "incompatible" in await client.wake(MODEL, Work.CHAT)
         assert node.stats.loads == {"m1": 1}
 
 

@@ -71,6 +71,7 @@ class World:
             "vram_total_mib": 20_000,
             "load_s": 0.3,
             "info_delay_s": 0.0,
+            "category": {EMBEDDER: "embedding"},
         }
         knobs |= {"endless": True} if name == RIVER_NODE else {"token_interval_s": 0.01}
         argv += ["--port", str(self._ports[name]), "--knobs", json.dumps(knobs)]
