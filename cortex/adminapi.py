@@ -61,6 +61,7 @@ class NodeStatus(Body):
     version: str | None = None
     vram_total_mib: int | None = None
     vram_used_mib: int | None = None
+    """By what the node reports; where it reports nothing, the sizes of what is resident, if all are known."""
     vram_reserved_mib: int = 0
     in_flight: int = 0
     max_in_flight: int | None = None

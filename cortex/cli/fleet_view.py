@@ -145,7 +145,7 @@ def _vram(node: NodeStatus, *, bar: int) -> Cell:
     total, used, reserved = node.vram_total_mib, node.vram_used_mib, node.vram_reserved_mib
     if not total:
         return ABSENT
-    numbers = "?" if used is None else gib(used)
+    numbers = ABSENT if used is None else gib(used)
     numbers += f"+{gib(reserved)}" if reserved else ""
     numbers += f"/{gib(total)}"
     if not bar:

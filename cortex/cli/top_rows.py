@@ -130,7 +130,7 @@ def _health(node: LiveNode, glyphs: Glyphs) -> Text:
 def _memory(node: LiveNode) -> str:
     if not node.vram_total_mib:
         return ABSENT
-    numbers = "?" if node.vram_used_mib is None else gib(node.vram_used_mib)
+    numbers = ABSENT if node.vram_used_mib is None else gib(node.vram_used_mib)
     numbers += f"+{gib(node.vram_reserved_mib)}" if node.vram_reserved_mib else ""
     return f"{numbers}/{gib(node.vram_total_mib)}"
 

@@ -149,6 +149,8 @@ class Want:
     """When it gives up (monotonic); None = never."""
     seniors: frozenset[ModelId] = frozenset()
     """Models that an older request waits for: those are not taken away from it."""
+    insists: bool = False
+    """An operator wants it: others lose their place though loads of it keep failing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,6 +48,8 @@ BREAKER_THRESHOLD = 3
 BREAKER_BASE_S = 5.0
 """First open time in seconds; doubles with every further failure."""
 BREAKER_MAX_S = 120.0
+EVICTING_TRIAL_S = 600.0
+"""After two failed loads in a row, others lose their place for another trial no more often than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,10 @@ class Breaker:
     reason: str = ""
     doubtful_for: frozenset[str] = frozenset()
     """Clients with whose requests it failed so that they may be to blame; one failure each counts."""
+    failed_loads: int = 0
+    """Of `failures`, the loads."""
+    evicts_from_s: float = 0.0
+    """Until then (monotonic) a load is tried only where there is room already."""
 
     def failed(
         self, *, now_s: float, reason: str, at_once: bool = False, client: str | None = None
@@ -72,7 +78,7 @@ class Breaker:
         Args:
             now_s: Monotonic.
             reason: What happened, for people.
-            at_once: Open whatever came before: a failed load is not tried again at once.
+            at_once: A load failed, which is not tried again at once: open whatever came before.
             client: Whose request may be to blame instead; None = it is surely not.
         """
         doubtful_for = self.doubtful_for
@@ -81,10 +87,15 @@ class Breaker:
                 return self
             doubtful_for |= {client}
         failures = max(self.failures + 1, BREAKER_THRESHOLD if at_once else 0)
-        if failures < BREAKER_THRESHOLD:
-            return Breaker(failures, 0.0, reason, doubtful_for)
-        doubled = BREAKER_BASE_S * 2.0 ** min(failures - BREAKER_THRESHOLD, 16)
-        return Breaker(failures, now_s + min(doubled, BREAKER_MAX_S), reason, doubtful_for)
+        open_until_s = 0.0
+        if failures >= BREAKER_THRESHOLD:
+            doubled = BREAKER_BASE_S * 2.0 ** min(failures - BREAKER_THRESHOLD, 16)
+            open_until_s = now_s + min(doubled, BREAKER_MAX_S)
+        loads = self.failed_loads + at_once
+        evicts_from_s = self.evicts_from_s
+        if at_once and loads > 1:
+            evicts_from_s = now_s + EVICTING_TRIAL_S
+        return Breaker(failures, open_until_s, reason, doubtful_for, loads, evicts_from_s)
 
     def tried_again(self) -> "Breaker":
         """What the failures told is no longer so: a single trial may come at once."""

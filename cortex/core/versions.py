@@ -4,16 +4,15 @@ import re
 
 _NUMBERS = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 FIRST_SAFE_UNLOAD = (0, 9, 1)
-"""Before it, a node with several models forgets the one that is unloaded, and keeps its memory."""
+"""Before it, a node forgets the model that is unloaded, and keeps its memory."""
 
 
-def why_unload_destroys(version: str | None, *, models: int) -> str:
+def why_unload_destroys(version: str | None) -> str:
     """Why the node must not be told to unload; "" = it may be.
 
-    A node that reports no version is older than any that is known to be safe.
+    A node that reports no version is older than any that is known to be safe. How many models it
+    has does not matter: 0.8.1, started from a file, loses its only one as well.
     """
-    if models < 2 and version is not None:
-        return ""
     numbers = _NUMBERS.match(version or "")
     if numbers is None:
         return (

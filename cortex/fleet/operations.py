@@ -28,7 +28,9 @@ class Operations:
         """
         if any(n.routable for n, _ in self._copies(model, node)):
             return
-        admitted = await self._admission.acquire(Want(model=model, only=node), OPERATOR)
+        admitted = await self._admission.acquire(
+            Want(model=model, only=node, insists=True), OPERATOR
+        )
         self._state.release(admitted.lease, count=False, used=False)
 
     async def unload(

@@ -90,7 +90,7 @@ def _why_no_unload(node: NodeView, rule: NodePolicy) -> str:
         case "on":
             return ""
         case _:
-            return why_unload_destroys(node.version, models=len(node.models))
+            return why_unload_destroys(node.version)
 
 
 def govern_model(node: NodeName, view: ModelView, policy: FleetPolicy, pins: Pins) -> ModelView:

@@ -90,9 +90,6 @@ def status_of_fleet(svc: Services) -> StatusBody:
 
 def node_status(svc: Services, node: NodeView) -> NodeStatus:
     """A node, without its models."""
-    used = None
-    if node.vram_total_mib is not None and node.free_mib is not None:
-        used = max(0, node.vram_total_mib - node.free_mib)
     due = svc.defrag.why_due(node)
     client = svc.nodes.get(node.name)
     return NodeStatus(
@@ -104,7 +101,7 @@ def node_status(svc: Services, node: NodeView) -> NodeStatus:
         drains=sorted(node.drains),
         version=node.version,
         vram_total_mib=node.vram_total_mib,
-        vram_used_mib=used,
+        vram_used_mib=_used_mib(node),
         vram_reserved_mib=node.reserved_mib,
         in_flight=node.in_flight,
         max_in_flight=node.max_in_flight,
@@ -120,6 +117,17 @@ def node_status(svc: Services, node: NodeView) -> NodeStatus:
         no_unload_reason=node.no_unload_reason,
         last_poll_age_s=svc.poller.last_answer_age_s(node.name),
     )
+
+
+def _used_mib(node: NodeView) -> int | None:
+    """By what the node reports free; without that, by the sizes of all that is resident."""
+    if node.vram_total_mib is None:
+        return None
+    if node.free_mib is not None:
+        return max(0, node.vram_total_mib - node.free_mib)
+    sizes = [model.size_mib for model in node.models.values() if model.resident]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def model_on_node(

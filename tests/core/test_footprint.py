@@ -61,23 +61,20 @@ def test_three_quarters_back_is_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "models", "safe"),
+    ("version", "safe"),
     [
-        ("0.9.1", 5, True),
-        ("v0.9.2-head", 5, True),
-        ("1.0.0", 5, True),
-        ("0.9.0", 2, False),
-        ("0.8.23", 2, False),
-        ("0.8.4", 1, True),
-        (None, 2, False),
-        (None, 1, False),
-        ("unknown", 2, False),
+        ("0.9.1", True),
+        ("v0.9.2-head", True),
+        ("1.0.0", True),
+        ("0.9.0", False),
+        ("0.8.23", False),
+        ("0.8.1", False),
+        (None, False),
+        ("unknown", False),
     ],
 )
-def test_which_nodes_may_be_told_to_unload(
-    version: str | None, models: int, safe: bool
-) -> None:
-    assert (why_unload_destroys(version, models=models) == "") is safe
+def test_which_nodes_may_be_told_to_unload(version: str | None, safe: bool) -> None:
+    assert (why_unload_destroys(version) == "") is safe
 
 
 def test_a_pace_counts_only_while_there_is_a_queue() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cortex.core.health import CLOSED, UNSEEN, Breaker, NodeHealth
+from cortex.core.health import CLOSED, EVICTING_TRIAL_S, UNSEEN, Breaker, NodeHealth
 
 
 def test_one_missed_poll_is_not_death() -> None:
@@ -50,6 +50,16 @@ def test_a_failed_load_opens_it_at_once() -> None:
     breaker = CLOSED.failed(now_s=100, reason="no such file", at_once=True)
     assert breaker.open_until_s == 105
     assert breaker.failed(now_s=200, reason="again", at_once=True).open_until_s == 210
+
+
+def test_after_two_failed_loads_another_trial_takes_nobodys_place_for_a_while() -> None:
+    once = CLOSED.failed(now_s=100, reason="no such file", at_once=True)
+    assert once.evicts_from_s == 0
+    twice = once.failed(now_s=200, reason="no such file", at_once=True)
+    assert twice.evicts_from_s == 200 + EVICTING_TRIAL_S
+    # What fails while it serves says nothing of its loads.
+    assert failed(9).evicts_from_s == 0
+    assert twice.failed(now_s=300, reason="boom").evicts_from_s == twice.evicts_from_s
 
 
 def test_a_node_that_was_down_gets_one_trial_at_once() -> None:

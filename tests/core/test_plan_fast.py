@@ -30,7 +30,12 @@ LOADED, UNLOADED = ModelStatus.LOADED, ModelStatus.UNLOADED
 def _breaker(rng: random.Random) -> Breaker:
     if rng.random() < 0.85:
         return CLOSED
-    return Breaker(rng.randrange(6), NOW_S + rng.choice([-5.0, 20.0]), "it failed")
+    return Breaker(
+        rng.randrange(6),
+        NOW_S + rng.choice([-5.0, 20.0]),
+        "it failed",
+        evicts_from_s=rng.choice([0.0, NOW_S - 1, NOW_S + 100]),
+    )
 
 
 def _resident(rng: random.Random, name: str, mood: dict[str, float]) -> ModelView:
@@ -124,6 +129,7 @@ def _want(rng: random.Random, nodes: int) -> Want:
         since_s=rng.choice([None, NOW_S - 1, NOW_S - 50]),
         deadline_s=rng.choice([None, NOW_S + 1, NOW_S + 300]),
         seniors=frozenset(seniors),
+        insists=rng.random() < 0.1,
     )
 
 

@@ -167,6 +167,18 @@ async def test_a_node_that_would_lose_the_model_is_not_told_to_unload(tmp_path: 
         assert (view["may_load"], view["may_unload"]) == (True, False)
 
 
+async def test_an_old_node_keeps_even_its_only_model(tmp_path: Path) -> None:
+    async with (
+        ScriptedNode(["a"], profile="v0.8.1") as node,
+        running(tmp_path, [node]) as gateway,
+    ):
+        assert (await gateway.chat("a")).status == 200
+        reply = await gateway.post("/cortex/v1/models/unload", {"model": "a"})
+        assert (reply.status, reply.code) == (409, "not_unloadable")
+        assert "does not tell its version" in reply.text
+        assert node.stats.unload_posts == {}
+
+
 async def test_clients_are_served_in_turn(tmp_path: Path) -> None:
     keys = "".join(f'[[auth.keys]]\nname = "{n}"\nkey = "{n}"\n' for n in ("one", "two"))
     limits = '[models."a"]\nmax_in_flight = 1\n'

@@ -150,6 +150,44 @@ async def test_a_failed_load_is_tried_again_when_the_breaker_lets_it(
         assert not (await model_view(gateway, "n0", "a"))["breaker_open"]
 
 
+async def test_a_model_that_cannot_be_loaded_does_not_take_anothers_place_at_every_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cortex.core.health.BREAKER_BASE_S", 0.05)
+    monkeypatch.setattr("cortex.core.health.BREAKER_MAX_S", 0.05)
+    fails = {"load_fail": {"a": "no such file"}, "vram_total_mib": 1500}
+    sizes = '[models."a"]\nvram_mb = 1024\n[models."b"]\nvram_mb = 1024\n'
+    async with (
+        scripted(["a", "b"], unloaded=["a"], **fails) as node,
+        running(tmp_path, [node], toml=sizes) as gateway,
+    ):
+        for tried in (1, 2):
+
+            async def trial(wanted: int = tried) -> bool:
+                assert (await gateway.chat("a")).status == 503
+                return node.stats.loads["a"] == wanted
+
+            await until(trial, "another trial")
+            assert (await gateway.chat("b")).status == 200
+        for _ in range(5):
+            reply = await gateway.chat("a")
+            assert (reply.status, reply.code) == (503, "model_failing")
+            await asyncio.sleep(0.06)
+        assert dict(node.stats.unload_posts) == {"b": 2}
+        explained = (await gateway.get("/cortex/v1/explain?model=a")).json
+        assert "nothing is unloaded for another try in" in explained["considered"][0]["detail"]
+        # An operator may insist, and where there is room it is tried all the same.
+        load = await gateway.post("/cortex/v1/models/load", {"model": "a"})
+        assert load.status == 503
+        assert dict(node.stats.unload_posts) == {"b": 3}
+        await node.set(load_fail=None)
+
+        async def served() -> bool:
+            return (await gateway.chat("a")).status == 200
+
+        await until(served, "a trial in the room that is there")
+
+
 async def test_where_one_node_fails_to_load_another_does(tmp_path: Path) -> None:
     async with (
         scripted(["a"], unloaded=["a"], load_fail="no luck") as one,
@@ -336,3 +374,14 @@ async def test_a_load_that_another_request_to_the_node_began_is_waited_for(
         assert [reply.status for reply in replies] == [200] * 6
         assert dict(node.stats.loads) == {"a": 1}
         assert await gateway.events(kind="breaker_open") == []
+
+
+async def test_a_model_that_does_not_chat_is_loaded_by_what_it_does(tmp_path: Path) -> None:
+    async with (
+        scripted(["e"], unloaded=["e"], category="embedding") as node,
+        running(tmp_path, [node]) as gateway,
+    ):
+        reply = await gateway.post("/v1/embeddings", {"model": "e", "input": "x"})
+        assert reply.status == 200
+        assert dict(node.stats.loads) == {"e": 1}
+        assert node.stats.reload_posts == {}

@@ -118,3 +118,17 @@ async def test_models_of_the_catalogue_are_not_loaded_by_being_looked_at(
         assert (await gateway.get("/v1/models")).status == 200
         await gateway.status()
         assert dict(node.stats.loads) == {}
+
+
+async def test_where_no_memory_is_reported_the_sizes_say_what_is_taken(tmp_path: Path) -> None:
+    sizes = '[models."a"]\nvram_mb = 600\n'
+    async with (
+        scripted(["a", "b"], unloaded=["b"], cpu_only=True) as node,
+        running(tmp_path, [node], toml=sizes, node_toml=["vram_mb = 1000"]) as gateway,
+    ):
+        [shown] = (await gateway.status())["nodes"]
+        assert (shown["vram_used_mib"], shown["vram_total_mib"]) == (600, 1000)
+        # One whose size nobody knows is resident as well: then nobody knows the sum.
+        assert (await gateway.chat("b")).status == 200
+        [shown] = (await gateway.status())["nodes"]
+        assert shown["vram_used_mib"] is None

@@ -108,14 +108,14 @@ def _too_small(node: NodeView, model: ModelView, now_s: float) -> Considered | N
 
 def _cannot_load(node: NodeView, model: ModelView, *, now_s: float) -> Considered | None:
     """What keeps the model from being loaded there, memory apart."""
-    if model.status is ModelStatus.LOADING:
-        return Considered(node=node.name, verdict=Verdict.LOADING)
     if model.wedged:
         return Considered(
             node=node.name,
             verdict=Verdict.WEDGED,
             detail="only a restart of the node clears it",
         )
+    if model.status is ModelStatus.LOADING:
+        return Considered(node=node.name, verdict=Verdict.LOADING)
     if not node.may_load:
         return Considered(
             node=node.name, verdict=Verdict.LIFECYCLE_OFF, detail=node.no_load_reason
@@ -143,6 +143,11 @@ def _option(
     if fits:
         left = (available or 0) - (need or 0)
         return _Option((0 if known else 1, -left, node.name), _seen(node, model, now_s))
+    if now_s < model.breaker.evicts_from_s and not want.insists:
+        left_s = model.breaker.evicts_from_s - now_s
+        why = f"{model.breaker.reason}; nothing is unloaded for another try in {left_s:.0f} s"
+        seen = Considered(node=node.name, verdict=Verdict.BREAKER_OPEN, detail=why)
+        return _Refused(seen)
     match evict(node, model, want, snapshot.eviction, deficit_mib=deficit, now_s=now_s):
         case Eviction(victims=victims, freed_mib=freed, rank=rank):
             busy = any(victim.in_flight for victim in victims)
