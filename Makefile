@@ -6,6 +6,7 @@
 # make fuzz   the parsers and translators under coverage-guided fuzzing; ARGS="--seconds 60"
 # make soak   ten minutes of mixed load and faults; what leaks or is lost; ARGS="--minutes 60"
 # make floors the suite on the oldest versions of the dependencies that are allowed
+# make real   a real mistral.rs server under cortex; MISTRALRS=/path/to/mistralrs names it
 # make coding-agent  a coding agent's own command line against a gateway (npm, 364 MB)
 # make lock   requirements/dev.txt anew; make lock-check: does it fit pyproject.toml?
 # make audit  known vulnerabilities of what is locked (asks a service on the network)
@@ -34,7 +35,7 @@ UNIT   := tests/core tests/config tests/cli tests/store tests/telemetry tests/no
 FLOORS := tests/core tests/config tests/store tests/telemetry tests/node tests/gateway/test_smoke.py tests/e2e/test_start.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup unit test check lint types format engine chaos fuzz soak floors coding-agent lock lock-check audit sbom binary srpm rpm rpm-bundled man bench bench-scale clean
+.PHONY: help demo setup unit test check lint types format engine real chaos fuzz soak floors coding-agent lock lock-check audit sbom binary srpm rpm rpm-bundled man bench bench-scale clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -159,6 +160,9 @@ bench-scale: $(VENV)/.base
 
 engine: $(VENV)/.dev $(VENV)/.demo
 	@$(BIN)/python -m pytest -m engine $(ARGS)
+
+real: $(VENV)/.dev $(VENV)/.demo
+	@MISTRALRS="$(MISTRALRS)" $(BIN)/python -m pytest tests/real $(ARGS)
 
 # A zip that unpacks itself into $PEX_ROOT (~/.cache/pex) at its first start and from then on is one exec away from
 # its interpreter: the process keeps its pid, which the service manager's notifications need.

@@ -154,7 +154,18 @@ class Observations:
         *,
         restarted: bool,
     ) -> ModelView:
-        view = node.models.get(model) or self._state.first_seen(node.name, model)
+        known = node.models.get(model)
+        view = known or self._state.first_seen(node.name, model)
+        now_s, longest_s = self._state.clock.now_s(), self._state.policy.load_timeout_s
+        # A node has all its models from its start: one that joins its list as reloading is none.
+        phantom = (
+            known is None
+            and node.liveness.health is NodeHealth.UP
+            and not restarted
+            and status is ReportedStatus.RELOADING
+        )
+        if phantom:
+            view = replace(view, reloading_since_s=now_s - longest_s)
         if node.liveness.health is NodeHealth.DOWN:
             # Its failures were those of the node, which is another one now.
             view = replace(view, breaker=view.breaker.tried_again())
@@ -163,11 +174,11 @@ class Observations:
             status,
             duplicated=model in listing.duplicated,
             restarted=restarted,
-            now_s=self._state.clock.now_s(),
-            load_timeout_s=self._state.policy.load_timeout_s,
+            now_s=now_s,
+            load_timeout_s=longest_s,
         )
         if seen.wedged and not view.wedged:
-            longest_s = self._state.policy.load_timeout_s
             why = f"reloading for {longest_s:g} s" if seen.stuck else "listed twice by its node"
+            why = "reloading, and no model of its node" if phantom else why
             self._state.event(EventKind.WEDGED, why, node.name, model)
         return seen

@@ -8,6 +8,7 @@ from typing import Protocol
 from aiohttp import web
 
 from cortex.core.errors import CortexError, NodeError, RequestError
+from cortex.core.ids import NodeName
 from cortex.core.nodefaults import Blame, NodeFault, spoken
 
 JSON = "application/json"
@@ -102,6 +103,7 @@ class NodeFaultError(NodeError):
         super().__init__(
             words if fault.blame is Blame.CALLER else f"node {node}: {words}", code=fault.code
         )
+        self.node = NodeName(node)
         self.fault = fault
 
 

@@ -1,11 +1,12 @@
 """One request's way through the fleet, whatever its dialect: admit, choose, ready, relay, account."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
+from cortex.core.amend import Amendment, wish
 from cortex.core.decisions import Want
 from cortex.core.errors import CapacityError, CortexError, NodeError, NodeUntriedError
 from cortex.core.health import NodeHealth
@@ -13,6 +14,7 @@ from cortex.core.ids import ModelId, NodeName
 from cortex.core.nodefaults import Blame, NodeFault
 from cortex.core.snapshot import ModelStatus
 from cortex.fleet.admission import Admitted, Beat
+from cortex.fleet.state import Lease
 from cortex.gateway.auth import Caller
 from cortex.gateway.call import Call
 from cortex.gateway.errors import NodeFaultError
@@ -126,8 +128,9 @@ class Exchange:
         1. Lease. 2. Relay. 3. A node that failed before the first byte is excluded and another is
         chosen. 4. A node that turned out not to hold the model is believed and asked by a poll;
         the choice begins anew, and may be to wait for it. 5. A failure that may be the request's
-        own is settled by a second opinion. 6. When no node is left, the first failure is the
-        answer: it says more than "no node left".
+        own is settled by a second opinion. 6. A node is sent again in the form it takes what it
+        does not take in another. 7. When no node is left, the first failure is the answer: it
+        says more than "no node left".
         """
         line = self._line
         beat = None
@@ -138,9 +141,13 @@ class Exchange:
         try:
             while True:
                 admitted = await self._admit(tries, beat)
+                known = self._svc.wishes.of(admitted.lease.node, want.model)
                 try:
                     node = await self._served_by(tries.want, admitted)
                 except NodeError as exc:
+                    if self._learned(admitted.lease, known, exc):
+                        tries.want = replace(tries.want, preferred=admitted.lease.node)
+                        continue
                     if _settled(exc):
                         raise
                     tries.failed(admitted.lease.node, exc)
@@ -154,6 +161,16 @@ class Exchange:
         finally:
             # It refers to this frame, and this frame to it and to the body: nobody would free them.
             tries.failure = None
+
+    def _learned(self, lease: Lease, known: Collection[Amendment], failure: NodeError) -> bool:
+        """Whether the node has said by this refusal what form it takes, and was not `known` to."""
+        if not isinstance(failure, NodeFaultError) or failure.node != lease.node:
+            return False
+        wanted = wish(failure.fault.message) if failure.fault.blame is Blame.CALLER else None
+        if wanted is None or wanted in known:
+            return False
+        self._svc.wishes.learn(lease.node, lease.model, wanted)
+        return True
 
     async def _admit(self, tries: "_Tries", beat: Beat | None) -> Admitted:
         svc, line = self._svc, self._line

@@ -2,7 +2,10 @@
 
 import secrets
 import time
+from collections.abc import Collection
+from dataclasses import replace
 
+from cortex.core.amend import Amendment, amended
 from cortex.core.decisions import Want
 from cortex.core.errors import RequestError
 from cortex.core.ids import NodeName
@@ -48,12 +51,20 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
         plain = Outbound(call.path, body, _PASSING)
 
         def outbound_for(node: NodeName) -> Outbound:
-            if node not in svc.anthropic_nodes:
-                return plain
-            return _translated(call, body)
+            if node in svc.anthropic_nodes:
+                return _translated(call, body)
+            wishes = svc.wishes.of(node, want.model)
+            return _amended(plain, body, wishes) if wishes else plain
 
         with svc.quotas.entered(caller):
             await Exchange(call, caller, svc, line, outbound_for, OPENAI).run(want, sticky)
+
+
+def _amended(plain: Outbound, body: Body, wishes: Collection[Amendment]) -> Outbound:
+    fields = amended(body.fields(), wishes)
+    if fields is None:
+        return plain
+    return replace(plain, body=Body([written(fields)], body.envelope))
 
 
 def _translated(call: Call, body: Body) -> Outbound:

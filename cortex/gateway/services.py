@@ -24,6 +24,7 @@ from cortex.gateway.recent import Recent
 from cortex.gateway.room import Room
 from cortex.gateway.tls import Certificate
 from cortex.gateway.tokens import TokenCounts
+from cortex.gateway.wishes import Wishes
 from cortex.telemetry.metrics import Metrics
 
 
@@ -57,6 +58,7 @@ class Services:
     public_address: str | None = None
     """An address that other machines can reach; None = there is none."""
     room: Room = field(default_factory=Room)
+    wishes: Wishes = field(default_factory=Wishes)
 
     def account(self, record: RequestRecord) -> None:
         """Take a finished request into metrics, recent figures and the request log."""

@@ -189,6 +189,10 @@ class Processes:
         """`cortex argv…`."""
         return self._start((*CORTEX, *argv), SOURCE | dict(environ or {}))
 
+    def program(self, *argv: str, environ: Mapping[str, str] | None = None) -> Child:
+        """Somebody else's."""
+        return self._start(argv, dict(environ or {}))
+
     def _start(self, argv: tuple[str, ...], environ: Mapping[str, str]) -> Child:
         out = self.folder / f"{len(self.children)}.out"
         err = self.folder / f"{len(self.children)}.err"

@@ -1,6 +1,7 @@
 """Nodes that fail, refuse, fall silent, restart or poison a model, and who notices when."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -291,23 +292,30 @@ async def test_a_crash_under_load_loses_no_request_that_has_not_begun_to_answer(
         assert {(await task).headers["x-cortex-node"] for task in tasks} == {"n1"}
 
 
-async def test_a_load_that_never_ends_is_wedged_and_blocks_nothing_else(tmp_path: Path) -> None:
-    # A reload of an id that the node does not have: listed as reloading for ever.
-    limits = "[limits]\nload_timeout_s = 0.6\n"
-    async with (
-        scripted(["a", "b"], unloaded=["b"]) as node,
-        running(tmp_path, [node], toml=limits) as gateway,
-    ):
-        await node.residency.reload("typo")
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_load_that_never_ends_is_wedged_and_blocks_nothing_else(
+    tmp_path: Path, before: bool
+) -> None:
+    # A reload of an id that the node does not have: listed as reloading for ever. Where that was
+    # before the gateway came, only time tells it from a load.
+    limits = f"[limits]\nload_timeout_s = {0.6 if before else 60}\n"
+    async with scripted(["a", "b"], unloaded=["b"]) as node, AsyncExitStack() as stack:
+        if before:
+            await node.residency.reload("typo")
+        gateway = await stack.enter_async_context(running(tmp_path, [node], toml=limits))
+        if not before:
+            await node.residency.reload("typo")
 
         async def seen(status: str) -> bool:
             models = (await node_view(gateway, "n0"))["models"]
             return {m["model"]: m["status"] for m in models}.get("typo") == status
 
-        await until(lambda: seen("loading"), "the phantom")
+        if before:
+            await until(lambda: seen("loading"), "the phantom")
         await until(lambda: seen("wedged"), "the end of patience")
         [event] = await gateway.events(kind="wedged")
-        assert (event["model"], event["reason"]) == ("typo", "reloading for 0.6 s")
+        why = "reloading for 0.6 s" if before else "reloading, and no model of its node"
+        assert (event["model"], event["reason"]) == ("typo", why)
         health = (await gateway.get("/health")).json
         assert health["status"] != "ok"
         assert (

@@ -51,7 +51,8 @@ async def test_an_unknown_model_is_not_retrieved(tmp_path: Path) -> None:
 async def test_a_callers_mistake_is_a_bad_request_though_the_node_says_500(
     tmp_path: Path,
 ) -> None:
-    mistake = [{"role": "assistant", "content": [{"type": "text", "text": "hi"}]}]
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    mistake = [{"role": "user", "content": [part]}]
     async with (
         scripted(["m1"]) as node,
         scripted(["m1"]) as other,
@@ -60,7 +61,7 @@ async def test_a_callers_mistake_is_a_bad_request_though_the_node_says_500(
         error = await refusal(gateway, messages=mistake)
         assert type(error) is openai.BadRequestError
         assert error.code == "invalid_request"
-        assert "must be `user`" in error.message
+        assert "The image format could not be determined" in error.message
         assert error.response.headers["x-should-retry"] == "false"
         # One attempt: no other node is bothered with it.
         [row] = await gateway.history()
