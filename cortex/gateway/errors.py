@@ -10,6 +10,7 @@ from aiohttp import web
 from cortex.core.errors import CortexError, NodeError, RequestError
 from cortex.core.ids import NodeName
 from cortex.core.nodefaults import Blame, NodeFault, spoken
+from cortex.core.plan import RETRY_AFTER_S
 
 JSON = "application/json"
 
@@ -162,8 +163,11 @@ def error_answer(
     anthropic = is_anthropic(request)
     body = anthropic_error(error, request_id) if anthropic else openai_error(error)
     headers = {"Content-Type": JSON}
-    if error.retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    retry_after_s = error.retry_after_s
+    if retry_after_s is None and status in {503, 504}:
+        retry_after_s = RETRY_AFTER_S
+    if retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
     if status < 500 and status not in {408, 429}:
         # SDKs retry by status; this one settles it for a caller's mistake.
         headers["x-should-retry"] = "false"

@@ -205,6 +205,7 @@ async def test_a_node_that_never_answers_is_a_504(tmp_path: Path) -> None:
         for streamed in (False, True):
             reply = await gateway.chat("m1", stream=streamed)
             assert (reply.status, reply.code) == (504, "node_timeout")
+            assert reply.headers["Retry-After"] == "5"
         await until(lambda: node.stats.cancelled == 2, "the node to be let go")
 
 
