@@ -101,6 +101,7 @@ class Observations:
         node = state.node(name)
         if node is None:
             return
+        reason = _unnamed(reason, name)
         after = node.liveness.missed(
             reason=reason, failures_before_down=state.policy.failures_before_down
         )
@@ -120,7 +121,7 @@ class Observations:
         if node is None or node.liveness.health is not NodeHealth.UP:
             return
         state.event(EventKind.NODE_SUSPECT, reason, name)
-        state.put(replace(node, liveness=node.liveness.refused(reason=reason)))
+        state.put(replace(node, liveness=node.liveness.refused(reason=_unnamed(reason, name))))
         state.changed()
 
     def contradicted(self, name: NodeName, model: ModelId, status: ModelStatus) -> None:
@@ -182,3 +183,8 @@ class Observations:
             why = "reloading, and no model of its node" if phantom else why
             self._state.event(EventKind.WEDGED, why, node.name, model)
         return seen
+
+
+def _unnamed(reason: str, node: NodeName) -> str:
+    """Wherever a node's state is shown, its name stands beside it."""
+    return reason.removeprefix(f"{node}: ")
