@@ -106,15 +106,41 @@ _RULES = (
         r".{0,200}\(in chat_template:\d+\)",
         r"(?:this model|the model|tokenizer).{0,40}\bchat template\b",
         r"(?:No|Missing|Could not (?:find|apply)(?: the)?) chat template\b",
+        r"(?:Text|Image|Audio|Video|File) sub-content\b",
+        r"Expected (?:`text` key in input message|array content sub-content)\b",
+        r"Received (?:an empty prompt|messages for a model which does not have)\b",
         r"(?:An? )?(?:image|audio|video|text|file|content|message|part)\b.{0,80} must have\b",
         r"The (?:image|audio|video) format could not be determined",
-        r"Remote media URLs must not target\b",
+        r"Chat Completions file content does not support\b",
+        r"Input file (?:`.{0,200}` was not found|requires|exceeds)\b",
+        r"input_file\.\w{1,20} (?:exceeds|must be)\b",
+        # Media and where they are.
+        r"Remote media (?:URLs?|host) (?:must|`.{0,200}` did not resolve)",
+        r"(?:Invalid|Unsupported) (?:local )?(?:image|audio|video)"
+        r" (?:source|file URL|URL scheme|redirect target)\b",
+        r"(?:image|audio|video) (?:URL exceeded|redirects? (?:may|response is missing))\b",
+        r"Server request (?:image|audio|video) sources do not support\b",
+        r"(?:Invalid|Unsupported) UI upload\b",
+        r"UI upload (?:references may not|resolved outside)\b",
+        r"UI uploads do not support\b",
+        r"redirect Location header is not\b",
+        r"(?:GIF contains no|FFmpeg extracted 0) frames\b",
         r"(?:Failed|Unable) to (?:parse|fetch|decode|download|open (?:the )?(?:image|audio|video|URL))\b",
         # Fields and their values.
         r"[`'\"]?max_(?:completion_|output_)?tokens[`'\"]? must be\b",
         r"(?:invalid|unknown) reasoning[ _]effort\b",
         r"[`'\"]?(?:enable_thinking|reasoning_effort|tool_choice|response_format|n|stop|top_logprobs)[`'\"]?"
         r" (?:must|may|requires|is not|cannot|can only)\b",
+        r"Number of choices must be\b",
+        r"agent_permission\b",
+        r"Invalid grammar\b",
+        r"request selected an adapter, but\b",
+        r"Completion requests .{0,40}require the pipeline to have\b",
+        # Tools and skills.
+        r"tools\[\]\.type=",
+        r"tool_choice(?:=|\.| references | forcing )",
+        r"(?:Invalid|Unsupported) skill version\b",
+        r"Skill `.{0,200}` (?:was not found|version)\b",
         r"Tool choice was required but no tools were called",
         r"max_tool_calls is not supported",
         r"Only support wav\b",
@@ -129,7 +155,7 @@ _RULES = (
         r".{0,100}\bexceeds the .{1,60}\blimit\b",
         # What the model or the server cannot do at all.
         r"Received a request incompatible for this model's category",
-        r"Unsupported Anthropic content block\b",
+        r"(?:Unsupported )?Anthropic(?:-managed)? ",
         r"(?:model )?[`'\"]?.{0,200} has no dynamic LoRA runtime",
         # The extractor of every route.
         r"(?:Failed to deserialize the JSON body into the target type: )?"

@@ -112,7 +112,9 @@ def sampling(body: Json) -> Json:
         known = ", ".join(EFFORTS)
         raise InvalidError(f"invalid reasoning effort `{effort}`; expected one of: {known}")
     if body.get("grammar") is not None and body.get("response_format") is not None:
-        raise InvalidError("`grammar` and `response_format` are mutually exclusive")
+        raise InvalidError(
+            "Request `grammar` and `response_format` were both provided but are mutually exclusive."
+        )
     return body
 
 
@@ -166,8 +168,8 @@ def chat(body: Json, *, plain_template: bool = False) -> Json:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise PlainRefusalError(422, wrong(f"messages[{index}]: missing field `role`"))
         _check_content(message, plain_template=plain_template)
-    if body.get("agent_permission") == "ask":
-        raise AskRefusedError("agent_permission `ask` requires an agentic request.")
+    if body.get("agent_permission") == "ask" and not body.get("stream"):
+        raise AskRefusedError('agent_permission "ask" requires stream=true over HTTP')
     _check_tools(body.get("tools") or ())
     return body
 
@@ -176,7 +178,7 @@ def _check_tools(tools: Sequence[object]) -> None:
     for tool in tools:
         kind = tool.get("type") if isinstance(tool, dict) else None
         if kind in ("web_search", "shell", "namespace"):
-            raise InvalidError(f"A `{kind}` tool is only supported by the Responses API")
+            raise InvalidError(f'tools[].type="{kind}" is only supported by the Responses API.')
         function = tool.get("function") if isinstance(tool, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise PlainRefusalError(422, wrong("tools: missing field `function`"))
@@ -215,14 +217,16 @@ def _check_part(part: Json) -> None:
     """One part of a user's message; one without a type is taken for text."""
     kind = str(part.get("type", "text"))
     if kind == "text" and "text" not in part:
-        raise InvalidError("Text content part must have `text` key")
+        raise InvalidError("Text sub-content must have `text` key.")
     for medium in MEDIA:
         if kind != f"{medium}_url":
             continue
         held = part.get(kind)
         url = held.get("url") if isinstance(held, dict) else held
         if not isinstance(url, str):
-            raise InvalidError(f"{medium.capitalize()} sub-content must have `url` key.")
+            raise InvalidError(
+                f"{medium.capitalize()} sub-content `{kind}` object must have a `url` key."
+            )
         _check_medium(medium, url)
 
 
@@ -245,7 +249,7 @@ def _check_medium(medium: str, url: str) -> None:
     except ValueError:
         public = "." in host
     if not public:
-        raise InvalidError("Remote media URLs must not target private or local addresses")
+        raise InvalidError("Remote media URLs must not target private or local IP addresses.")
 
 
 def completion(body: Json) -> Json:

@@ -18,11 +18,47 @@ invalid reasoning effort `CUDA_ERROR_OUT_OF_MEMORY`; expected one of: off, none,
 Tool choice was required but no tools were called.
 Received a request incompatible for this model's category.
 The image format could not be determined
-Remote media URLs must not target private, loopback or otherwise non-public addresses
-Image sub-content must have `url` key.
-Text content part must have `text` key
-`grammar` and `response_format` are mutually exclusive
-A `web_search` tool is only supported by the Responses API
+Remote media URLs must not target private or local IP addresses.
+Remote media URLs must use http or https.
+Remote media host `out of memory.example` did not resolve to any addresses.
+Image sub-content `image_url` object must have a `url` key.
+Image sub-content `image_url` key must be an object.
+Text sub-content must have `text` key.
+Expected `text` key in input message.
+Expected array content sub-content to be one of `text`, `image_url`, `audio_url`, `video_url`, or `file`.
+Chat Completions file content does not support `file_url`; use Responses `input_file`.
+Input file `file-1` was not found.
+Input file requires one of `file_id`, `file_data`, or `file_url`.
+input_file.file_data must be base64 or a data URL
+Invalid image source: expected http, https, or data URL: relative URL without a base
+Unsupported video URL scheme: ftp
+image URL exceeded the redirect limit.
+image data URL exceeds the 67108864 byte limit.
+image response exceeds the 67108864 byte limit.
+Server request image sources do not support file URLs.
+Invalid UI upload reference.
+GIF contains no frames
+Received an empty prompt.
+Received messages for a model which does not have a chat template. Either use a different model or pass a single string as the prompt
+Completion requests require the pipeline to have a tokenizer
+Number of choices must be greater than 0.
+agent_permission "ask" requires stream=true over HTTP; approve or deny emitted requests with POST /v1/agent/approvals/{approval_id}.
+Invalid grammar. out of memory
+request selected an adapter, but this pipeline has no dynamic LoRA runtime
+Request `grammar` and `response_format` were both provided but are mutually exclusive.
+tools[].type="web_search" is only supported by the Responses API; use web_search_options with Chat Completions
+tools[].type="shell" is only supported by the Responses API.
+tools[].type="code_interpreter" container IDs are not supported.
+tool_choice="required" requires at least one tool.
+tool_choice references unknown function tool `CUDA_ERROR_OUT_OF_MEMORY`.
+tool_choice.allowed_tools requires at least one tool.
+tool_choice forcing hosted tool `web_search` is not supported.
+Skill `x` was not found.
+Skill `x` version `2` missing
+Anthropic tool_use content block requires `id`.
+Anthropic `thinking.type` conflicts with mistral.rs `enable_thinking`.
+Unsupported Anthropic image source type `file`.
+Anthropic-managed skills are not bundled with mistral.rs; upload a custom skill and use `type`: `custom`.
 invalid operation: tried to use + operator on unsupported types string and sequence (in chat_template:4)
 Custom embedding dimensions (3) are not supported.
 input must contain at least one entry.
@@ -44,6 +80,7 @@ Failed to deserialize the JSON body into the target type: messages[0]: missing f
 NODE = """
 No response received from the model.
 Unexpected response type
+Received unexpected response type from embedding request.
 unexpected dtype, expected: F32, got: F16
 request sender lock is poisoned
 engine state lock is poisoned

@@ -95,8 +95,11 @@ SEARCH = [{"type": "web_search"}]
             "The image format could not be determined",
         ),
         (parts(picture("http://127.0.0.1/a.png")), "Remote media URLs must not target"),
-        (parts({"type": "image_url", "image_url": {"detail": "low"}}), "must have `url` key"),
-        (parts({"type": "text"}), "must have `text` key"),
+        (
+            parts({"type": "image_url", "image_url": {"detail": "low"}}),
+            "must have a `url` key.",
+        ),
+        (parts({"type": "text"}), "Text sub-content must have `text` key."),
         ({"grammar": {}, "response_format": {"type": "text"}}, "mutually exclusive"),
         ({"tools": SEARCH}, "only supported by the Responses API"),
     ],

@@ -21,11 +21,11 @@ KEYS = "\n".join(
 CALLERS_MISTAKES = [
     "Tool choice was required but no tools were called.",
     "The image format could not be determined",
-    "Remote media URLs must not target private addresses",
-    "Image sub-content must have `url` key.",
-    "Text content part must have `text` key",
-    "`grammar` and `response_format` are mutually exclusive",
-    "A `web_search` tool is only supported by the Responses API",
+    "Remote media URLs must not target private or local IP addresses.",
+    "Image sub-content `image_url` object must have a `url` key.",
+    "Text sub-content must have `text` key.",
+    "Request `grammar` and `response_format` were both provided but are mutually exclusive.",
+    'tools[].type="shell" is only supported by the Responses API.',
 ]
 
 
