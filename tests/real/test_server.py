@@ -24,7 +24,8 @@ POLLING = "[polling]\ninterval_s = 0.5\ntimeout_s = 1.0\n"
 # The engine runs on the CPU and reports no memory: this is what it is to have.
 TIGHT = POLLING + '[models."a"]\nvram_mb = 300\n[models."b"]\nvram_mb = 300\n'
 ROOM_FOR_ONE = "vram_mb = 400"
-GREEDY = {"temperature": 0, "max_tokens": 12}
+COLD = {"temperature": 0}
+GREEDY = {**COLD, "max_tokens": 12}
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -84,20 +85,26 @@ def test_both_dialects_by_their_sdks(processes: Processes, server: Server) -> No
             model="a", messages=words, temperature=0, max_tokens=12
         )
         message = theirs.messages.create(
-            model="a", messages=words, temperature=0, max_tokens=12
+            model="a", messages=words, max_tokens=12, extra_body=COLD
         )
         [block] = message.content
         assert block.type == "text"
         assert block.text == chat.choices[0].message.content
         with theirs.messages.stream(
-            model="a", messages=words, temperature=0, max_tokens=12
+            model="a", messages=words, max_tokens=12, extra_body=COLD
         ) as stream:
             assert "".join(stream.text_stream) == block.text
             assert stream.get_final_message().usage.input_tokens == message.usage.input_tokens
-        response = ours.responses.create(model="a", input="Count to three.", temperature=0)
+        response = ours.responses.create(
+            model="a", input="Count to three.", temperature=0, max_output_tokens=12
+        )
         assert response.status == "completed"
         follow = ours.responses.create(
-            model="a", input="And on.", previous_response_id=response.id, temperature=0
+            model="a",
+            input="And on.",
+            previous_response_id=response.id,
+            temperature=0,
+            max_output_tokens=12,
         )
         assert follow.usage is not None
         assert response.usage is not None
@@ -118,7 +125,7 @@ def test_a_callers_mistakes_close_nothing(processes: Processes, server: Server) 
         {"temperature": "warm"},
     ]
     for mistake in mistakes * 3:
-        reply = gateway.chat("a", **mistake)
+        reply = gateway.chat("a", **GREEDY | mistake)
         # Older servers have no field for some of it, and serve.
         assert reply.status in ((400,) if VERSION >= FIRST_SAFE_UNLOAD else (200, 400)), (
             reply.body
