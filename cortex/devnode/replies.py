@@ -125,11 +125,12 @@ class ChatFrames:
     def __init__(self, head: Head) -> None:
         self._head = head
         self._before = (
-            f'data: {{"id":{escape(head.id)},"choices":[{{"index":0,"finish_reason":null,'
-            '"delta":{"role":"assistant","content":'
+            f'data: {{"id":{escape(head.id)},"choices":[{{"finish_reason":null,"index":0,'
+            '"delta":{"content":'
         ).encode()
         self._after = (
-            f',"tool_calls":null}},"logprobs":null}}],"created":{head.chunk_created},'
+            f',"role":"assistant","tool_calls":null}},"logprobs":null}}],'
+            f'"created":{head.chunk_created},'
             f'"model":{escape(head.model)},"system_fingerprint":"local",'
             '"object":"chat.completion.chunk","usage":null}\n\n'
         ).encode()
@@ -155,10 +156,10 @@ class ChatFrames:
 
     def _chunk(self, delta: Mapping[str, Any], reason: str | None, usage: Any) -> bytes:
         choice = {
-            "index": 0,
             "finish_reason": reason,
-            "delta": {"role": "assistant", **delta},
-            "logprobs": logprobs_json(self._head, [delta.get("content")]),
+            "index": 0,
+            "delta": {"content": delta["content"], "role": "assistant", **delta},
+            "logprobs": logprobs_json(self._head, [delta["content"]]),
         }
         return data(
             {
@@ -224,8 +225,8 @@ def chat_whole(head: Head, answer: Collected) -> Json:
     """`chat.completion`; an answer without an end is the `partial_response` of an error."""
     calls = tool_calls_json(answer.end.tool_calls) if answer.end else None
     message: Json = {
-        "role": "assistant",
         "content": "".join(answer.text) if answer.text or not calls else None,
+        "role": "assistant",
         "tool_calls": calls,
     }
     if answer.reasoning:
@@ -235,10 +236,10 @@ def chat_whole(head: Head, answer: Collected) -> Json:
         "id": head.id,
         "choices": [
             {
-                "index": n,
                 "finish_reason": _finish(answer),
-                "logprobs": logprobs,
+                "index": n,
                 "message": message,
+                "logprobs": logprobs,
             }
             for n in range(head.request.get("n") or 1)
         ],
@@ -257,7 +258,7 @@ def text_whole(head: Head, answer: Collected) -> Json:
     return {
         "id": head.id,
         "choices": [
-            {"index": n, "text": text, "finish_reason": _finish(answer), "logprobs": None}
+            {"finish_reason": _finish(answer), "index": n, "text": text, "logprobs": None}
             for n in range(head.request.get("n") or 1)
         ],
         "created": head.created,
