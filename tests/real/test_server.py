@@ -113,13 +113,16 @@ def test_both_dialects_by_their_sdks(processes: Processes, server: Server) -> No
 
 def test_a_callers_mistakes_close_nothing(processes: Processes, server: Server) -> None:
     gateway = processes.serve(server.url, toml=POLLING)
+    function = {"type": "function", "function": {"name": "f", "parameters": {}}}
+    near = {"type": "image_url", "image_url": {"url": "http://127.0.0.1/a.png"}}
+    broken = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     mistakes: list[dict[str, Any]] = [
-        {
-            "messages": _parts(
-                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-            )
-        },
+        {"messages": _parts(broken)},
+        {"messages": _parts(near)},
         {"messages": _parts({"type": "image_url", "image_url": {"detail": "low"}})},
+        {"messages": _parts({"type": "text", "text": "SmolLM2's template takes no parts"})},
+        {"tools": [{"type": "shell"}]},
+        {"grammar": {"type": "regex", "value": "a"}, "response_format": {"type": "text"}},
         {"reasoning_effort": "extreme"},
         {"max_tokens": 0},
         {"temperature": "warm"},
@@ -128,8 +131,13 @@ def test_a_callers_mistakes_close_nothing(processes: Processes, server: Server) 
         reply = gateway.chat("a", **GREEDY | mistake)
         # Older servers have no field for some of it, and serve.
         assert reply.status in ((400,) if VERSION >= FIRST_SAFE_UNLOAD else (200, 400)), (
-            reply.body
+            mistake,
+            reply.body,
         )
+    for _ in range(3):
+        # Whether the model makes the call that is required is its own affair.
+        insists = gateway.chat("a", tools=[function], tool_choice="required", **GREEDY)
+        assert insists.status in (200, 400), insists.body
     both = gateway.chat("a", max_tokens=3, max_completion_tokens=2)
     assert both.status == 200, both.body
     assert gateway.chat("a", **GREEDY).status == 200
