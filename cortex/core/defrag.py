@@ -13,7 +13,9 @@ def why_due(node: NodeView, *, after_cycles: int) -> str:
         return ""
     if node.cycles >= after_cycles:
         return f"{node.cycles} unload cycles since its restart, due after {after_cycles}"
-    wedged = sorted(model.id for model in node.models.values() if model.wedged)
+    models = node.models.values()
+    # A phantom takes no memory, and nobody misses it.
+    wedged = sorted(model.id for model in models if model.wedged and not model.phantom)
     if wedged:
         return f"{', '.join(wedged)} wedged: only a restart clears it"
     total = node.vram_total_mib

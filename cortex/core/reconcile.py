@@ -53,6 +53,7 @@ def reconcile(
         status=status,
         wedged=leaked or stuck,
         stuck=stuck,
+        phantom=view.phantom and stuck and not restarted,
         reported_loading=loading,
         reloading_since_s=asked_s,
         resident_since_s=_since(view, status, now_s),

@@ -86,6 +86,8 @@ class ModelView:
     """The node's `reloading` flag leaked: it may still serve, but cannot be loaded again until a restart."""
     stuck: bool = False
     """Wedged because `reloading` outlived the longest load; the node is believed when it says otherwise."""
+    phantom: bool = False
+    """Wedged, and no model of its node: a `reload` of a wrong name is listed for ever (contract §2.4)."""
     reloading_since_s: float | None = None
     """Since when its node says `reloading` (monotonic), or since cortex began to load it."""
     pinned: bool = False

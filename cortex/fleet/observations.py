@@ -120,8 +120,9 @@ class Observations:
         node = state.node(name)
         if node is None or node.liveness.health is not NodeHealth.UP:
             return
+        reason = _unnamed(reason, name)
         state.event(EventKind.NODE_SUSPECT, reason, name)
-        state.put(replace(node, liveness=node.liveness.refused(reason=_unnamed(reason, name))))
+        state.put(replace(node, liveness=node.liveness.refused(reason=reason)))
         state.changed()
 
     def contradicted(self, name: NodeName, model: ModelId, status: ModelStatus) -> None:
@@ -166,7 +167,7 @@ class Observations:
             and status is ReportedStatus.RELOADING
         )
         if phantom:
-            view = replace(view, reloading_since_s=now_s - longest_s)
+            view = replace(view, reloading_since_s=now_s - longest_s, phantom=True)
         if node.liveness.health is NodeHealth.DOWN:
             # Its failures were those of the node, which is another one now.
             view = replace(view, breaker=view.breaker.tried_again())

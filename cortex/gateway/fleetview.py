@@ -34,10 +34,19 @@ def health_of(svc: Services) -> HealthBody:
         missing.extend(
             f"model {model.id} is wedged on {node.name}: restart the node to load it again"
             for model in node.models.values()
-            if model.wedged
+            if model.wedged and not model.phantom
+        )
+        missing.extend(
+            f"{node.name} was told to reload {model.id}, which is no model of it, and lists it"
+            " until it restarts"
+            for model in node.models.values()
+            if model.phantom
         )
     for model_id, names in snapshot.locations.items():
-        if not any(_may_serve(snapshot.nodes[name], model_id, snapshot) for name in names):
+        nodes = [snapshot.nodes[name] for name in names]
+        if all(node.models[model_id].phantom for node in nodes):
+            continue
+        if not any(_may_serve(node, model_id, snapshot) for node in nodes):
             unserved.append(f"model {model_id} cannot be served by any node")
     store = svc.ledger.status()
     if not store.ok:
