@@ -1,10 +1,13 @@
 """Which tests stay together, and which come first, when they are spread over processes (`make test`)."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.e2e.processes import Processes
 from tests.faults import report
 
 TOGETHER = {
@@ -29,6 +32,16 @@ FIRST = (
     "tests/web/test_browser.py",
 )
 """What takes longest begins first, or one process would be busy with it when the others are done."""
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts processes, and kills what is left of them however the test ends."""
+    started = Processes(tmp_path)
+    try:
+        yield started
+    finally:
+        started.end()
 
 
 def _unit(nodeid: str) -> str:

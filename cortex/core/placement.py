@@ -124,7 +124,7 @@ def _squeeze(
     *,
     now_s: float,
 ) -> _Tight | Looked:
-    if _spares(model, want, now_s=now_s):
+    if _displaces_nobody(model, want, now_s=now_s):
         return Looked(node, model, Verdict.BREAKER_OPEN)
     there = displaceable(node, rules.strategy)
     loss = there.least_loss(model, rules.strategy, deficit_mib) if node.may_unload else None
@@ -136,7 +136,7 @@ def _squeeze(
     return _Tight(node, model, deficit_mib, loss)
 
 
-def _spares(model: ModelView, want: Want, *, now_s: float) -> bool:
+def _displaces_nobody(model: ModelView, want: Want, *, now_s: float) -> bool:
     """Its loads keep failing: nobody loses a place for another trial, unless an operator says so."""
     return model.breaker is not CLOSED and (
         now_s < model.breaker.evicts_from_s and not want.insists
@@ -241,7 +241,7 @@ def _room_in_words(
     deficit = _deficit(model, node.available_mib(now_s))
     if _fits(model, deficit):
         return _room(node, model, now_s=now_s).seen
-    if _spares(model, want, now_s=now_s):
+    if _displaces_nobody(model, want, now_s=now_s):
         left_s = model.breaker.evicts_from_s - now_s
         detail = (
             f"{model.breaker.reason}; nothing is unloaded for another try in {left_s:.0f} s"

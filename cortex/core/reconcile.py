@@ -53,7 +53,7 @@ def reconcile(
         status=status,
         wedged=leaked or stuck,
         stuck=stuck,
-        phantom=view.phantom and stuck and not restarted,
+        phantom=view.phantom and stuck,
         reported_loading=loading,
         reloading_since_s=asked_s,
         resident_since_s=_since(view, status, now_s),

@@ -160,13 +160,12 @@ class Observations:
         view = known or self._state.first_seen(node.name, model)
         now_s, longest_s = self._state.clock.now_s(), self._state.policy.load_timeout_s
         # A node has all its models from its start: one that joins its list as reloading is none.
-        phantom = (
+        if (
             known is None
             and node.liveness.health is NodeHealth.UP
             and not restarted
             and status is ReportedStatus.RELOADING
-        )
-        if phantom:
+        ):
             view = replace(view, reloading_since_s=now_s - longest_s, phantom=True)
         if node.liveness.health is NodeHealth.DOWN:
             # Its failures were those of the node, which is another one now.
@@ -180,10 +179,15 @@ class Observations:
             load_timeout_s=longest_s,
         )
         if seen.wedged and not view.wedged:
-            why = f"reloading for {longest_s:g} s" if seen.stuck else "listed twice by its node"
-            why = "reloading, and no model of its node" if phantom else why
+            why = _why_wedged(seen, longest_s)
             self._state.event(EventKind.WEDGED, why, node.name, model)
         return seen
+
+
+def _why_wedged(view: ModelView, load_timeout_s: float) -> str:
+    if view.phantom:
+        return "reloading, and no model of its node"
+    return f"reloading for {load_timeout_s:g} s" if view.stuck else "listed twice by its node"
 
 
 def _unnamed(reason: str, node: NodeName) -> str:

@@ -214,8 +214,8 @@ class Poller:
     def _nearly_down(self, name: NodeName) -> bool:
         """One more missed poll, and the node is down."""
         view = self._state.node(name)
-        left = 0 if view is None else view.liveness.missed_polls + 1
-        return left > 1 and left == self._state.policy.failures_before_down
+        missed = 0 if view is None else view.liveness.missed_polls
+        return 0 < missed == self._state.policy.failures_before_down - 1
 
     def _loads_for_others(self, name: NodeName) -> bool:
         view = self._state.node(name)

@@ -128,8 +128,8 @@ class Exchange:
         1. Lease. 2. Relay. 3. A node that failed before the first byte is excluded and another is
         chosen. 4. A node that turned out not to hold the model is believed and asked by a poll;
         the choice begins anew, and may be to wait for it. 5. A failure that may be the request's
-        own is settled by a second opinion. 6. A node is sent again in the form it takes what it
-        does not take in another. 7. When no node is left, the first failure is the answer: it
+        own is settled by a second opinion. 6. What a node refused for its form alone is sent to it
+        again in the form it takes. 7. When no node is left, the first failure is the answer: it
         says more than "no node left".
         """
         line = self._line
@@ -246,23 +246,22 @@ class Exchange:
         failure: str | None = None
         client: str | None = None
         count, used = False, True
-        asked = svc.recent.asking(lease.node)
         try:
             outbound = self._outbound_for(lease.node)
             sending = svc.nodes[lease.node].send(
                 "POST", outbound.path, _request_headers(call), outbound.body
             )
-            asked.begin(sending)
-            await outbound.relay(
-                call,
-                sending,
-                line,
-                timer=GapTimer(
-                    svc.config.limits.idle_timeout_s, svc.recent.relays, line, call.reply
-                ),
-                headers=_response_headers(line),
-                answered=partial(self._let_go, outbound.body, asked),
-            )
+            with svc.recent.asking(lease.node, sending) as asking:
+                await outbound.relay(
+                    call,
+                    sending,
+                    line,
+                    timer=GapTimer(
+                        svc.config.limits.idle_timeout_s, svc.recent.relays, line, call.reply
+                    ),
+                    headers=_response_headers(line),
+                    answered=partial(self._let_go, outbound.body, asking),
+                )
             count = True
             if line.record.error_code in _NODE_CODES:
                 failure = line.record.error_code
@@ -273,13 +272,12 @@ class Exchange:
             used = isinstance(exc, NodeFaultError) and exc.fault.blame is Blame.CALLER
             raise
         finally:
-            asked.end()
             used = used and failure is None
             svc.state.release(lease, failure=failure, client=client, count=count, used=used)
 
-    def _let_go(self, body: Payload, asked: Asking) -> None:
+    def _let_go(self, body: Payload, asking: Asking) -> None:
         """A stream may last for minutes, and a conversation may be megabytes."""
-        asked.end()
+        asking.end()
         body.release()
         self._svc.room.leave(self._call.source)
 

@@ -63,9 +63,9 @@ class Recent:
         for relay in tuple(self.relays):
             relay.cut(error)
 
-    def asking(self, node: NodeName) -> "Asking":
+    def asking(self, node: NodeName, sending: Failing) -> "Asking":
         """For one request to this node, from when it is sent until its answer begins."""
-        return Asking(self._unanswered.setdefault(node, set()))
+        return Asking(self._unanswered.setdefault(node, set()), sending)
 
     def leave(self, node: NodeName, reason: str) -> None:
         """Have everything that this node has not begun to answer look for another."""
@@ -104,17 +104,20 @@ class Asking:
 
     __slots__ = ("_among", "_sending")
 
-    def __init__(self, among: set[Failing]) -> None:
+    def __init__(self, among: set[Failing], sending: Failing) -> None:
         self._among = among
-        self._sending: Failing | None = None
-
-    def begin(self, sending: Failing) -> None:
         self._sending = sending
-        self._among.add(sending)
+
+    def __enter__(self) -> "Asking":
+        self._among.add(self._sending)
+        return self
 
     def end(self) -> None:
-        if self._sending is not None:
-            self._among.discard(self._sending)
+        """The answer has begun, or will not."""
+        self._among.discard(self._sending)
+
+    def __exit__(self, *_exc: object) -> None:
+        self.end()
 
 
 class _Running:

@@ -9,13 +9,12 @@ import contextlib
 import io
 import json
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from tests.e2e.processes import Gateway, Processes
 from tests.node.rawnode import LAST_CHUNK, STREAM_HEAD, Got, RawNode, chunk, saying, whole
@@ -159,15 +158,6 @@ async def behave(got: Got, writer: asyncio.StreamWriter) -> None:
         await got.rest.read()
     if name in {"hangs-up", "cut-off", "stream-is-dropped", "no-http"}:
         writer.close()
-
-
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    started = Processes(tmp_path)
-    try:
-        yield started
-    finally:
-        started.end()
 
 
 @dataclass

@@ -23,13 +23,6 @@ class Open(Protocol):
 
 
 @pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
-    processes = Processes(tmp_path)
-    yield processes
-    processes.end()
-
-
-@pytest.fixture
 def fleet(processes: Processes) -> Gateway:
     """Two nodes: n0 holds m1 and can load m2, slowly; n1 holds m3."""
     first = processes.node(

@@ -15,7 +15,7 @@ import pytest
 
 from cortex.core.versions import FIRST_SAFE_UNLOAD
 from cortex.devnode.real import find_gguf
-from tests.e2e.processes import Gateway, Processes, eventually, request
+from tests.e2e.processes import Gateway, Processes, chat_body, eventually, request
 from tests.real.server import BINARY, MODELS, Server, version_of
 
 IS_THERE = os.access(BINARY, os.X_OK)
@@ -25,6 +25,7 @@ POLLING = "[polling]\ninterval_s = 0.5\ntimeout_s = 1.0\n"
 TIGHT = POLLING + '[models."a"]\nvram_mb = 300\n[models."b"]\nvram_mb = 300\n'
 ROOM_FOR_ONE = "vram_mb = 400"
 COLD = {"temperature": 0}
+BOTH_LOADED = [("a", "loaded"), ("b", "loaded")]
 GREEDY = {**COLD, "max_tokens": 12}
 
 pytestmark = [
@@ -69,7 +70,7 @@ def test_a_chat_whole_and_streamed_is_the_same(processes: Processes, server: Ser
         *events, done = stream.rest()
         assert (done, stream.cut) == ("[DONE]", False)
         assert "finish_reason" in events[-1]
-        direct = server.post("/v1/chat/completions", _chat(model, **GREEDY)).json
+        direct = server.post("/v1/chat/completions", chat_body(model, **GREEDY)).json
         assert whole.json["choices"] == direct["choices"]
         assert whole.json["usage"]["completion_tokens"] == direct["usage"]["completion_tokens"]
 
@@ -172,13 +173,13 @@ def test_what_somebody_unloads_by_hand_is_loaded_again(
     becomes(gateway, "b", "unloaded")
     cold = gateway.chat("b", **GREEDY)
     assert (cold.status, cold.headers["x-cortex-cold-start"]) == (200, "true")
-    assert server.listing() == [("a", "loaded"), ("b", "loaded")]
+    assert server.listing() == BOTH_LOADED
     # Before the next poll, and six at once: the node loads for the first of them.
     assert server.lifecycle("unload", "b") == "unloaded"
     with ThreadPoolExecutor(6) as pool:
         replies = list(pool.map(lambda _: gateway.chat("b", **GREEDY), range(6)))
     assert [reply.status for reply in replies] == [200] * 6
-    assert server.listing() == [("a", "loaded"), ("b", "loaded")]
+    assert server.listing() == BOTH_LOADED
 
 
 @loads_again
@@ -198,7 +199,7 @@ def test_a_node_that_is_silent_during_a_load_is_not_down(
         assert waiting.result(60).status == 200
         assert other.result(60).status == 200
     assert gateway.events("node_down") == []
-    assert server.listing() == [("a", "loaded"), ("b", "loaded")]
+    assert server.listing() == BOTH_LOADED
 
 
 @loads_again
@@ -257,11 +258,7 @@ def test_an_old_server_keeps_its_models(processes: Processes, server: Server) ->
         reply = request(gateway.url + "/cortex/v1/models/unload", {"model": model})
         assert (reply.status, reply.json["error"]["code"]) == (409, "not_unloadable")
         assert gateway.chat(model, **GREEDY).status == 200
-    assert server.listing() == [("a", "loaded"), ("b", "loaded")]
-
-
-def _chat(model: str, **more: Any) -> dict[str, Any]:
-    return {"model": model, "messages": [{"role": "user", "content": "hi"}], **more}
+    assert server.listing() == BOTH_LOADED
 
 
 def _parts(*parts: dict[str, Any]) -> list[dict[str, Any]]:
