@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from cortex.gateway.exposure import public_among
-from tests.e2e.conftest import processes as processes
 from tests.e2e.processes import Processes
 from tests.gateway.conftest import scripted
 from tests.running import Running, running, until

@@ -14,7 +14,6 @@ import pytest
 
 from tests.access.certificates import Made, make, trusting
 from tests.command import SOURCE
-from tests.e2e.conftest import processes as processes
 from tests.e2e.processes import Child, Processes, eventually
 from tests.e2e.test_start import as_systemd
 

@@ -18,7 +18,6 @@ import pytest
 
 from cortex import __version__
 from tests.command import ROOT
-from tests.e2e.conftest import processes as processes
 from tests.e2e.processes import Processes
 from tests.e2e.test_start import manager
 from tests.hostile.memory import cpu_s
