@@ -132,8 +132,6 @@ class NodeRecord:
     last_restart_at_ms: int | None = None
     health: str = "unknown"
     version: str | None = None
-    drained: bool = False
-    """An operator took it out of service."""
     residue_mib: int = 0
 
 
@@ -143,5 +141,7 @@ class Memory:
 
     nodes: tuple[NodeRecord, ...] = ()
     residency: tuple[ResidencyRecord, ...] = ()
+    drained: frozenset[NodeName] = frozenset()
+    """Nodes that an operator took out of service."""
     pins: frozenset[tuple[NodeName | None, ModelId]] = frozenset()
     """Runtime pins; node None = wherever the model is."""

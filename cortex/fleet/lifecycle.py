@@ -9,7 +9,7 @@ that wait decide anew.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from cortex.core.decisions import Load
 from cortex.core.errors import NodeError, StoreError
@@ -117,15 +117,13 @@ class Lifecycle:
 
     async def drain_node(self, name: NodeName) -> None:
         """Take a node out of service; committed first, so that no restart undoes it."""
-        view = self._state.node(name)
-        if view is not None:
-            await self._memory.save_node(replace(node_record(view), drained=True))
+        if self._state.node(name) is not None:
+            await self._memory.save_drained(name, drained=True)
             self._state.drain(name, Drain.REQUEST, "drained by request")
 
     async def undrain_node(self, name: NodeName) -> None:
-        view = self._state.node(name)
-        if view is not None:
-            await self._memory.save_node(replace(node_record(view), drained=False))
+        if self._state.node(name) is not None:
+            await self._memory.save_drained(name, drained=False)
             self._state.undrain(name, Drain.REQUEST, "undrained by request")
 
     def _run(

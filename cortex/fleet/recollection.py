@@ -19,6 +19,7 @@ class Recollection:
         self._nodes: dict[NodeName, NodeRecord] = {
             record.name: record for record in memory.nodes
         }
+        self._drained = memory.drained
 
     def node(self, rule: NodePolicy) -> NodeView:
         """A node as it was remembered: its models are known, none of them counts as resident.
@@ -36,7 +37,7 @@ class Recollection:
             version=record.version,
             restarted_at_ms=record.last_restart_at_ms,
             residue_mib=record.residue_mib,
-            drains=frozenset({Drain.REQUEST}) if record.drained else frozenset(),
+            drains=frozenset({Drain.REQUEST}) if rule.name in self._drained else frozenset(),
         )
 
     def model(self, node: NodeName, model: ModelId) -> ModelView:
@@ -73,6 +74,5 @@ def node_record(view: NodeView) -> NodeRecord:
         last_restart_at_ms=view.restarted_at_ms,
         health=view.liveness.health.value,
         version=view.version,
-        drained=Drain.REQUEST in view.drains,
         residue_mib=view.residue_mib,
     )

@@ -5,6 +5,7 @@ no task, no timer and no stream object per exchange, and content is handed over 
 """
 
 import asyncio
+import select
 import ssl
 from collections.abc import AsyncIterator, Callable
 from typing import cast
@@ -119,6 +120,16 @@ class Connection(asyncio.Protocol):
     def usable(self) -> bool:
         """Another exchange may begin."""
         return not self._lost and self._error is None
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing lies in the kernel for it, neither bytes nor an end that the loop has yet to see.
+
+        Whatever lies there was not asked for, and must not become the answer to the next request.
+        """
+        waiting = select.poll()
+        waiting.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
+        return not waiting.poll(0)
 
     @property
     def finished(self) -> bool:
@@ -311,7 +322,8 @@ class Pool:
         loop = asyncio.get_running_loop()
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable and loop.time() - connection.idle_since_s < MAX_IDLE_S:
+            young = loop.time() - connection.idle_since_s < MAX_IDLE_S
+            if young and connection.usable and connection.quiet:
                 self._busy.add(connection)
                 return connection
             connection.abort()

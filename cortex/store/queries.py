@@ -210,9 +210,9 @@ def node_of_response(connection: sqlite3.Connection, response_id: str) -> NodeNa
 def recall(connection: sqlite3.Connection) -> Memory:
     """What the fleet knew when the last process ended."""
     nodes = connection.execute(
-        "SELECT name, cycles, boot_at_s, last_restart_at_ms, health, version, drained,"
-        " residue_mib FROM nodes"
+        "SELECT name, cycles, boot_at_s, last_restart_at_ms, health, version, residue_mib FROM nodes"
     )
+    drained = connection.execute("SELECT name FROM nodes WHERE drained")
     residency = connection.execute(
         "SELECT node, model, status, last_used_at_ms, loads, load_s, size_mib FROM residency"
     )
@@ -226,10 +226,9 @@ def recall(connection: sqlite3.Connection) -> Memory:
                 last_restart_at_ms=restarted,
                 health=health,
                 version=version,
-                drained=bool(drained),
                 residue_mib=residue,
             )
-            for name, cycles, boot_at_s, restarted, health, version, drained, residue in nodes
+            for name, cycles, boot_at_s, restarted, health, version, residue in nodes
         ),
         residency=tuple(
             ResidencyRecord(
@@ -243,5 +242,6 @@ def recall(connection: sqlite3.Connection) -> Memory:
             )
             for node, model, status, used, loads, load_s, size in residency
         ),
+        drained=frozenset(NodeName(name) for (name,) in drained),
         pins=frozenset((NodeName(node) or None, ModelId(model)) for node, model in pins),
     )

@@ -50,9 +50,18 @@ SAVE_RESIDENCY = (
     " last_used_at_ms = max(last_used_at_ms, excluded.last_used_at_ms),"
     " loads = excluded.loads, load_s = excluded.load_s, size_mib = excluded.size_mib"
 )
+# Who saves what was seen of a node may have looked at it before an operator's drain was committed,
+# and be written after it: each has columns of its own.
 SAVE_NODE = (
-    "INSERT OR REPLACE INTO nodes (name, cycles, boot_at_s, last_restart_at_ms, health, version,"
-    " drained, residue_mib) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO nodes (name, cycles, boot_at_s, last_restart_at_ms, health, version, residue_mib)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE"
+    " SET cycles = excluded.cycles, boot_at_s = excluded.boot_at_s,"
+    " last_restart_at_ms = excluded.last_restart_at_ms, health = excluded.health,"
+    " version = excluded.version, residue_mib = excluded.residue_mib"
+)
+SAVE_DRAINED = (
+    "INSERT INTO nodes (name, health, drained) VALUES (?, 'unknown', ?)"
+    " ON CONFLICT (name) DO UPDATE SET drained = excluded.drained"
 )
 SAVE_PIN = "INSERT OR REPLACE INTO pins (node, model) VALUES (?, ?)"
 DELETE_PIN = "DELETE FROM pins WHERE node = ? AND model = ?"
@@ -177,8 +186,8 @@ def residency_values(record: ResidencyRecord) -> Values:
 
 def node_values(record: NodeRecord) -> Values:
     r = record
-    seen = (r.name, r.cycles, r.boot_at_s, r.last_restart_at_ms, r.health, r.version)
-    return tuple(map(plain, (*seen, r.drained, r.residue_mib)))
+    fields = (r.name, r.cycles, r.boot_at_s, r.last_restart_at_ms, r.health, r.version)
+    return tuple(map(plain, (*fields, r.residue_mib)))
 
 
 def plain(value: object) -> int | float | str | None:

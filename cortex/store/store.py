@@ -148,6 +148,9 @@ class Store:
     async def save_node(self, record: NodeRecord) -> None:
         await self._save(rows.SAVE_NODE, [rows.node_values(record)])
 
+    async def save_drained(self, node: NodeName, *, drained: bool) -> None:
+        await self._save(rows.SAVE_DRAINED, [(rows.plain(node), int(drained))])
+
     async def save_pin(self, model: ModelId, node: NodeName | None) -> None:
         await self._save(rows.SAVE_PIN, [(rows.plain(node or ""), rows.plain(model))])
 

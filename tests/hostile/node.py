@@ -73,8 +73,6 @@ class HostileNode:
         self.models = models
         self.answer: Send = sends(whole(b"{}"))
         self.routes: dict[str, Send] = {}
-        self.greeting = b""
-        """Sent to whoever connects, before it has asked for anything."""
         self._peers: set[socket.socket] = set()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -98,7 +96,7 @@ class HostileNode:
                 peer.shutdown(socket.SHUT_RDWR)
 
     def behave(self) -> None:
-        self.answer, self.routes, self.greeting = sends(whole(b"{}")), {}, b""
+        self.answer, self.routes = sends(whole(b"{}")), {}
 
     def _accept(self) -> None:
         while True:
@@ -112,8 +110,6 @@ class HostileNode:
         self._peers.add(peer)
         # Whoever is being flooded may hang up at any byte.
         with suppress(OSError), peer:
-            if self.greeting:
-                peer.sendall(self.greeting)
             data = b""
             while True:
                 while b"\r\n\r\n" not in data:

@@ -1,12 +1,16 @@
 """Inference through the client: bytes both ways, and the connection's fate."""
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from cortex.core.errors import NodeProtocolError, NodeUnreachableError
-from cortex.node.http1 import MAX_FIELDS, MAX_HEAD_BYTES, MAX_PROVISIONAL
+from cortex.node.connection import Connection
+from cortex.node.http1 import MAX_FIELDS, MAX_HEAD_BYTES, MAX_PROVISIONAL, BadAnswerError
 from tests.node.rawnode import (
     LAST_CHUNK,
     STREAM_HEAD,
@@ -86,6 +90,55 @@ async def test_an_answer_read_to_its_end_gives_the_connection_back() -> None:
                 while await answer.read_some():
                     pass
         assert node.connections == 1
+
+
+async def test_an_answer_that_nobody_asked_for_reaches_no_later_request() -> None:
+    """Not even where it came so late that only the kernel has it when the connection is taken."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def answer(_: Got, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(whole(b"asked"))
+
+    async with RawNode(answer=answer) as node, client_of(node.url) as client:
+        for asked in range(1, 4):
+            async with client.send("POST", CHAT, {}, Said(b"{}")) as got:
+                assert await got.read_at_most(100) == b"asked"
+            assert node.connections == asked
+            # Past the event loop, so that it has not seen this when the next request comes.
+            os.write(_socket(writers[-1]).fileno(), whole(b"planted"))
+
+
+async def test_a_kept_connection_that_the_node_has_closed_is_not_taken() -> None:
+    writers: list[asyncio.StreamWriter] = []
+
+    async def answer(_: Got, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        writer.write(whole(b"{}"))
+
+    async with RawNode(answer=answer) as node, client_of(node.url) as client:
+        for asked in range(1, 4):
+            async with client.send("POST", CHAT, {}, Said(b"{}")) as got:
+                assert await got.read_at_most(100) == b"{}"
+            assert node.connections == asked
+            with socket.socket(fileno=os.dup(_socket(writers[-1]).fileno())) as end:
+                end.shutdown(socket.SHUT_WR)
+
+
+async def test_a_greeting_is_no_answer() -> None:
+    """A node that speaks first has sent no answer, and its connection is not used."""
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    with theirs:
+        transport, connection = await loop.create_connection(
+            lambda: Connection(loop), sock=ours
+        )
+        theirs.sendall(whole(b"planted"))
+        await until(lambda: not connection.usable, "the greeting to come")
+        await connection.send("GET", b"GET /x HTTP/1.1\r\n\r\n", None)
+        with pytest.raises(BadAnswerError, match="nobody asked for"):
+            await connection.head()
+        transport.abort()
 
 
 async def test_a_node_that_hangs_up_instead_of_answering_is_unreachable() -> None:
@@ -228,3 +281,7 @@ async def test_a_body_that_fails_on_its_way_is_not_taken_for_the_nodes_failure()
             async with client.send("POST", CHAT, {}, Broken(b"{", b"}")):
                 pass
         assert node.got == []
+
+
+def _socket(writer: asyncio.StreamWriter) -> Any:
+    return writer.get_extra_info("socket")

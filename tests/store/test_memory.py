@@ -1,5 +1,6 @@
 """What a restart gives back: LRU order, pins, cycles, learned loads; and instants only go forward."""
 
+import asyncio
 import random
 from pathlib import Path
 
@@ -23,7 +24,7 @@ async def test_an_empty_file_remembers_nothing(path: Path) -> None:
 async def test_everything_saved_comes_back_before_and_after_a_restart(path: Path) -> None:
     nodes = (
         NodeRecord(name=N1, cycles=7, boot_at_s=1_799_999_000, last_restart_at_ms=NOW_MS - 5,
-                   health="up", version="0.9.5", drained=True, residue_mib=512),
+                   health="up", version="0.9.5", residue_mib=512),
         NodeRecord(name=N2),
     )  # fmt: skip
     residency = (
@@ -38,11 +39,13 @@ async def test_everything_saved_comes_back_before_and_after_a_restart(path: Path
         assert sorted(memory.nodes, key=lambda record: record.name) == list(nodes)
         keyed = sorted(memory.residency, key=lambda record: (record.node, record.model))
         assert keyed == list(residency)
+        assert memory.drained == {N1}
         assert memory.pins == pins
 
     async with opened(path) as store:
         for record in nodes:
             await store.save_node(record)
+        await store.save_drained(N1, drained=True)
         await store.save_residency(*residency)
         for node, model in pins:
             await store.save_pin(model, node)
@@ -63,6 +66,21 @@ async def test_a_later_save_replaces_an_earlier_one(path: Path) -> None:
         memory = await store.recall()
     assert memory.nodes == (NodeRecord(name=N1),)
     assert memory.residency == (second,)
+
+
+async def test_what_was_seen_of_a_node_before_its_drain_does_not_undo_it(path: Path) -> None:
+    """Even where it is written later: whoever polls the node does not know of the drain yet."""
+    seen = NodeRecord(name=N1, cycles=1)
+    async with opened(path) as store:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(store.save_drained(N1, drained=True))
+            group.create_task(store.save_node(seen))
+        memory = await store.recall()
+        assert (memory.drained, memory.nodes) == ({N1}, (seen,))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(store.save_drained(N1, drained=False))
+            group.create_task(store.save_node(seen))
+        assert (await store.recall()).drained == frozenset()
 
 
 async def test_a_pin_can_be_set_twice_and_taken_away(path: Path) -> None:
