@@ -9,6 +9,7 @@
 # make real   a real mistral.rs server under cortex; MISTRALRS=/path/to/mistralrs names it
 # make coding-agent  a coding agent's own command line against a gateway (npm, 364 MB)
 # make lock   requirements/dev.txt anew; make lock-check: does it fit pyproject.toml?
+# make packages  every package built, and the whole suite of processes run with each of them
 # make audit  known vulnerabilities of what is locked (asks a service on the network)
 # make sbom   what is inside dist/cortex, as CycloneDX: dist/cortex.cdx.json
 # make binary one executable with everything but Python inside: dist/cortex
@@ -35,7 +36,7 @@ UNIT   := tests/core tests/config tests/cli tests/store tests/telemetry tests/no
 FLOORS := tests/core tests/config tests/store tests/telemetry tests/node tests/gateway/test_smoke.py tests/e2e/test_start.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup unit test check lint types format engine real chaos fuzz soak floors coding-agent lock lock-check audit sbom binary srpm rpm rpm-bundled man bench bench-scale clean
+.PHONY: help demo setup unit test check lint types format engine real chaos fuzz soak floors coding-agent lock lock-check packages audit sbom binary srpm rpm rpm-bundled man bench bench-scale clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -143,6 +144,9 @@ lock: $(VENV)/.supply
 	@$(VENV)/supply/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links --upgrade --extra speed --extra agent --extra dev \
 		--output-file requirements/dev.txt pyproject.toml
+
+packages: $(VENV)/.dev
+	@CORTEX_WHOLE_SUITE=1 $(BIN)/python -m pytest -n 2 --dist loadfile tests/packaging $(ARGS)
 
 # Exit code 1 is a finding; when nobody answers, that is said and is none.
 audit: $(VENV)/.supply

@@ -1,5 +1,6 @@
 """Packages, built once for all tests that look at them or install them."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,19 +16,33 @@ from tests.command import ROOT
 OLDER = "0.0.9"
 """The version that is upgraded."""
 BUILD_S = 480
+WHOLE = "CORTEX_WHOLE_SUITE" in os.environ
+"""Whether `make packages` asks: in the suite itself, this here is about what an installation may change."""
+CHECKED = (
+    "tests/config",
+    "tests/node",
+    "tests/store/test_memory.py",
+    "tests/store/test_migrations.py",
+    "tests/gateway/test_smoke.py",
+)
 QUICK = (
     *("--define", "_binary_payload w1.gzdio"),
-    *(
-        "--define",
-        "check_tests tests/config tests/store tests/node tests/gateway/test_smoke.py",
-    ),
+    *(() if WHOLE else ("--define", f"check_tests {' '.join(CHECKED)}")),
 )
-"""Little compression, and of %check only what may differ in a package; the suite itself has the rest."""
+"""Little compression, and of %check only what may differ in a package."""
+_PYTEST = ("-q", "-p", "no:cacheprovider", "-n", "2")
 SUITE = (
-    *("-q", "-p", "no:cacheprovider", "-n", "2"),
-    *("tests/e2e", "-m", "not engine", "--ignore=tests/e2e/test_coding_agent.py"),
+    *(*_PYTEST, "tests/e2e", "-m", "not engine"),
+    "--ignore=tests/e2e/test_coding_agent.py",
+    *(() if WHOLE else ("--ignore=tests/e2e/test_restart_lifecycle.py",)),
 )
 """What is run with an installed command; the engine and the coding agent are not about that."""
+SHORT = (
+    SUITE
+    if WHOLE
+    else (*_PYTEST, *(f"tests/e2e/test_{it}.py" for it in ("start", "commands", "restart")))
+)
+"""Where the versions of the dependencies are those that the suite itself runs on."""
 
 
 @dataclass(frozen=True)

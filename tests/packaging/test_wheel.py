@@ -14,7 +14,7 @@ import pytest
 
 from cortex import __version__
 from tests.command import ROOT
-from tests.packaging.conftest import SUITE
+from tests.packaging.conftest import SHORT, SUITE
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -27,13 +27,6 @@ for name in names:
 print(cortex.__file__, len(names))
 """
 
-SHORT = (
-    "-q",
-    "-p",
-    "no:cacheprovider",
-    "tests/e2e/test_start.py",
-    "tests/e2e/test_commands.py",
-)
 COMMITTER = ("-c", "user.name=n", "-c", "user.email=n@example.org")
 
 
