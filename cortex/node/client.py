@@ -207,8 +207,8 @@ class NodeClient:
             self._fixed += f"Authorization: Bearer {api_key}\r\n"
         self._keyed = bool(api_key)
         # Without limit: how much a node is given is decided by leases, not by sockets. A kept
-        # connection that the node has closed shows as "unreachable" before the first byte, which
-        # the request path retries.
+        # connection that the node closes just after it was taken shows as "unreachable" before the
+        # first byte, which the request path retries.
         self._pool = Pool(endpoint, connect_timeout_s=connect_timeout_s)
 
     async def close(self) -> None:

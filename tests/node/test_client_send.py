@@ -3,8 +3,7 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -92,8 +91,19 @@ async def test_an_answer_read_to_its_end_gives_the_connection_back() -> None:
         assert node.connections == 1
 
 
-async def test_an_answer_that_nobody_asked_for_reaches_no_later_request() -> None:
-    """Not even where it came so late that only the kernel has it when the connection is taken."""
+def _plant(end: socket.socket) -> None:
+    end.send(whole(b"planted"))
+
+
+def _hang_up(end: socket.socket) -> None:
+    end.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.parametrize("afterwards", [_plant, _hang_up])
+async def test_a_kept_connection_is_not_taken_where_something_waits(
+    afterwards: Callable[[socket.socket], None],
+) -> None:
+    """Neither an answer that nobody asked for nor an end, though only the kernel has it yet."""
     writers: list[asyncio.StreamWriter] = []
 
     async def answer(_: Got, writer: asyncio.StreamWriter) -> None:
@@ -106,23 +116,9 @@ async def test_an_answer_that_nobody_asked_for_reaches_no_later_request() -> Non
                 assert await got.read_at_most(100) == b"asked"
             assert node.connections == asked
             # Past the event loop, so that it has not seen this when the next request comes.
-            os.write(_socket(writers[-1]).fileno(), whole(b"planted"))
-
-
-async def test_a_kept_connection_that_the_node_has_closed_is_not_taken() -> None:
-    writers: list[asyncio.StreamWriter] = []
-
-    async def answer(_: Got, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        writer.write(whole(b"{}"))
-
-    async with RawNode(answer=answer) as node, client_of(node.url) as client:
-        for asked in range(1, 4):
-            async with client.send("POST", CHAT, {}, Said(b"{}")) as got:
-                assert await got.read_at_most(100) == b"{}"
-            assert node.connections == asked
-            with socket.socket(fileno=os.dup(_socket(writers[-1]).fileno())) as end:
-                end.shutdown(socket.SHUT_WR)
+            theirs = writers[-1].get_extra_info("socket").fileno()
+            with socket.socket(fileno=os.dup(theirs)) as end:
+                afterwards(end)
 
 
 async def test_a_greeting_is_no_answer() -> None:
@@ -281,7 +277,3 @@ async def test_a_body_that_fails_on_its_way_is_not_taken_for_the_nodes_failure()
             async with client.send("POST", CHAT, {}, Broken(b"{", b"}")):
                 pass
         assert node.got == []
-
-
-def _socket(writer: asyncio.StreamWriter) -> Any:
-    return writer.get_extra_info("socket")

@@ -17,7 +17,7 @@ OLDER = "0.0.9"
 """The version that is upgraded."""
 BUILD_S = 480
 WHOLE = "CORTEX_WHOLE_SUITE" in os.environ
-"""Whether `make packages` asks: in the suite itself, this here is about what an installation may change."""
+"""Set by `make packages`. Elsewhere only what an installation may change is tried with one."""
 CHECKED = (
     "tests/config",
     "tests/node",
