@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from cortex.core.errors import RequestError
 from cortex.core.jsontext import loads_strictly
 
-WANTED = frozenset({"model", "stream", "previous_response_id", "prompt_cache_key"})
+WANTED = frozenset({"model", "stream", "n", "previous_response_id", "prompt_cache_key"})
 MAX_DEPTH = 200
 MAX_SCALAR_BYTES = 4096
 """A wanted value longer than this is not one."""
+MAX_CHOICES = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,8 @@ class Envelope:
 
     model: str
     stream: bool = False
+    choices: int = 1
+    """How many answers are asked for in one, by `n`; what is no such number is the node's to refuse."""
     previous_response_id: str | None = None
     prompt_cache_key: str | None = None
     model_span: tuple[int, int] | None = None
@@ -49,6 +52,7 @@ def read_envelope(
     return Envelope(
         model=model,
         stream=bool(stream),
+        choices=_choices(fields.get("n")),
         previous_response_id=_optional_text(fields, "previous_response_id"),
         prompt_cache_key=_optional_text(fields, "prompt_cache_key"),
         model_span=span,
@@ -239,6 +243,10 @@ def _decode(token: bytes) -> str:
     if _SURROGATE.search(text):
         raise _invalid("half of a surrogate pair stands alone")
     return text
+
+
+def _choices(n: object) -> int:
+    return n if type(n) is int and 1 < n <= MAX_CHOICES else 1
 
 
 def _optional_text(fields: Mapping[str, object], key: str) -> str | None:

@@ -229,9 +229,9 @@ def _find(words: str) -> tuple[_Rule | None, str]:
     return None, ""
 
 
-def classify_event(message: str) -> NodeFault:
-    """Read an error that came as the first event of a stream: a 500 in other clothes."""
-    return classify(500, json.dumps({"message": message}).encode())
+def classify_event(said: str) -> NodeFault:
+    """Read the data of an error event of a stream: a 500 in other clothes."""
+    return classify(500, said.encode(errors="replace"))
 
 
 _FAILED_LOAD = re.compile(r"failed to reload model:? *(.*)", re.DOTALL)

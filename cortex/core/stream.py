@@ -1,12 +1,14 @@
 """Watches a pass-through answer without parsing it: progress, faults, the end, and the usage.
 
 Per chunk it looks at a few bytes; it remembers the head and the tail and reads them once, at the end.
+What is not one of the usual chunks goes through `sse.SseReader`, event by event.
 """
 
 import re
 from dataclasses import dataclass
 
 from cortex.core.jsontext import loads
+from cortex.core.sse import Event, SseReader
 
 TAIL_BYTES = 32 * 1024
 """Usage and finish_reason come last; a whole tool call before them does not push them out."""
@@ -14,26 +16,30 @@ TAIL_BYTES = 32 * 1024
 MAX_TOKENS = 1_000_000_000
 """A count above this is not believed, and unknown."""
 
-_BAD_LINE = re.compile(
-    rb'(?:\A|\n)data: ?(?:(\{\s*"error")|(?!\[DONE\])[^{\[\s:])|(?:\A|\n)(event: ?error)'
+DONE = "[DONE]"
+"""The data of the last event of OpenAI's streams."""
+# A whole event that is neither an error nor an end nor a sign of life, as nodes flush them: nothing to
+# search. No CR is looked for, which would cost as much again; alone it has no place in JSON.
+_PLAIN = (
+    rb"(?:event: (?!error|ping|message_stop)[\w.]++\n)?"
+    rb'data: \{"(?!error"(?!: ?null\b)|type": ?"(?:error|ping|message_stop)")[^\n]*+\n\n'
 )
-# One whole event that is no error, as mistral.rs flushes them: nothing to search.
-_ONE_EVENT = re.compile(rb'data: \{"(?!error)[^\n]*+\n\n')
-_BLANK_LINE = re.compile(rb"\n\r?\n")
+_ONE_EVENT = re.compile(_PLAIN)
+_EVENTS = re.compile(rb"(?:%b)++" % _PLAIN)
+_ERROR = re.compile(r'\{\s*"(?:error"\s*:\s*+(?!null\b|false\b|"")|type"\s*:\s*"error")')
+_TYPE = re.compile(r'\{\s*"type"\s*:\s*"(ping|message_stop)"')
 _USAGE = re.compile(rb'"usage"\s*:\s*(\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\})')
+# What may be the last event of a stream that sends no terminator of its dialect.
 _FINISHED = re.compile(
-    rb'"finish_reason"\s*:\s*"|"type"\s*:\s*"(?:message_stop|response\.(?:completed|incomplete|failed))"'
+    rb'"finish_reason"\s*:\s*"[^"]'
+    rb'|"type"\s*:\s*"(?:response\.(?:completed|incomplete|failed)'
+    rb'|image_(?:generation|edit)\.completed|(?:speech\.audio|transcript\.text)\.done)"'
 )
 _RESPONSE_ID = re.compile(rb'"id"\s*:\s*"(resp_[A-Za-z0-9_-]{1,128})"')
-_BAD_HEADS = (b'data:{"error"', b"event:error")
-"""What tells an error from data, blanks left out."""
-_NO_WORDS = "the node reported an error"
 HEAD_BYTES = 4096
 """As much of an answer's beginning as its id is looked for in."""
-COMPLAINT_BYTES = 16 * 1024
-"""As much of an error event as is waited for."""
-HELD_BYTES = 32
-"""Longest start of a line that is held back until it can be told."""
+HELD_BYTES = 16 * 1024
+"""As much of an event as is held back until it is whole; no error is longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,66 +59,137 @@ class Fault:
     """The node gave up in the stream. `relayable` bytes before it are good."""
 
     relayable: bytes
-    message: str
+    said: str
+    """The data of its event."""
 
 
 class Watch:
-    """Sees every chunk of one answer on its way through."""
+    """Sees every chunk of one answer on its way through.
 
-    __slots__ = ("_carry", "_head", "_tail", "_tail_bytes", "events", "sse")
+    Args:
+        sse: It is an event stream; else its bytes mean nothing, and HTTP tells where it ends.
+        choices: As many answers as were asked for in one; each has an end of its own.
+    """
 
-    def __init__(self, *, sse: bool) -> None:
+    __slots__ = (
+        "_carry",
+        "_choices",
+        "_closely",
+        "_finished",
+        "_flowing",
+        "_head",
+        "_reader",
+        "_tail",
+        "_tail_bytes",
+        "events",
+        "over",
+        "sse",
+    )
+
+    def __init__(self, *, sse: bool, choices: int = 1) -> None:
         self.sse = sse
+        self._choices = choices
+        self._reader = SseReader(keep_bytes=HELD_BYTES)
         self._head = b""
         self._tail: list[bytes] = []
         self._tail_bytes = 0
+        #: Of an event that is not whole yet, or of a line.
         self._carry = b""
-        #: How many events the last chunk carried; 0 = nothing but keep-alive comments.
+        #: The event under way is too long to be held back, and no error: it passes as it comes.
+        self._flowing = False
+        #: The next chunk goes on with something, or is to be read anyway.
+        self._closely = choices > 1
+        #: Which choices have ended, where there are several.
+        self._finished: set[object] = set()
+        #: How many events the last chunk brought; 0 = nothing but signs that the node lives.
         self.events = 0
+        #: The terminator has come: whatever follows is not the answer's.
+        self.over = False
+
+    @property
+    def in_event(self) -> bool:
+        """Part of an event was given out, and not its end."""
+        return self._flowing
 
     def see(self, chunk: bytes) -> bytes | Fault:
         """Look at a chunk; returns what may be relayed of it now, nearly always the chunk itself.
 
-        The start of a line that may yet become an error message is held back until the next
-        chunk tells.
+        An event of which a part is missing yet is held back: it may become an error.
         """
-        if self.sse and (self._carry or _ONE_EVENT.fullmatch(chunk) is None):
+        if not self.sse or (_ONE_EVENT.fullmatch(chunk) and not self._closely):
+            self.events = 1
+        elif _EVENTS.fullmatch(chunk) and not self._closely:
+            self.events = chunk.count(b"\n\n")
+        else:
             return self._look_closely(chunk)
-        self.events = 1
         self._remember(chunk)
         return chunk
 
-    def _look_closely(self, chunk: bytes) -> bytes | Fault:
-        data = self._carry + chunk
+    def last(self) -> bytes | Fault:
+        """The node's bytes have ended; returns what was held back until now."""
+        event, carry = self._reader.rest(), self._carry
         self._carry = b""
-        # Continuing a line of the chunk before: its first bytes are no start of a line.
-        mid_line = bool(self._tail) and not self._tail[-1].endswith(b"\n")
-        for match in _BAD_LINE.finditer(data):
-            if mid_line and match.start() == 0 and not data.startswith(b"\n"):
-                continue
-            start = match.start() + data.startswith(b"\n", match.start())
-            if _BLANK_LINE.search(data, start) or len(data) - start > COMPLAINT_BYTES:
-                return Fault(data[:start], _message(data[start:]))
-            # What it says decides whose failure it is: wait for all of it.
-            return self._hold(data, start)
-        line = data.rfind(b"\n") + 1
-        rest = data[line:]
-        starts_line = line > 0 or not mid_line
-        if rest and starts_line and _ambiguous(rest):
-            self._carry, data = rest, data[:line]
-        real = bool(data.strip()) if mid_line else b"data:" in data
-        self.events = max(1, data.count(b"\n\n")) if real else 0
-        if data:
-            self._remember(data)
-        return data
+        self.events = 0
+        if event is not None and self._is_error(event):
+            return Fault(b"", event.data)
+        if event is not None:
+            self._note(event)
+        if carry:
+            self._remember(carry)
+        return carry
 
-    def _hold(self, data: bytes, start: int) -> bytes:
-        """Keep a complaint back until its event is complete; what is before it goes on."""
-        self._carry, data = data[start:], data[:start]
-        self.events = data.count(b"\n\n")
-        if data:
-            self._remember(data)
-        return data
+    def _look_closely(self, chunk: bytes) -> bytes | Fault:
+        real = 0
+        for event in self._reader.feed(chunk):
+            if self._is_error(event):
+                # One that begins in this chunk has all that was held back before it.
+                good = self._carry + chunk[: event.start] if event.start else b""
+                return Fault(good, event.data)
+            real += self._note(event)
+        passed = self._passable(chunk)
+        if isinstance(passed, Fault):
+            return passed
+        self.events = real or int(self._reader.under_way)
+        self._closely = self._choices > 1 or bool(self._carry) or self._flowing
+        if passed:
+            self._remember(passed)
+        return passed
+
+    def _passable(self, chunk: bytes) -> bytes | Fault:
+        """What can go now, and keep the rest."""
+        settled = self._reader.settled
+        if self._flowing and not settled:
+            return chunk
+        self._flowing = False
+        passed = self._carry + chunk[:settled] if settled else b""
+        self._carry = chunk[settled:] if settled else self._carry + chunk
+        if len(self._carry) > HELD_BYTES:
+            event = self._reader.rest()
+            if event is not None and self._is_error(event):
+                return Fault(passed, event.data)
+            passed, self._carry = passed + self._carry, b""
+            self._flowing = True
+        return passed
+
+    def _is_error(self, event: Event) -> bool:
+        """An error by its name or its first field, or text where JSON belongs (mistral.rs <= 0.9.2)."""
+        data = event.data.lstrip()
+        if not data or data.startswith(DONE):
+            return False
+        return event.name == "error" or data[0] not in "{[" or _ERROR.match(data) is not None
+
+    def _note(self, event: Event) -> bool:
+        """Take notice of an event that passes; False = the node only says that it lives."""
+        data = event.data.strip()
+        if not data:
+            return False
+        found = _TYPE.match(data)
+        kind = found[1] if found else event.name
+        if data == DONE or kind == "message_stop":
+            self.over = True
+        elif self._choices > 1 and "finish_reason" in data:
+            self._finished |= _ended_choices(data)
+        return kind != "ping"
 
     def _remember(self, data: bytes) -> None:
         if len(self._head) < HEAD_BYTES:
@@ -125,14 +202,11 @@ class Watch:
 
     def finished(self) -> bool:
         """True when a stream ended as one should; an answer sent whole is bounded by HTTP itself."""
-        if not self.sse:
+        if not self.sse or self.over:
             return True
-        tail = self._last_bytes()
-        return (
-            tail.rstrip().endswith(b"data: [DONE]")
-            or tail.rstrip().endswith(b"data:[DONE]")
-            or _FINISHED.search(tail) is not None
-        )
+        if self._choices > 1:
+            return len(self._finished) >= self._choices
+        return _FINISHED.search(self._last_bytes()) is not None
 
     def usage(self) -> Usage:
         """The last usage object of the answer."""
@@ -171,28 +245,18 @@ class Watch:
         return (tail[0] if len(tail) == 1 else b"".join(tail))[-TAIL_BYTES:]
 
 
-def _ambiguous(rest: bytes) -> bool:
-    """Could `rest`, the start of a line, still become a line that is an error?"""
-    if len(rest) > HELD_BYTES:
-        return False
-    squeezed = rest.replace(b" ", b"")
-    return any(head.startswith(squeezed) for head in _BAD_HEADS)
+def complaint(event: dict[str, object]) -> bool:
+    """Whether an event of a stream, parsed, is an error; some servers send `"error": null` in each."""
+    return event.get("error") not in (None, False, "") or event.get("type") == "error"
 
 
-def _message(event: bytes) -> str:
-    """The node's words in an error event: JSON's `error.message`, else the bare text."""
-    for line in event.splitlines():
-        if line.startswith(b"data:"):
-            text = line[5:].strip()
-            try:
-                parsed = loads(text)
-            except (ValueError, RecursionError):
-                return text.decode("utf-8", "replace")[:1000] or _NO_WORDS
-            error = parsed.get("error", parsed) if isinstance(parsed, dict) else parsed
-            if isinstance(error, dict):
-                error = error.get("message", _NO_WORDS)
-            return str(error)[:1000]
-    return _NO_WORDS
+def _ended_choices(data: str) -> set[object]:
+    """The choices that an event ends."""
+    try:
+        choices = loads(data)["choices"]
+        return {choice.get("index") for choice in choices if choice.get("finish_reason")}
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return set()
 
 
 def _count(counts: dict[str, object], *names: str) -> int | None:

@@ -10,7 +10,7 @@ from cortex.core.amend import Amendment, wish
 from cortex.core.decisions import Want
 from cortex.core.errors import CapacityError, CortexError, NodeError, NodeUntriedError
 from cortex.core.health import NodeHealth
-from cortex.core.ids import ModelId, NodeName
+from cortex.core.ids import NodeName
 from cortex.core.nodefaults import Blame, NodeFault
 from cortex.core.snapshot import ModelStatus
 from cortex.fleet.admission import Admitted, Beat
@@ -23,6 +23,7 @@ from cortex.gateway.opening import COMMENT_S, Opening
 from cortex.gateway.ports import Payload, Sending
 from cortex.gateway.recent import Asking
 from cortex.gateway.relay import Dialect, GapTimer, cut
+from cortex.gateway.relayed import Relayed
 from cortex.gateway.services import Services
 
 MAX_ATTEMPTS = 3
@@ -43,7 +44,7 @@ class Relay(Protocol):
         timer: GapTimer,
         headers: Mapping[str, str],
         answered: Callable[[], None],
-    ) -> None: ...
+    ) -> Relayed: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +221,7 @@ class Exchange:
             admitted = Admitted(lease)
             _note(self._line, admitted)
             try:
-                await self._attempt(admitted)
+                relayed = await self._attempt(admitted)
             except NodeFaultError as exc:
                 second = exc.fault
                 if second.blame is Blame.CALLER:
@@ -232,27 +233,26 @@ class Exchange:
             except NodeError:
                 pass  # counted there already
             else:
-                served = self._line.record.error_code is None
+                served = relayed.failure is None
                 svc.state.blame(first, model, doubt.reason, client=None if served else who)
                 return lease.node
         self._line.record.node = first
         svc.state.blame(first, model, doubt.reason, client=who)
         return None
 
-    async def _attempt(self, admitted: Admitted) -> None:
+    async def _attempt(self, admitted: Admitted) -> Relayed:
         """One node: send, relay, and give the lease back with what is to be thought of the node."""
         svc, line, call = self._svc, self._line, self._call
         lease = admitted.lease
-        failure: str | None = None
-        client: str | None = None
-        count, used = False, True
+        verdict = _UNHEARD
+        line.attempt()
         try:
             outbound = self._outbound_for(lease.node)
             sending = svc.nodes[lease.node].send(
                 "POST", outbound.path, _request_headers(call), outbound.body
             )
             with svc.recent.asking(lease.node, sending) as asking:
-                await outbound.relay(
+                relayed = await outbound.relay(
                     call,
                     sending,
                     line,
@@ -262,18 +262,35 @@ class Exchange:
                     headers=_response_headers(line),
                     answered=partial(self._let_go, outbound.body, asking),
                 )
-            count = True
-            if line.record.error_code in _NODE_CODES:
-                failure = line.record.error_code
-                client = self._caller.who if line.doubtful else None
-                svc.poller.kick(lease.node)
+            verdict = self._told(lease, relayed)
+            return relayed
         except NodeError as exc:
-            failure = _blame(svc, lease.node, lease.model, exc)
-            used = isinstance(exc, NodeFaultError) and exc.fault.blame is Blame.CALLER
+            verdict = _judged(svc, lease, exc)
             raise
         finally:
-            used = used and failure is None
-            svc.state.release(lease, failure=failure, client=client, count=count, used=used)
+            svc.state.release(
+                lease,
+                failure=verdict.failure,
+                client=verdict.client,
+                count=verdict.count,
+                used=verdict.used,
+            )
+
+    def _told(self, lease: Lease, relayed: Relayed) -> "_Verdict":
+        """What an answer that was begun says of its node."""
+        self._line.relayed(relayed)
+        error = relayed.failure
+        if error is None:
+            return _SERVED
+        self._svc.poller.kick(lease.node)
+        if isinstance(error, NodeUntriedError) or not isinstance(error, NodeError):
+            return _SERVED  # the client's doing, or the gateway's
+        if not isinstance(error, NodeFaultError):
+            return _Verdict(error.message)
+        if error.fault.blame is Blame.UNDECIDED:
+            # Nobody can be asked for a second opinion any more.
+            return _Verdict(error.fault.reason, client=self._caller.who)
+        return replace(_judged(self._svc, lease, error), count=True)
 
     def _let_go(self, body: Payload, asking: Asking) -> None:
         """A stream may last for minutes, and a conversation may be megabytes."""
@@ -282,35 +299,43 @@ class Exchange:
         self._svc.room.leave(self._call.source)
 
 
-_NODE_CODES = frozenset(
-    {"node_error", "node_unreachable", "node_protocol", "node_truncated", "node_timeout"}
-)
-"""Failures after the first byte that count against the node."""
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What is to be thought of a node; see `FleetState.release`."""
+
+    failure: str | None = None
+    client: str | None = None
+    count: bool = True
+    used: bool = False
 
 
-def _blame(svc: Services, node: NodeName, model: ModelId, error: NodeError) -> str | None:
-    """Tell the fleet what a failure says of the node; returns the reason for the breaker, if any."""
+_UNHEARD = _Verdict(count=False, used=True)
+"""The client went away, or cortex has a bug."""
+_SERVED = _Verdict(used=True)
+
+
+def _judged(svc: Services, lease: Lease, error: NodeError) -> _Verdict:
+    """What a failure before the first byte says of the node; tells the fleet what it must know."""
+    name = lease.node
     if isinstance(error, NodeFaultError):
         fault = error.fault
-        if fault.blame in (Blame.CALLER, Blame.UNDECIDED):
-            return None
         if fault.blame is Blame.STALE:
             loading = fault.code == "model_reloading"
             status = ModelStatus.LOADING if loading else ModelStatus.UNLOADED
-            svc.observations.contradicted(node, model, status)
-            svc.poller.kick(node)
-            return None
-        return fault.reason
-    if isinstance(error, NodeUntriedError):
-        return None
-    view = svc.state.node(node)
-    if view is not None and view.liveness.health is NodeHealth.DOWN:
-        # That is known by now, and says it all.
-        return None
+            svc.observations.contradicted(name, lease.model, status)
+            svc.poller.kick(name)
+        if fault.blame is Blame.NODE:
+            return _Verdict(fault.reason)
+        return _Verdict(count=False, used=fault.blame is Blame.CALLER)
+    view = svc.state.node(name)
+    down = view is not None and view.liveness.health is NodeHealth.DOWN
+    if isinstance(error, NodeUntriedError) or down:
+        # Not its doing; or known by now, which says it all.
+        return _Verdict(count=False)
     if error.code == "node_unreachable":
-        svc.observations.refused(node, error.message)
-        svc.poller.kick(node)
-    return error.message
+        svc.observations.refused(name, error.message)
+        svc.poller.kick(name)
+    return _Verdict(error.message)
 
 
 def _note(line: Line, admitted: Admitted) -> None:

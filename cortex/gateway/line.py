@@ -9,10 +9,9 @@ from typing import Self
 
 from cortex.core.errors import CortexError
 from cortex.core.ids import RequestId
-from cortex.core.nodefaults import Blame
 from cortex.core.records import Outcome, RequestRecord
-from cortex.core.stream import Usage
-from cortex.gateway.errors import NodeFaultError, status_of
+from cortex.gateway.errors import status_of
+from cortex.gateway.relayed import Relayed
 
 log = logging.getLogger("cortex.request")
 
@@ -20,7 +19,7 @@ log = logging.getLogger("cortex.request")
 class Line:
     """Fills a `RequestRecord`; a context manager around the whole handler."""
 
-    __slots__ = ("_done", "_first_s", "_started_s", "doubtful", "events", "last_s", "record")
+    __slots__ = ("_done", "_first_s", "_started_s", "events", "last_s", "record")
 
     def __init__(
         self, request_id: RequestId, route: str, done: Callable[[RequestRecord], None]
@@ -31,15 +30,18 @@ class Line:
         self.last_s = 0.0
         #: Events of the node's stream so far.
         self.events = 0
-        #: It failed by a node's words that may be about the request.
-        self.doubtful = False
         self._done = done
         self.record = RequestRecord(
             request_id=request_id, started_at_ms=time.time_ns() // 1_000_000, route=route
         )
 
+    def attempt(self) -> None:
+        """A node is asked, perhaps not the first: what another said before is not in the answer."""
+        self._first_s, self.last_s, self.events = None, 0.0, 0
+        self.record.ttft_ms = None
+
     def real_bytes(self, events: int) -> None:
-        """Real bytes have come from the node: so many events, where it streams."""
+        """Real bytes have come from the node: so many events, where it streams; 0 = a part of one."""
         self.last_s = time.perf_counter()
         self.events += events
         if self._first_s is None:
@@ -71,19 +73,19 @@ class Line:
         record = self.record
         record.outcome = Outcome.ERROR
         record.error_code = error.code
-        self.doubtful = (
-            isinstance(error, NodeFaultError) and error.fault.blame is Blame.UNDECIDED
-        )
         if not record.status:
             record.status = status_of(error)
 
-    def observed(self, usage: Usage, response_id: str | None) -> None:
-        """What the answer told of itself, read once at its end."""
-        record = self.record
+    def relayed(self, relayed: Relayed) -> None:
+        """What became of the answer, and what it told of itself."""
+        record, usage = self.record, relayed.usage
+        if relayed.failure is not None:
+            self.failed(relayed.failure)
+        record.response_bytes += relayed.sent_bytes
         record.prompt_tokens = usage.prompt_tokens
         record.cached_tokens = usage.cached_tokens
         record.completion_tokens = usage.completion_tokens
-        record.response_id = response_id
+        record.response_id = relayed.response_id
         if record.stream and usage.completion_tokens and self._first_s is not None:
             streamed_s = self.last_s - self._first_s
             # The first token's time is its TTFT, so the rate is that of the others.

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -24,7 +25,7 @@ from cortex.gateway.relay import Dialect, Passing
 from cortex.gateway.services import SERVICES, Services, caller_of
 from cortex.gateway.tokens import prompt_bytes
 from cortex.gateway.translated import Translated
-from cortex.gateway.words import ANTHROPIC, AnthropicWords
+from cortex.gateway.words import ANTHROPIC, AnthropicWords, Head, dialect_with
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -81,27 +82,29 @@ def _ask(
     if wanted.nothing_to_say:
         _nothing(call, line, wanted, message_id)
         return None
-    words = AnthropicWords(
-        MessageStream(
-            message_id,
-            wanted.model,
-            one_call=wanted.one_call,
-            hides_thinking=wanted.hides_thinking,
-        )
-    )
-    chat = written({**wanted.chat, "model": model})
-    relay = Translated(words, stream=wanted.stream)
-    translated = Outbound(CHAT, Body([chat], body.envelope), relay)
-    prompt = prompt_bytes(fields)
+    chat = Body([written({**wanted.chat, "model": model})], body.envelope)
     foreign = svc.anthropic_nodes.intersection(svc.state.snapshot().locations.get(model, ()))
-    native = Outbound(call.path, _addressed(body, model), _PASSING) if foreign else translated
+    native = Outbound(call.path, _addressed(body, model), _PASSING) if foreign else None
+
+    # Not the request itself, which may be large: this lives as long as its answer.
+    message = partial(
+        MessageStream,
+        message_id,
+        wanted.model,
+        one_call=wanted.one_call,
+        hides_thinking=wanted.hides_thinking,
+    )
+    head, stream = Head(message()), wanted.stream
 
     def outbound_for(node: NodeName) -> Outbound:
-        words.restart()
-        return native if node in foreign else translated
+        if native is not None and node in foreign:
+            return native
+        words = AnthropicWords(message(), head)
+        return Outbound(CHAT, chat, Translated(words, stream=stream))
 
     # A head of our own could not be followed by that of a node.
-    return _Asked(model, prompt, outbound_for, ANTHROPIC if foreign else words.dialect)
+    dialect = ANTHROPIC if foreign else dialect_with(head)
+    return _Asked(model, prompt_bytes(fields), outbound_for, dialect)
 
 
 async def count_tokens(request: web.Request) -> web.Response:

@@ -48,7 +48,10 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
         line.record.model = want.model
         if want.model != body.envelope.model:
             body = body.with_model(want.model)
-        plain = Outbound(call.path, body, _PASSING)
+        choices = body.envelope.choices
+        plain = Outbound(
+            call.path, body, _PASSING if choices == 1 else Passing(OPENAI, choices)
+        )
 
         def outbound_for(node: NodeName) -> Outbound:
             if node in svc.anthropic_nodes:

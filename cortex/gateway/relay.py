@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NoReturn
 
 from cortex.core.errors import (
     CortexError,
@@ -18,6 +19,7 @@ from cortex.gateway.errors import ClientStalledError, NodeFaultError, error_even
 from cortex.gateway.line import Line
 from cortex.gateway.ports import Answer, Sending
 from cortex.gateway.recent import Cuttable
+from cortex.gateway.relayed import Relayed
 from cortex.gateway.reply import Reply
 
 ERROR_BODY_BYTES = 256 * 1024
@@ -122,10 +124,15 @@ class GapTimer:
 
 
 class Passing:
-    """A `Relay` that copies: the client speaks the node's dialect."""
+    """A `Relay` that copies: the client speaks the node's dialect.
 
-    def __init__(self, dialect: Dialect) -> None:
+    Args:
+        choices: As many answers as were asked for in one; a stream of fewer is cut short.
+    """
+
+    def __init__(self, dialect: Dialect, choices: int = 1) -> None:
         self._dialect = dialect
+        self._choices = choices
 
     async def __call__(
         self,
@@ -136,7 +143,7 @@ class Passing:
         timer: GapTimer,
         headers: Mapping[str, str],
         answered: Callable[[], None] = lambda: None,
-    ) -> None:
+    ) -> Relayed:
         """Send the request on and copy the answer to the client.
 
         Until its first byte the node may still be given up for another: everything that goes
@@ -145,7 +152,7 @@ class Passing:
         Args:
             call: The client's request; its reply may have been begun, as a stream.
             sending: What `Inference.send` returned; entered here, so that one timer bounds it all.
-            line: The account; a failure after the first byte is told to it.
+            line: The account; told when real bytes come, and of a client that hangs up.
             timer: Bounds the silence of the node, its head included, and of the client.
             headers: Added to the response.
             answered: Called once the answer has begun, for no other node is tried then.
@@ -154,89 +161,142 @@ class Passing:
             NodeError: Before the first byte was sent.
             CortexError: What it was cut with, likewise.
         """
-        reply = call.reply
-        opened, copied, sse = reply.begun, False, False
+        copy = None
         timer.start(sending)
         try:
             async with sending as answer:
-                watch, first = await _first_bytes(answer)
-                sse = watch.sse
-                if opened and not sse:
-                    raise NodeProtocolError(
-                        "a streaming request was not answered with a stream"
-                    )
-                if not opened:
-                    length = answer.headers.get("Content-Length")
-                    reply.begin(
-                        answer.status,
-                        _relayed(answer.headers, headers, sse=sse),
-                        length=None if length is None else int(length),
-                    )
-                    line.sending(answer.status)
-                copied = True
+                watch, first = await _first_bytes(answer, self._choices)
+                self._begin(call, answer, watch, line, headers)
                 answered()
-                copy = _Copy(answer, reply, line, watch)
-                reply.on_room(answer.resume)
-                try:
-                    copy.pass_on(first)
-                    await answer.pour(copy.take)
-                    if not watch.finished():
-                        raise NodeTruncatedError("the node ended the stream in the middle")
-                finally:
-                    reply.on_room(None)
-                    line.record.response_bytes += copy.copied_bytes
-                    line.observed(watch.usage(), watch.response_id())
-                reply.end()
+                copy = _Copy(answer, call.reply, line, watch)
+                await copy.all(first)
         except CortexError as exc:
-            if not copied:
+            if copy is None:
                 raise
-            line.failed(exc)
-            cut(call, exc if sse else None, self._dialect)
+            cut(call, exc if copy.sse else None, self._dialect, in_event=copy.in_event)
+            return copy.relayed(exc)
+        except BaseException:
+            if copy is not None:
+                line.relayed(copy.relayed())
+            raise
         finally:
             timer.stop()
+        return copy.relayed()
+
+    def _begin(
+        self, call: Call, answer: Answer, watch: Watch, line: Line, headers: Mapping[str, str]
+    ) -> None:
+        """The head, unless one was sent ahead."""
+        if not call.reply.begun:
+            length = answer.headers.get("Content-Length")
+            call.reply.begin(
+                answer.status,
+                _relayed(answer.headers, headers, sse=watch.sse),
+                # A stream ends with its terminator, whatever follows in the node's body.
+                length=None if length is None or watch.sse else int(length),
+            )
+            line.sending(answer.status)
+        elif not watch.sse:
+            raise NodeProtocolError("a streaming request was not answered with a stream")
 
 
 class _Copy:
     """The hot path: what is done with each chunk, from within the node's connection."""
 
-    __slots__ = ("_answer", "_line", "_reply", "_watch", "copied_bytes")
+    __slots__ = ("_answer", "_line", "_reply", "_sent_bytes", "_watch")
 
     def __init__(self, answer: Answer, reply: Reply, line: Line, watch: Watch) -> None:
         self._answer = answer
         self._reply = reply
         self._line = line
         self._watch = watch
-        self.copied_bytes = 0
+        self._sent_bytes = 0
 
-    def take(self, data: bytes) -> None:
-        self.pass_on(self._watch.see(data))
+    async def all(self, first: bytes | Fault) -> None:
+        """Copy to the end of the answer, which may be before that of the node's body."""
+        self._reply.on_room(self._answer.resume)
+        try:
+            self._pass_on(first)
+            await self._answer.pour(self._take)
+            if not self._watch.over:
+                self._end()
+        finally:
+            self._reply.on_room(None)
 
-    def pass_on(self, chunk: bytes | Fault) -> None:
+    @property
+    def sse(self) -> bool:
+        return self._watch.sse
+
+    @property
+    def in_event(self) -> bool:
+        """Part of an event has been sent, and not its end."""
+        return self._watch.in_event
+
+    def relayed(self, failure: CortexError | None = None) -> Relayed:
+        watch = self._watch
+        return Relayed(failure, watch.usage(), watch.response_id(), self._sent_bytes)
+
+    def _take(self, data: bytes) -> None:
+        self._pass_on(self._watch.see(data))
+
+    def _pass_on(self, chunk: bytes | Fault) -> None:
         if isinstance(chunk, Fault):
             self._give_up(chunk)
-        elif chunk:
-            events = self._watch.events
-            if events:
-                self._line.real_bytes(events)
-            self.copied_bytes += len(chunk)
+        watch = self._watch
+        events = watch.events
+        if events:
+            self._line.real_bytes(events)
+        if chunk:
+            self._sent_bytes += len(chunk)
             reply = self._reply
             reply.write(chunk)
             if reply.wire.full:
                 self._answer.pause()
+        if watch.over:
+            self._reply.end()
+            self._answer.enough()
 
-    def _give_up(self, fault: Fault) -> None:
+    def _end(self) -> None:
+        """The node's body has ended; whether its answer has is for the watch to say."""
+        last = self._watch.last()
+        if isinstance(last, Fault):
+            self._give_up(last)
+        if not self._watch.finished():
+            raise NodeTruncatedError("the node ended the stream in the middle")
+        self._pass_on(last)
+        if not self._reply.ended:
+            self._reply.end()
+
+    def _give_up(self, fault: Fault) -> NoReturn:
         if fault.relayable:
             self._reply.write(fault.relayable)
-        raise NodeFaultError(self._answer.node, classify_event(fault.message))
+        raise NodeFaultError(self._answer.node, classify_event(fault.said))
 
 
-async def _first_bytes(answer: Answer) -> tuple[Watch, bytes | Fault]:
-    """Wait for the first chunk: an engine's refusal may be the first event of a 200.
+async def _first_bytes(answer: Answer, choices: int) -> tuple[Watch, bytes | Fault]:
+    """Wait for what can be relayed: an engine's refusal may be the first event of a 200.
 
     Raises:
         NodeFaultError: The node refused, by status or by its first event.
         NodeProtocolError: The node redirected.
+        NodeTruncatedError: It ended a stream that had not begun.
     """
+    sse = await _check(answer)
+    watch = Watch(sse=sse, choices=choices)
+    first: bytes | Fault = b""
+    while not first and (data := await answer.read_some()):
+        first = watch.see(data)
+    if not first:
+        first = watch.last()
+        if not isinstance(first, Fault) and not watch.finished():
+            raise NodeTruncatedError("the node ended the stream before it began")
+    if isinstance(first, Fault) and not first.relayable:
+        raise NodeFaultError(answer.node, classify_event(first.said))
+    return watch, first
+
+
+async def _check(answer: Answer) -> bool:
+    """Refuse what is no answer; True = it is an event stream."""
     if answer.status >= 400:
         body = await answer.read_at_most(ERROR_BODY_BYTES)
         raise NodeFaultError(answer.node, classify(answer.status, body))
@@ -246,20 +306,27 @@ async def _first_bytes(answer: Answer) -> tuple[Watch, bytes | Fault]:
     content_type = answer.headers.get("Content-Type", "").lower()
     if content_type.startswith(_PAGES):
         raise NodeProtocolError("the node answered with a page")
-    watch = Watch(sse=content_type.startswith("text/event-stream"))
-    if watch.sse and "Content-Encoding" in answer.headers:
+    sse = content_type.startswith("text/event-stream")
+    if sse and "Content-Encoding" in answer.headers:
         raise NodeProtocolError("the node answered with a compressed stream, unasked")
-    first = watch.see(await answer.read_some())
-    if isinstance(first, Fault) and not first.relayable:
-        raise NodeFaultError(answer.node, classify_event(first.message))
-    return watch, first
+    return sse
 
 
-def cut(call: Call, error: CortexError | None, dialect: Dialect) -> None:
-    """End an answer so that it cannot pass for a complete one; an `error` is told, if it can be."""
+def cut(
+    call: Call, error: CortexError | None, dialect: Dialect, *, in_event: bool = False
+) -> None:
+    """End an answer so that it cannot pass for a complete one; an `error` is told, if it can be.
+
+    Args:
+        call: The request whose answer it is.
+        error: None = there is no way to tell it.
+        dialect: The client's.
+        in_event: The last event that was sent has no end yet.
+    """
     stalled = isinstance(error, ClientStalledError)
     told = error is not None and not stalled
-    call.reply.cut(dialect.error(error, call.request_id) if told and error else b"")
+    last = dialect.error(error, call.request_id) if told and error else b""
+    call.reply.cut(b"\n\n" + last if in_event and last else last)
 
 
 def _relayed(

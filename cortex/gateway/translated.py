@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from cortex.core.errors import CortexError, NodeProtocolError, NodeTruncatedError
 from cortex.core.jsontext import dumps
 from cortex.core.nodefaults import classify, classify_event
-from cortex.core.stream import Usage
-from cortex.core.translate.sse import EventTooLongError
+from cortex.core.sse import EventTooLongError
+from cortex.core.stream import UNREPORTED, Usage
 from cortex.core.translate.stream import ComplaintError, TruncatedError
 from cortex.gateway.call import Call
 from cortex.gateway.errors import JSON, NodeFaultError
@@ -20,6 +20,7 @@ from cortex.gateway.line import Line
 from cortex.gateway.opening import EVENT_STREAM
 from cortex.gateway.ports import Answer, Sending
 from cortex.gateway.relay import ERROR_BODY_BYTES, Dialect, GapTimer, cut
+from cortex.gateway.relayed import Relayed
 
 PING_S = 10.0
 """Silence of the node after which the client is told that its request lives."""
@@ -31,13 +32,23 @@ Batch = list[dict[str, Any]]
 
 
 class Words(Protocol):
-    """One answer in the client's dialect."""
+    """One node's answer in the client's dialect."""
 
     @property
     def dialect(self) -> Dialect: ...
 
+    @property
+    def heard(self) -> int:
+        """Events of the node so far that were more than a sign of life."""
+        ...
+
+    @property
+    def done(self) -> bool:
+        """The node has told the end."""
+        ...
+
     def feed(self, data: bytes, /) -> Batch:
-        """What these bytes of the node complete; raises `ComplaintError`."""
+        """What these bytes of the node complete; raises `ComplaintError`, `TruncatedError`."""
         ...
 
     def end(self) -> Batch:
@@ -87,7 +98,7 @@ class Translated:
         timer: GapTimer,
         headers: Mapping[str, str],
         answered: Callable[[], None] = lambda: None,
-    ) -> None:
+    ) -> Relayed:
         """Send the request on and translate the answer; raises as `relay.Passing` does."""
         put = _Stream if self._stream else _Whole
         sink = put(call, line, self._words, headers, answered)
@@ -104,7 +115,7 @@ class Translated:
                     fault = classify_event(str(exc))
                     raise NodeFaultError(answer.node, fault) from exc
                 except TruncatedError as exc:
-                    raise NodeTruncatedError("the node ended the stream in the middle") from exc
+                    raise NodeTruncatedError(str(exc)) from exc
                 except EventTooLongError as exc:
                     raise NodeProtocolError(f"the node sent {exc}") from exc
                 finally:
@@ -113,61 +124,22 @@ class Translated:
         except CortexError as exc:
             if not sink.said:
                 raise
-            line.failed(exc)
             cut(call, exc, self._words.dialect)
+            return self._relayed(sink, exc)
+        except BaseException:
+            line.relayed(self._relayed(sink))
+            raise
         finally:
             timer.stop()
-            counts = self._words.counts()
-            if counts is not None:
-                line.observed(counts, None)
+        return self._relayed(sink)
+
+    def _relayed(self, sink: "_Sink", failure: CortexError | None = None) -> Relayed:
+        counts = self._words.counts() or UNREPORTED
+        return Relayed(failure, counts, sent_bytes=sink.sent_bytes)
 
 
-class _Whole:
-    """Gathers a node's stream into one answer."""
-
-    said = False
-    """Whether the client has been sent anything."""
-
-    def __init__(
-        self,
-        call: Call,
-        line: Line,
-        words: Words,
-        headers: Mapping[str, str],
-        _answered: Callable[[], None],
-    ) -> None:
-        self._reply = call.reply
-        self._line = line
-        self._words = words
-        self._headers = headers
-        self._taken_bytes = 0
-
-    def begin(self, answer: Answer) -> None:
-        """Nothing to do yet."""
-
-    def take(self, data: bytes) -> None:
-        # A stream is not kept, hence may be of any length; what becomes one body may not.
-        self._taken_bytes += len(data)
-        if self._taken_bytes > MAX_WHOLE_BYTES:
-            raise NodeProtocolError("the node sent an answer without end")
-        batch = self._words.feed(data)
-        if batch:
-            self._line.real_bytes(data.count(b"\n\n"))
-            self._words.gather(batch)
-
-    def end(self) -> None:
-        self._words.gather(self._words.end())
-        body = dumps(self._words.whole())
-        self._line.sending(200)
-        self._line.record.response_bytes += len(body)
-        self._reply.send(200, {"Content-Type": JSON, **self._headers}, body)
-
-    def stop(self) -> None:
-        """Nothing runs."""
-
-
-class _Stream:
-    """Writes a node's stream on in the client's words, and pings while the node is silent."""
+class _Sink:
+    """Takes what the words make of a node's stream."""
 
     def __init__(
         self,
@@ -183,30 +155,88 @@ class _Stream:
         self._headers = headers
         self._answered = answered
         self._answer: Answer
-        self._wrote_s = 0.0
-        self._timer: asyncio.TimerHandle
+        self._heard = 0
+        self._ended = False
+        self.sent_bytes = 0
         self.said = False
+        """Whether the client has been sent anything by this node."""
 
     def begin(self, answer: Answer) -> None:
         self._answer = answer
-        self._wrote_s = time.monotonic()
-        self._timer = asyncio.get_running_loop().call_later(PING_S, self._ping)
 
     def take(self, data: bytes) -> None:
         batch = self._words.feed(data)
+        heard = self._words.heard
+        if heard > self._heard:
+            self._line.real_bytes(heard - self._heard)
+            self._heard = heard
         if batch:
-            self._line.real_bytes(data.count(b"\n\n"))
-            self._write(self._words.encode(batch))
+            self._put(batch)
+        if self._words.done:
+            self.end()
+            self._answer.enough()
 
     def end(self) -> None:
-        batch = self._words.end()
+        """The node's body has ended, or its answer has."""
+        if not self._ended:
+            self._ended = True
+            self._finish(self._words.end())
+
+    def stop(self) -> None:
+        """Nothing comes any more."""
+
+    def _put(self, batch: Batch) -> None:
+        raise NotImplementedError
+
+    def _finish(self, batch: Batch) -> None:
+        raise NotImplementedError
+
+
+class _Whole(_Sink):
+    """Gathers a node's stream into one answer."""
+
+    _taken_bytes = 0
+
+    def take(self, data: bytes) -> None:
+        # A stream is not kept, hence may be of any length; what becomes one body may not.
+        self._taken_bytes += len(data)
+        if self._taken_bytes > MAX_WHOLE_BYTES:
+            raise NodeProtocolError("the node sent an answer without end")
+        super().take(data)
+
+    def _put(self, batch: Batch) -> None:
+        self._words.gather(batch)
+
+    def _finish(self, batch: Batch) -> None:
+        self._words.gather(batch)
+        body = dumps(self._words.whole())
+        self._line.sending(200)
+        self.sent_bytes += len(body)
+        self._reply.send(200, {"Content-Type": JSON, **self._headers}, body)
+
+
+class _Stream(_Sink):
+    """Writes a node's stream on in the client's words, and pings while the node is silent."""
+
+    _wrote_s = 0.0
+    _timer: asyncio.TimerHandle
+
+    def begin(self, answer: Answer) -> None:
+        super().begin(answer)
+        self._wrote_s = time.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(PING_S, self._ping)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _put(self, batch: Batch) -> None:
+        self._write(self._words.encode(batch))
+
+    def _finish(self, batch: Batch) -> None:
         last = (self._words.encode(batch) if batch else b"") + self._words.tail
         if last:
             self._write(last)
         self._reply.end()
-
-    def stop(self) -> None:
-        self._timer.cancel()
 
     def _write(self, data: bytes) -> None:
         if not self.said:
@@ -218,7 +248,7 @@ class _Stream:
             data = self._words.head() + data
         self._wrote_s = time.monotonic()
         self._reply.write(data)
-        self._line.record.response_bytes += len(data)
+        self.sent_bytes += len(data)
         if self._reply.full:
             self._answer.pause()
 

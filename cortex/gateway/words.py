@@ -25,36 +25,46 @@ ANTHROPIC = Dialect(
 """For an answer that a node gives in Anthropic's own words: its head is the node's to send."""
 
 
+def dialect_with(head: "Head") -> Dialect:
+    """Anthropic's, with this head as the first sign of life and pings after it."""
+    return Dialect(
+        waiting=lambda: head.take() or AnthropicWords.ping, error=_anthropic_error_event
+    )
+
+
+class Head:
+    """The first events of a message. Sent once, whichever node goes on with it."""
+
+    def __init__(self, message: MessageStream) -> None:
+        self._left = encoded(message.start())
+
+    def take(self) -> bytes:
+        """The events; empty once they were taken."""
+        taken, self._left = self._left, b""
+        return taken
+
+
 class AnthropicWords:
     """A chat stream for an Anthropic client."""
 
     ping = encoded([{"type": "ping"}])
     tail = b""
 
-    def __init__(self, message: MessageStream) -> None:
-        self._begun = False
-        self._take(message)
-
-    def _take(self, message: MessageStream) -> None:
+    def __init__(self, message: MessageStream, head: Head) -> None:
         self._message = message
         self._whole = WholeMessage()
         self.feed = message.feed
         self.end = message.end
-
-    def restart(self) -> None:
-        """Another node is tried; a head that was sent stays sent."""
-        self._take(self._message.anew())
+        self.head = head.take
+        self.dialect = dialect_with(head)
 
     @property
-    def dialect(self) -> Dialect:
-        """With the head of this message as the first sign of life, and pings after."""
-        return Dialect(waiting=lambda: self.head() or self.ping, error=_anthropic_error_event)
+    def heard(self) -> int:
+        return self._message.heard
 
-    def head(self) -> bytes:
-        if self._begun:
-            return b""
-        self._begun = True
-        return encoded(self._message.start())
+    @property
+    def done(self) -> bool:
+        return self._message.done
 
     def encode(self, batch: Batch) -> bytes:
         return encoded(batch)
@@ -88,6 +98,14 @@ class OpenAIWords:
         self._whole = WholeChat()
         self.feed = chat.feed
         self.end = chat.end
+
+    @property
+    def heard(self) -> int:
+        return self._chat.heard
+
+    @property
+    def done(self) -> bool:
+        return self._chat.done
 
     def head(self) -> bytes:
         return b""

@@ -111,7 +111,8 @@ class Upstream:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # A body read to its end gives its connection back; anything else is cut here.
+        # A body read to its end gives its connection back, as one does whose answer is complete and
+        # whose end is a moment late; anything else is cut here.
         self._pool.put(self._connection)
 
     @property
@@ -142,7 +143,7 @@ class Upstream:
             raise self._broken(exc) from exc
 
     async def pour(self, take: Callable[[bytes], object]) -> None:
-        """Have `take` called with all further bytes as they come, until the end.
+        """Have `take` called with all further bytes as they come, until the end or `enough`.
 
         There is no task between the two sockets: `take` is called by the connection itself. What
         it raises ends the connection and is raised here.
@@ -154,6 +155,10 @@ class Upstream:
             await self._connection.pour(take)
         except (OSError, BadAnswerError) as exc:
             raise self._broken(exc) from exc
+
+    def enough(self) -> None:
+        """The answer is whole, whether or not its body has ended."""
+        self._connection.enough()
 
     def pause(self) -> None:
         """Hold the node back; what it sends meanwhile waits in the kernel."""

@@ -21,6 +21,8 @@ from cortex.node.http1 import (
     read_head,
 )
 
+LINGER_S = 1.0
+"""Time for a body to end once the answer in it has ended."""
 HIGH_WATER_BYTES = 128 * 1024
 """Content that may wait for its reader before the node is held back."""
 MAX_IDLE_S = 60.0
@@ -39,9 +41,11 @@ class Connection(asyncio.Protocol):
         "_error",
         "_full",
         "_head",
+        "_linger",
         "_loop",
         "_lost",
         "_method",
+        "_over",
         "_paused",
         "_provisional",
         "_raw",
@@ -50,6 +54,7 @@ class Connection(asyncio.Protocol):
         "_refusal",
         "_sent",
         "_take",
+        "_then",
         "_transport",
         "_waiter",
         "idle_since_s",
@@ -78,6 +83,10 @@ class Connection(asyncio.Protocol):
         self._ready_bytes = 0
         self._sent = False
         self._take: Callable[[bytes], object] | None = None
+        #: `take` needs no more.
+        self._over = False
+        self._then: Callable[[Connection], None] | None = None
+        self._linger: asyncio.TimerHandle | None = None
         #: What `take` raised.
         self._refusal: Exception | None = None
 
@@ -138,6 +147,18 @@ class Connection(asyncio.Protocol):
         keep_alive = self._head is not None and self._head.keep_alive
         return ended and keep_alive and self._sent and self.usable
 
+    @property
+    def lags(self) -> bool:
+        """The answer in its body has ended, and the body itself is about to."""
+        ended = self._decoder is None or self._decoder.ended
+        return self._over and not ended and self.usable
+
+    def when_ended(self, then: Callable[["Connection"], None]) -> None:
+        """Have `then` called once the body has ended, or the connection for want of that."""
+        self.resume()
+        self._then = then
+        self._linger = self._loop.call_later(LINGER_S, self.abort)
+
     async def send(
         self, method: str, head: bytes, body: bytes | AsyncIterator[bytes] | None
     ) -> None:
@@ -187,7 +208,7 @@ class Connection(asyncio.Protocol):
         return ready[0] if len(ready) == 1 else b"".join(ready)
 
     async def pour(self, take: Callable[[bytes], object]) -> None:
-        """Hand the content over as it comes; returns at its end.
+        """Hand the content over as it comes; returns at its end, or once it was `enough`.
 
         Raises:
             LostConnectionError, BadAnswerError: The rest will not come.
@@ -196,15 +217,22 @@ class Connection(asyncio.Protocol):
         assert self._decoder is not None
         ready, self._ready = self._ready, []
         for content in ready:
-            take(content)
+            if not self._over:
+                take(content)
         self._take = take
         try:
-            while not self._decoder.ended:
+            while not (self._over or self._decoder.ended):
                 await self._wait()
         finally:
             self._take = None
         if self._refusal is not None:
             raise self._refusal
+
+    def enough(self) -> None:
+        """The answer in the body is whole: whatever else is in it is not waited for."""
+        self._over = True
+        self._take = None
+        self._wake()
 
     def pause(self) -> None:
         """Hold the node back."""
@@ -280,6 +308,11 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _wake(self) -> None:
+        if self._then is not None and not self.lags:
+            then, self._then = self._then, None
+            if self._linger is not None:
+                self._linger.cancel()
+            then(self)
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
@@ -340,6 +373,9 @@ class Pool:
 
     def put(self, connection: Connection) -> None:
         """Take it back; what is not finished is cut."""
+        if connection.lags:
+            connection.when_ended(self.put)
+            return
         self._busy.discard(connection)
         if connection.finished:
             connection.idle_since_s = asyncio.get_running_loop().time()

@@ -73,7 +73,7 @@ def test_an_error_is_seen_and_nothing_of_it_passes(
     assert fault is not None
     assert relayed == good
     # A cut right behind the mark leaves no words to read; the fault is seen all the same.
-    assert fault.message
+    assert fault.said
     assert not watch.finished()
 
 
@@ -155,3 +155,124 @@ def test_a_deep_usage_is_none():
 def test_a_deep_complaint_is_a_complaint():
     fault = Watch(sse=True).see(b'data: {"error":' + DEEP + b"\n\n")
     assert isinstance(fault, Fault)
+
+
+def choice(index: int, text: str | None = None, finish: str | None = None) -> bytes:
+    one = {"index": index, "delta": {"content": text}, "finish_reason": finish}
+    return b"data: " + json.dumps({"choices": [one]}).encode() + b"\n\n"
+
+
+ENDS: dict[str, tuple[int, bytes, bool]] = {
+    "a terminator": (1, chunk("a") + b"data: [DONE]\n\n", True),
+    "a terminator without its empty line": (1, chunk("a") + b"data: [DONE]", True),
+    "a reason": (1, chunk("a") + chunk("", "stop"), True),
+    "an empty reason": (1, chunk("a", ""), False),
+    "no reason": (1, chunk("a"), False),
+    "nothing": (1, b"", False),
+    "comments": (1, b":\n\n:\n\n", False),
+    "half of two choices": (2, choice(0, "a", "stop") + choice(1, "b"), False),
+    "one of two choices alone": (2, choice(0, "a", "stop"), False),
+    "both choices": (2, choice(1, "a", "length") + choice(0, "", "stop"), True),
+    "a choice that ends twice": (2, choice(0, "a", "stop") + choice(0, "", "stop"), False),
+    "half of two choices and a terminator": (
+        2,
+        choice(0, "a", "stop") + b"data: [DONE]\n\n",
+        True,
+    ),
+    "a message": (1, b'event: message_stop\ndata: {"type":"message_stop"}\n\n', True),
+    "a message without names": (1, b'data: {"type": "message_stop"}\n\n', True),
+    "a message without its stop": (1, b'data: {"type":"message_delta"}\n\n', False),
+    "a picture": (1, b'data: {"type":"image_generation.completed"}\n\n', True),
+    "a part of a picture": (1, b'data: {"type":"image_generation.partial_image"}\n\n', False),
+    "speech": (1, b'data: {"type":"speech.audio.done"}\n\n', True),
+    "a piece of speech": (1, b'data: {"type":"speech.audio.delta"}\n\n', False),
+    "a response": (1, b'data: {"type":"response.incomplete"}\n\n', True),
+    "words about an end": (1, chunk('"finish_reason":"stop"'), False),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+@settings(max_examples=40, deadline=None)
+@given(places=marks)
+def test_only_an_end_is_an_end(name: str, places: list[int]) -> None:
+    choices, data, wanted = ENDS[name]
+    for pieces in ([data], cut(data, places), [data[i : i + 1] for i in range(len(data))]):
+        watch, relayed = Watch(sse=True, choices=choices), b""
+        for piece in pieces:
+            seen = watch.see(piece)
+            assert isinstance(seen, bytes)
+            relayed += seen
+        last = watch.last()
+        assert isinstance(last, bytes)
+        assert relayed + last == data
+        assert watch.finished() is wanted
+
+
+def test_the_terminator_is_noticed_at_once() -> None:
+    for end in (b"data: [DONE]\n\n", b'event: message_stop\ndata: {"type":"message_stop"}\n\n'):
+        watch = Watch(sse=True)
+        watch.see(chunk("[DONE]"))
+        assert not watch.over
+        watch.see(end)
+        assert watch.over
+
+
+HARMLESS = {
+    "an error that is null": b'data: {"error": null, "choices": []}\n\n',
+    "an error that is null, packed": b'data: {"error":null,"choices":[]}\n\n',
+    "empty data": b"data:\n\n",
+    "empty data with a blank": b"data: \n\n",
+    "a field without a colon": b"data\n\n",
+    "a byte order mark": b'\xef\xbb\xbfdata: {"a":1}\n\n',
+    "data on two lines": b'data: {"a":\ndata: 1}\n\n',
+    "a list": b"data: [1]\n\n",
+    "a ping": b'event: ping\ndata: {"type": "ping"}\n\n',
+    "a name alone": b"event: error\n\n",
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
+def test_what_is_legal_is_no_error(name: str, newline: bytes) -> None:
+    data = (HARMLESS[name] + chunk("a")).replace(b"\n", newline)
+    for width in (1, 5, len(data)):
+        pieces = [data[i : i + width] for i in range(0, len(data), width)]
+        assert watched(pieces)[1:] == (data, None)
+
+
+@pytest.mark.parametrize(
+    ("data", "events"),
+    [
+        (b"data:\n\n", 0),
+        (b'event: ping\ndata: {"type":"ping"}\n\n', 0),
+        (b'data: {"type":"ping"}\n\n', 0),
+        (b": keep-alive\r\n\r\n", 0),
+        (b"event: x\n\n", 0),
+        (chunk("a") + chunk("b"), 2),
+        (b":\n\n" + chunk("a") + b"data:\n\n" + chunk("b"), 2),
+    ],
+)
+def test_signs_of_life_are_no_events(data: bytes, events: int) -> None:
+    watch = Watch(sse=True)
+    watch.see(data)
+    assert watch.events == events
+
+
+def test_a_long_event_passes_before_it_is_whole() -> None:
+    watch, long = Watch(sse=True), b'data: {"b64":"' + b"x" * 20_000
+    assert watch.see(chunk("a")) == chunk("a")
+    assert watch.see(long[:9000]) == b""
+    assert watch.events == 1
+    assert watch.see(long[9000:]) == long
+    assert watch.in_event
+    assert watch.see(b"y" * 100_000) == b"y" * 100_000
+    assert watch.see(b'"}\n\n' + chunk("b")[:9]) == b'"}\n\n'
+    assert not watch.in_event
+    assert watch.see(chunk("b")[9:]) == chunk("b")
+
+
+def test_a_long_error_is_one_before_it_is_whole() -> None:
+    watch = Watch(sse=True)
+    fault = watch.see(chunk("a") + b'data: {"error":{"message":"' + b"x" * 20_000)
+    assert isinstance(fault, Fault)
+    assert fault.relayable == chunk("a")

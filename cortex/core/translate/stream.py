@@ -2,13 +2,16 @@
 
 One content block is open at a time. Everything in a chunk is taken in before its finish_reason is
 acted upon, since mistral.rs packs text, a whole tool call, the end and the usage into one. The end
-is told once, at `[DONE]`, so that a usage chunk after the finish_reason is counted.
+is told once, at `[DONE]`, so that a usage chunk after the finish_reason is counted. Tool calls are
+told then too: fragments of several come interleaved, and text or thoughts between those of one.
 """
 
 import json
 from typing import Any
 
 from cortex.core.jsontext import dumps, loads
+from cortex.core.sse import Event, SseReader
+from cortex.core.stream import DONE, complaint
 from cortex.core.translate.answer import (
     SIGNATURE,
     arguments_of,
@@ -16,34 +19,20 @@ from cortex.core.translate.answer import (
     stop_sequence,
     usage_of,
 )
+from cortex.core.translate.calls import Calls
 from cortex.core.translate.ids import ToolIds
-from cortex.core.translate.sse import MAX_EVENT_BYTES, Event, EventTooLongError, SseReader
 
 AnthropicEvent = dict[str, Any]
-DONE = "[DONE]"
-MAX_CALLS = 1024
-"""Tool calls of one answer; with more it is not believed. Their fragments together are bounded as
-one event is, for they are kept until the calls are whole.
-"""
+GIVEN_UP = frozenset({"error", "abort", "aborted", "cancelled", "canceled"})
+"""What nodes call an end that is none."""
 
 
 class ComplaintError(Exception):
-    """The node reported an error in its stream; the text is its own."""
+    """The node reported an error in its stream; the text is the data of its event."""
 
 
 class TruncatedError(Exception):
-    """The stream ended before its end was told."""
-
-
-class _Call:
-    """One tool call, as far as it has come."""
-
-    __slots__ = ("arguments", "id", "name")
-
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.arguments: list[str] = []
+    """The stream ended before its end was told, or by giving up."""
 
 
 class MessageStream:
@@ -66,23 +55,16 @@ class MessageStream:
         self._index = -1
         #: Kind of the open block: "text", "thinking", or "".
         self._open = ""
-        self._calls: dict[object, _Call] = {}
-        self._made_calls = 0
-        self._calls_size = 0
+        self._calls = Calls()
+        #: Blanks beside a tool call: text of their own only if more text follows.
+        self._blanks = ""
         self._finish: str | None = None
         self._stopped_at: str | None = None
         self._usage: object = None
+        self.heard = 0
+        """Events of the node that were more than a sign of life, whether or not they are told."""
         self.done = False
         """The end has been told."""
-
-    def anew(self) -> "MessageStream":
-        """The same message, of which nothing was heard yet: another node begins it again."""
-        return MessageStream(
-            self._id,
-            self._model,
-            one_call=self._one_call,
-            hides_thinking=self._hides_thinking,
-        )
 
     @property
     def usage(self) -> dict[str, int] | None:
@@ -108,6 +90,7 @@ class MessageStream:
 
         Raises:
             ComplaintError: The node reported an error.
+            TruncatedError: It gave up, in so many words.
             EventTooLongError: An event, or the tool calls, are without end.
         """
         events: list[AnthropicEvent] = []
@@ -121,25 +104,30 @@ class MessageStream:
         Raises:
             TruncatedError: Before it told of any end; never to be passed off as one.
         """
-        if self.done:
-            return []
-        if self._finish is None:
-            raise TruncatedError
-        return self._finished()
+        # What needs no empty line any more to be understood.
+        rest = self._reader.rest()
+        events = self._take(rest) if rest is not None and rest.data.strip() == DONE else []
+        if not self.done:
+            if self._finish is None:
+                raise TruncatedError("the node ended the stream in the middle")
+            events += self._finished()
+        return events
 
     def _take(self, event: Event) -> list[AnthropicEvent]:
-        if self.done:
+        data = event.data.strip()
+        if self.done or not data:
             return []
-        if event.data == DONE:
-            return self._finished() if self._finish is not None else []
+        if data == DONE:
+            if self._finish is None and not all(call.whole for call in self._calls):
+                raise TruncatedError("the node ended a tool call in the middle")
+            return self._finished()
         try:
-            chunk = loads(event.data)
+            chunk = loads(data)
         except (ValueError, RecursionError):
-            raise ComplaintError(event.data[:2000]) from None
-        if not isinstance(chunk, dict):
-            raise ComplaintError(event.data[:2000])
-        if chunk.get("error") is not None:
-            raise ComplaintError(_words_of(chunk["error"]))
+            raise ComplaintError(data) from None
+        if event.name == "error" or not isinstance(chunk, dict) or complaint(chunk):
+            raise ComplaintError(data)
+        self.heard += chunk.get("type") != "ping"
         if chunk.get("usage"):
             self._usage = chunk["usage"]
         choices = chunk.get("choices")
@@ -161,21 +149,26 @@ class MessageStream:
                 events += self._say("thinking", thought)
             text = delta.get("content") or delta.get("refusal")
             if isinstance(text, str) and text:
-                events += self._say("text", text)
-            calls = delta.get("tool_calls")
-            for position, call in enumerate(calls if isinstance(calls, list) else ()):
-                if isinstance(call, dict):
-                    self._collect(call, position)
+                events += self._text(text)
+            self._calls.take(delta.get("tool_calls"))
         if choice.get("finish_reason"):
             self._finish = str(choice["finish_reason"])
             self._stopped_at = stop_sequence(choice)
+            if self._finish in GIVEN_UP:
+                raise TruncatedError(f"the node gave up in the middle: {self._finish}")
         return events
+
+    def _text(self, text: str) -> list[AnthropicEvent]:
+        text, self._blanks = self._blanks + text, ""
+        if self._calls and self._open != "text" and text.isspace():
+            self._blanks = text
+            return []
+        return self._say("text", text)
 
     def _say(self, kind: str, text: str) -> list[AnthropicEvent]:
         events: list[AnthropicEvent] = []
         if self._open != kind:
             events += self._close()
-            events += self._flush_calls()
             self._open = kind
             empty = {"thinking": {"thinking": "", "signature": ""}, "text": {"text": ""}}
             events.append(self._begin({"type": kind, **empty[kind]}))
@@ -185,54 +178,25 @@ class MessageStream:
             events.append(self._delta({"type": "thinking_delta", "thinking": text}))
         return events
 
-    def _collect(self, fragment: dict[str, Any], position: int) -> None:
-        """Calls are told apart by `index`; where that is missing a new id is a new call."""
-        call = self._calls.setdefault(self._key_of(fragment, position), _Call())
-        function = fragment.get("function")
-        if isinstance(fragment.get("id"), str) and fragment["id"]:
-            call.id = fragment["id"]
-        if isinstance(function, dict):
-            if isinstance(function.get("name"), str) and function["name"]:
-                call.name = function["name"]
-            if isinstance(function.get("arguments"), str):
-                call.arguments.append(function["arguments"])
-                self._calls_size += len(function["arguments"])
-        self._calls_size += len(call.id) + len(call.name)
-        if self._calls_size > MAX_EVENT_BYTES:
-            raise EventTooLongError(f"tool calls of more than {MAX_EVENT_BYTES} bytes")
-        if self._made_calls + len(self._calls) > MAX_CALLS:
-            raise EventTooLongError(f"more than {MAX_CALLS} tool calls")
-
-    def _key_of(self, fragment: dict[str, Any], position: int) -> object:
-        if isinstance(fragment.get("index"), int):
-            return fragment["index"]
-        if isinstance(fragment.get("id"), str) and fragment["id"]:
-            return fragment["id"]
-        return next(reversed(self._calls), position)
-
-    def _flush_calls(self) -> list[AnthropicEvent]:
-        """Every call collected so far, each a whole block: fragments may have come interleaved."""
+    def _tool_blocks(self) -> list[AnthropicEvent]:
         events: list[AnthropicEvent] = []
-        for call in self._calls.values():
-            if self._one_call and self._made_calls:
-                break
-            self._made_calls += 1
-            call_id = self._ids.of(call.id or f"toolu_{self._id[4:]}_{self._made_calls}")
+        for number, call in enumerate(self._calls, 1):
+            call_id = self._ids.of(call.id or f"toolu_{self._id[4:]}_{number}")
             block = {"type": "tool_use", "id": call_id, "name": call.name, "input": {}}
-            arguments = json.dumps(arguments_of("".join(call.arguments)), ensure_ascii=False)
+            arguments = json.dumps(arguments_of(call.arguments), ensure_ascii=False)
             events += [
                 self._begin(block),
                 self._delta({"type": "input_json_delta", "partial_json": arguments}),
                 self._stop(),
             ]
-        self._calls.clear()
-        self._calls_size = 0
+            if self._one_call:
+                break
         return events
 
     def _finished(self) -> list[AnthropicEvent]:
         self.done = True
-        events = self._close() + self._flush_calls()
-        reason = stop_reason(self._finish, tool_use=self._made_calls > 0)
+        events = self._close() + self._tool_blocks()
+        reason = stop_reason(self._finish, tool_use=bool(self._calls))
         if self._stopped_at is not None and reason == "end_turn":
             reason = "stop_sequence"
         delta = {
@@ -329,9 +293,3 @@ def encoded(events: list[AnthropicEvent]) -> bytes:
             for event in events
         ]
     )
-
-
-def _words_of(error: object) -> str:
-    if isinstance(error, dict) and isinstance(error.get("message"), str):
-        return str(error["message"])
-    return str(error)[:2000]

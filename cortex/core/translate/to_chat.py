@@ -3,9 +3,10 @@
 from typing import Any
 
 from cortex.core.jsontext import loads
-from cortex.core.stream import believed
-from cortex.core.translate.sse import Event, EventTooLongError, SseReader
-from cortex.core.translate.stream import MAX_CALLS, ComplaintError, TruncatedError
+from cortex.core.sse import Event, EventTooLongError, SseReader
+from cortex.core.stream import believed, complaint
+from cortex.core.translate.calls import MAX_CALLS
+from cortex.core.translate.stream import GIVEN_UP, ComplaintError, TruncatedError
 
 Chunk = dict[str, Any]
 
@@ -20,6 +21,7 @@ _FINISH = {
 }
 
 
+_TYPE_STOP = "message_stop"
 _COUNTS = (
     "input_tokens",
     "output_tokens",
@@ -46,6 +48,10 @@ class ChatStream:
         #: Number of the tool call, by index of its content block; and those that said nothing yet.
         self._calls: dict[int, int] = {}
         self._silent: set[int] = set()
+        #: A finish_reason was told: the end needs one, and one only.
+        self._finished = False
+        self.heard = 0
+        """Events of the node that were more than a sign of life."""
         self.done = False
         """The end has been told."""
 
@@ -70,6 +76,7 @@ class ChatStream:
 
         Raises:
             ComplaintError: The node reported an error.
+            TruncatedError: It gave up, in so many words.
         """
         return [chunk for event in self._reader.feed(data) for chunk in self._take(event)]
 
@@ -79,22 +86,23 @@ class ChatStream:
         Raises:
             TruncatedError: Before it told of any end.
         """
+        rest = None if self.done else self._reader.rest()
+        chunks = [] if rest is None or _TYPE_STOP not in rest.data else self._take(rest)
         if not self.done:
-            raise TruncatedError
-        return []
+            raise TruncatedError("the node ended the stream in the middle")
+        return chunks
 
     def _take(self, event: Event) -> list[Chunk]:
+        data = event.data.strip()
+        if self.done or not data:
+            return []
         try:
-            fields = loads(event.data)
+            fields = loads(data)
         except (ValueError, RecursionError):
-            raise ComplaintError(event.data[:2000]) from None
-        if not isinstance(fields, dict):
-            raise ComplaintError(event.data[:2000])
-        if fields.get("type") == "error":
-            error = fields.get("error")
-            raise ComplaintError(
-                str(error.get("message") if isinstance(error, dict) else error)
-            )
+            raise ComplaintError(data) from None
+        if event.name == "error" or not isinstance(fields, dict) or complaint(fields):
+            raise ComplaintError(data)
+        self.heard += fields.get("type") != "ping"
         if str(fields.get("type")).startswith("message_"):
             return self._frame(fields)
         return self._block(fields)
@@ -106,13 +114,21 @@ class ChatStream:
                 return [self._chunk({"role": "assistant", "content": ""})]
             case "message_delta":
                 self._count(fields.get("usage"))
-                reason = str(_object(fields.get("delta")).get("stop_reason"))
-                return [self._chunk({}, _FINISH.get(reason, "stop"))]
+                reason = _text(_object(fields.get("delta")).get("stop_reason"))
+                return self._finish(reason) if reason else []
             case "message_stop":
                 self.done = True
-                return self._totals()
+                return self._finish("end_turn") + self._totals()
             case _:
                 return []
+
+    def _finish(self, reason: str) -> list[Chunk]:
+        if reason in GIVEN_UP:
+            raise TruncatedError(f"the node gave up in the middle: {reason}")
+        if self._finished:
+            return []
+        self._finished = True
+        return [self._chunk({}, _FINISH.get(reason, "stop"))]
 
     def _block(self, fields: dict[str, Any]) -> list[Chunk]:
         match fields.get("type"):

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from cortex.core.sse import MAX_EVENT_BYTES, EventTooLongError, SseReader
 from cortex.core.stream import MAX_TOKENS, Usage, Watch
 from cortex.core.translate.answer import usage_of
-from cortex.core.translate.sse import MAX_EVENT_BYTES, EventTooLongError, SseReader
-from cortex.core.translate.stream import MAX_CALLS, MessageStream
+from cortex.core.translate.calls import MAX_CALLS
+from cortex.core.translate.stream import MessageStream
 from cortex.core.translate.to_chat import ChatStream
 
 KIB = 1024
@@ -126,4 +127,4 @@ def test_nesting_without_end_is_no_usage_and_no_message(nested: bytes) -> None:
     assert watch.usage() == Usage()
     fault = Watch(sse=True).see(b"event: error\ndata: " + nested + b"\n\n")
     assert not isinstance(fault, bytes)
-    assert len(fault.message) <= 1000
+    assert len(fault.said) <= 20_000

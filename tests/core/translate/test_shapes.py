@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cortex.core.translate.sse import EventTooLongError
+from cortex.core.sse import EventTooLongError
 from cortex.core.translate.stream import (
     ComplaintError,
     MessageStream,

@@ -110,7 +110,7 @@ deltas = st.one_of(
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(deltas, max_size=8),
-    st.sampled_from(["stop", "length", "tool_calls", "canceled"]),
+    st.sampled_from(["stop", "length", "tool_calls", "generated_image"]),
     st.lists(st.integers(0, 12), max_size=40),
     st.booleans(),
     st.booleans(),
@@ -135,10 +135,15 @@ def test_every_sequence_is_valid_and_the_same_however_it_is_cut(
     assert told["usage"]["input_tokens"] == 9
     assert told["usage"]["output_tokens"] == 4
     texts = "".join(delta.get("content") or "" for delta in made)
-    assert texts == "".join(
+    said = "".join(
         event["delta"].get("text", "")
         for event in whole
         if event["type"] == "content_block_delta"
+    )
+    # Blanks behind a tool call are not worth a block of their own.
+    called = any("tool_calls" in delta for delta in made)
+    assert texts == said or (
+        called and texts.startswith(said) and not texts[len(said) :].strip()
     )
 
 
@@ -241,3 +246,78 @@ def test_every_event_has_its_name() -> None:
         if block:
             name, data = block.split("\n")
             assert name == f"event: {json.loads(data[6:])['type']}"
+
+
+def test_a_terminator_is_an_end_without_a_reason() -> None:
+    answer = message(line({"content": "hello"}) + line({}) + DONE)
+    assert (answer["stop_reason"], answer["content"]) == (
+        "end_turn",
+        [{"type": "text", "text": "hello"}],
+    )
+    made = message(line({"tool_calls": [call(0, "i", "f", "{}")]}) + DONE)
+    assert made["stop_reason"] == "tool_use"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        line({"content": "a"}, "error") + DONE,
+        line({"content": "a"}, "abort") + DONE,
+        line({"content": "a"}, "canceled"),
+        line({"content": "a"}, ""),
+        line({"tool_calls": [call(0, "i", "f", '{"command": "rm -rf b')]}) + DONE,
+        line({"content": "a"}) + b"data: [DO",
+    ],
+    ids=["error", "abort", "canceled", "an empty reason", "half a call", "half an end"],
+)
+def test_an_answer_that_was_cut_is_never_whole(data: bytes) -> None:
+    with pytest.raises(TruncatedError):
+        run(data)
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        {"content": "\n"},
+        {"content": "I look it up."},
+        {"reasoning_content": "hm"},
+        {"content": ""},
+        {"role": "assistant"},
+    ],
+)
+def test_nothing_between_its_fragments_breaks_a_call(between: Delta) -> None:
+    data = (
+        line({"tool_calls": [call(0, "i", "f", '{"x"')]})
+        + line(between)
+        + line({"tool_calls": [call(0, None, None, ": 1}")]})
+        + line({}, "tool_calls", USAGE)
+        + DONE
+    )
+    check(run(data))
+    blocks = message(data)["content"]
+    assert blocks[-1] == {"type": "tool_use", "id": "i", "name": "f", "input": {"x": 1}}
+    texts = [block["text"] for block in blocks if block["type"] == "text"]
+    assert texts == ([between["content"]] if (between.get("content") or "").strip() else [])
+
+
+def test_what_is_heard_is_more_than_what_is_told() -> None:
+    stream = MessageStream("msg_1", "m", hides_thinking=True)
+    for number in range(1, 4):
+        told = stream.feed(line({"reasoning_content": "hm"}))
+        assert bool(told) is (number == 1)
+        assert stream.heard == number
+    for number in range(4, 6):
+        assert stream.feed(line({"tool_calls": [call(0, "i", "f", "{")]})) == []
+        assert stream.heard == number
+    for nothing in (b": keep-alive\n\n", b"data:\n\n", b'data: {"type": "ping"}\n\n'):
+        assert stream.feed(nothing) == []
+        assert stream.heard == 5
+
+
+@pytest.mark.parametrize(
+    "beside", [{"error": None}, {"error": ""}, {"error": False}, {"type": "chunk"}]
+)
+def test_an_error_that_is_none_is_none(beside: dict[str, Any]) -> None:
+    chunk = {**beside, "choices": [{"index": 0, "delta": {"content": "a"}}]}
+    data = b"data: " + json.dumps(chunk).encode() + b"\n\n" + DONE
+    assert message(data)["content"] == [{"type": "text", "text": "a"}]
