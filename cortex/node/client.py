@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import lru_cache
 from typing import Protocol, Self
@@ -33,6 +34,9 @@ from cortex.node.wire import read_lifecycle, read_listing, read_system_info
 CONTROL_LIMIT_BYTES = 1024 * 1024
 """Largest answer to a control call that is read."""
 RETRY_S = 2.0
+STALE_S = 5.0
+"""A kept connection that ends without a byte within this time of a request was closed by the node at
+its own end of patience: the request was never read. Later, it may have been."""
 _OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """Failures to connect that say nothing about the node."""
 
@@ -45,6 +49,9 @@ _SMALLEST: Mapping[Work, tuple[str, Mapping[str, object]]] = {
     Work.EMBEDDINGS: ("/v1/embeddings", {"input": "ping"}),
 }
 """Route and body of the smallest request of its kind, the model apart."""
+
+
+_CHANGES = frozenset({"/v1/models/reload", "/v1/models/unload"})
 
 
 class RequestBody(Protocol):
@@ -68,19 +75,29 @@ class Upstream:
         "_failure",
         "_head",
         "_method",
+        "_once",
         "_pool",
         "head",
         "node",
     )
 
     def __init__(
-        self, node: NodeName, pool: Pool, method: str, head: bytes, body: RequestBody | None
+        self,
+        node: NodeName,
+        pool: Pool,
+        method: str,
+        head: bytes,
+        body: RequestBody | None,
+        *,
+        once: bool,
     ) -> None:
         self.node = node
         self._pool = pool
         self._method = method
         self._head = head
         self._body = body
+        #: It must not come twice, come what may.
+        self._once = once
         self._connection: Connection
         self._failure: Exception | None = None
         #: Of the answer.
@@ -89,13 +106,23 @@ class Upstream:
     async def __aenter__(self) -> Self:
         """Send the request; returns as soon as the head of the answer is in.
 
+        A kept connection that the node closes just as the request comes says nothing of the node: the
+        request is sent once more, on a new one (RFC 9112, 9.3.1).
+
         Raises:
             NodeUnreachableError: Refused, unresolvable, or broken before the head came.
         """
+        if not await self._ask(fresh=self._once):
+            await self._ask(fresh=True)
+        return self
+
+    async def _ask(self, *, fresh: bool) -> bool:
+        """Send it on one connection; False = that was stale."""
         try:
-            self._connection = connection = await self._pool.take()
+            self._connection = connection = await self._pool.take(fresh=fresh)
         except OSError as exc:
             raise self._unanswered(exc) from exc
+        sent_s = time.monotonic()
         try:
             if self._failure is not None:
                 connection.fail(self._failure)
@@ -104,11 +131,14 @@ class Upstream:
             self.head = await connection.head()
         except (OSError, BadAnswerError) as exc:
             self._pool.put(connection)
+            closed = isinstance(exc, OSError) and connection.unheard
+            if closed and connection.reused and time.monotonic() - sent_s < STALE_S:
+                return False
             raise self._unanswered(exc) from exc
         except BaseException:
             self._pool.put(connection)
             raise
-        return self
+        return True
 
     async def __aexit__(self, *_: object) -> None:
         # A body read to its end gives its connection back, as one does whose answer is complete and
@@ -211,9 +241,7 @@ class NodeClient:
         if api_key:
             self._fixed += f"Authorization: Bearer {api_key}\r\n"
         self._keyed = bool(api_key)
-        # Without limit: how much a node is given is decided by leases, not by sockets. A kept
-        # connection that the node closes just after it was taken shows as "unreachable" before the
-        # first byte, which the request path retries.
+        # Without limit: how much a node is given is decided by leases, not by sockets.
         self._pool = Pool(endpoint, connect_timeout_s=connect_timeout_s)
 
     async def close(self) -> None:
@@ -264,9 +292,22 @@ class NodeClient:
         await self._control("POST", path, {"model": str(model), **body}, refused_from=500)
 
     def send(
-        self, method: str, path: str, headers: Mapping[str, str], body: RequestBody | None
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: RequestBody | None,
+        *,
+        once: bool = False,
     ) -> Upstream:
         """What sends the request, once it is entered.
+
+        Args:
+            method: Of the request, as the next three.
+            path: Without the endpoint.
+            headers: Besides those of every request.
+            body: None = there is none.
+            once: Open a connection for it, on which nothing is sent twice.
 
         Raises:
             ValueError: A header has a line break in it.
@@ -282,7 +323,7 @@ class NodeClient:
         length = "" if body is None else f"Content-Length: {body.size}\r\n"
         target = f"{method} {self._prefix}{_quoted(path)} HTTP/1.1\r\n"
         head = f"{target}{self._fixed}{text}{length}\r\n".encode()
-        return Upstream(self.name, self._pool, method, head, body)
+        return Upstream(self.name, self._pool, method, head, body, once=once)
 
     async def _lifecycle(self, verb: str, model: ModelId) -> LifecycleAnswer:
         return read_lifecycle(
@@ -308,7 +349,9 @@ class NodeClient:
         """Status and body of the answer to a control call."""
         headers = {"Content-Type": "application/json"}
         payload = None if body is None else _Json(json.dumps(body).encode())
-        async with self.send(method, path, headers, payload) as answer:
+        # A second `reload` would poison the model (contract §2.4).
+        once = path in _CHANGES
+        async with self.send(method, path, headers, payload, once=once) as answer:
             text = await answer.read_at_most(CONTROL_LIMIT_BYTES + 1)
         if len(text) > CONTROL_LIMIT_BYTES:
             raise NodeProtocolError(f"{self.name}: {path} answered without end")

@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
         "_transport",
         "_waiter",
         "idle_since_s",
+        "reused",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -71,6 +72,8 @@ class Connection(asyncio.Protocol):
         #: The node is held back.
         self._paused = False
         self.idle_since_s = 0.0
+        #: There was another exchange on it before.
+        self.reused = False
         self._begin("")
 
     def _begin(self, method: str) -> None:
@@ -139,6 +142,11 @@ class Connection(asyncio.Protocol):
         waiting = select.poll()
         waiting.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return not waiting.poll(0)
+
+    @property
+    def unheard(self) -> bool:
+        """Not a byte of an answer has come."""
+        return self._head is None and not self._raw and not self._provisional
 
     @property
     def finished(self) -> bool:
@@ -345,18 +353,22 @@ class Pool:
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
 
-    async def take(self) -> Connection:
+    async def take(self, *, fresh: bool = False) -> Connection:
         """A connection for one exchange.
+
+        Args:
+            fresh: Open one, whatever is kept.
 
         Raises:
             OSError: Refused, unresolvable, not trusted.
             TimeoutError: Not in time.
         """
         loop = asyncio.get_running_loop()
-        while self._idle:
+        while self._idle and not fresh:
             connection = self._idle.pop()
             young = loop.time() - connection.idle_since_s < MAX_IDLE_S
             if young and connection.usable and connection.quiet:
+                connection.reused = True
                 self._busy.add(connection)
                 return connection
             connection.abort()
@@ -394,4 +406,6 @@ class Pool:
 
 
 def _reason(exc: Exception | None) -> tuple[object, ...]:
+    if isinstance(exc, ssl.SSLError):
+        return ("does not keep to TLS",)
     return exc.args if exc is not None and exc.args else ("closed the connection",)

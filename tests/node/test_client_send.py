@@ -13,6 +13,7 @@ from cortex.node.http1 import MAX_FIELDS, MAX_HEAD_BYTES, MAX_PROVISIONAL, BadAn
 from tests.node.rawnode import (
     LAST_CHUNK,
     STREAM_HEAD,
+    Answer,
     Got,
     RawNode,
     chunk,
@@ -21,7 +22,7 @@ from tests.node.rawnode import (
     saying,
     whole,
 )
-from tests.node.test_client import Said, client_of
+from tests.node.test_client import MODEL, Said, client_of
 from tests.running import free_port, until
 
 CHAT = "/v1/chat/completions"
@@ -277,3 +278,86 @@ async def test_a_body_that_fails_on_its_way_is_not_taken_for_the_nodes_failure()
             async with client.send("POST", CHAT, {}, Broken(b"{", b"}")):
                 pass
         assert node.got == []
+
+
+def closing_when_reused(requests: list[str], *, after: bytes = b"") -> Answer:
+    """Answers the first request of each connection, and hangs up at the next."""
+    seen: dict[asyncio.StreamWriter, int] = {}
+
+    async def answer(got: Got, writer: asyncio.StreamWriter) -> None:
+        seen[writer] = seen.get(writer, 0) + 1
+        requests.append(got.path)
+        if seen[writer] == 1:
+            writer.write(whole(b"{}"))
+        else:
+            writer.write(after)
+            await writer.drain()
+            writer.transport.abort()
+
+    return answer
+
+
+async def test_a_request_on_a_stale_connection_is_sent_again_on_a_new_one() -> None:
+    requests: list[str] = []
+    async with (
+        RawNode(answer=closing_when_reused(requests)) as node,
+        client_of(node.url) as client,
+    ):
+        for _ in range(5):
+            async with client.send("POST", CHAT, {}, Said(b"a", b"b")) as answer:
+                assert await answer.read_at_most(10) == b"{}"
+        assert {got.body for got in node.got} == {b"ab"}
+        # The first, and each other twice: on the connection kept, and on a new one.
+        assert len(requests) == 9
+
+
+async def test_a_new_connection_that_closes_is_the_nodes_failure() -> None:
+    async with RawNode(answer=hang_up) as node, client_of(node.url) as client:
+        with pytest.raises(NodeUnreachableError):
+            async with client.send("POST", CHAT, {}, Said(b"a")):
+                pass
+        assert len(node.got) == 1
+
+
+async def test_what_was_answered_in_part_is_not_sent_again() -> None:
+    requests: list[str] = []
+    node = RawNode(answer=closing_when_reused(requests, after=b"HTTP/1.1 2"))
+    async with node, client_of(node.url) as client:
+        async with client.send("POST", CHAT, {}, Said(b"a")) as answer:
+            await answer.read_at_most(10)
+        with pytest.raises(NodeUnreachableError):
+            async with client.send("POST", CHAT, {}, Said(b"a")):
+                pass
+        assert len(requests) == 2
+
+
+async def test_a_request_that_may_have_been_read_is_not_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Later than a node's own time-out would close a connection, it may have been at work."""
+    monkeypatch.setattr("cortex.node.client.STALE_S", 0.0)
+    requests: list[str] = []
+    node = RawNode(answer=closing_when_reused(requests))
+    async with node, client_of(node.url) as client:
+        async with client.send("POST", CHAT, {}, Said(b"a")) as answer:
+            await answer.read_at_most(10)
+        with pytest.raises(NodeUnreachableError):
+            async with client.send("POST", CHAT, {}, Said(b"a")):
+                pass
+        assert len(requests) == 2
+
+
+async def test_a_load_and_an_unload_are_asked_for_once() -> None:
+    requests: list[str] = []
+    answer = closing_when_reused(requests)
+    paths = ("/v1/models/reload", "/v1/models/unload")
+    async with (
+        RawNode(answer=answer, routes=dict.fromkeys(paths, hang_up)) as node,
+        client_of(node.url) as client,
+    ):
+        for ask, path in zip((client.reload, client.unload), paths, strict=True):
+            async with client.send("POST", CHAT, {}, Said(b"a")) as first:
+                await first.read_at_most(10)
+            with pytest.raises(NodeUnreachableError):
+                await ask(MODEL)
+            assert [got.path for got in node.got].count(path) == 1
