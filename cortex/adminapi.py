@@ -122,6 +122,7 @@ class HistoryRow(Body):
     status: int = 0
     outcome: str
     error_code: str | None = None
+    error_message: str | None = None
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None

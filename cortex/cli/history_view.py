@@ -19,6 +19,7 @@ COLUMNS = (
     Column("tok/s", right=True, fixed=5, from_width=90),
     Column("wait", right=True, fixed=6, from_width=125),
     Column("took", right=True, fixed=6),
+    Column("why", elastic=True, fixed=30, from_width=140),
 )
 STATS_COLUMNS = (
     Column("requests", right=True),
@@ -68,6 +69,7 @@ def history_row(row: HistoryRow, *, short: bool) -> list[Cell]:
         rate(row.tokens_per_s),
         span_ms(row.queue_ms + row.load_wait_ms),
         span_ms(row.duration_ms),
+        name(row.error_message) if row.error_message else "",
     ]
 
 

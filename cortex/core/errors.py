@@ -18,6 +18,8 @@ class CortexError(Exception):
         if code is not None:
             self.code = code
         self.retry_after_s = retry_after_s
+        self.written: str | None = None
+        """What may be written down of it; None = the message, without what it quotes."""
 
 
 class RequestError(CortexError):

@@ -8,7 +8,9 @@ import json
 import re
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
+MAX_RETRY_AFTER_S = 3600.0
 SPOKEN_CHARS = 300
 """As much of a node's words as is passed on."""
 
@@ -37,6 +39,12 @@ class NodeFault:
     """The node's words. They may repeat the request, so only its own client may read them."""
     reason: str
     """What may be written down and shown to others: known words, where a rule found some."""
+    param: str | None = None
+    """The field at fault, where the node names one."""
+    node_code: str | None = None
+    """The node's own code, for a mistake of the caller's."""
+    retry_after_s: float | None = None
+    """When the node wants to be asked again."""
 
     def alike(self, other: "NodeFault") -> bool:
         """Both nodes said the same of one request, numbers apart."""
@@ -189,14 +197,30 @@ _RULES = (
 _QUOTED = re.compile(r"`[^`]*`|'[^']*'|\"[^\"]*\"")
 
 
-def classify(status: int, body: bytes) -> NodeFault:
+def classify(status: int, body: bytes, retry_after: str | None = None) -> NodeFault:
     """Read an error answer (HTTP >= 400) of a node.
 
     4xx keeps its meaning, save that a node may say by it that it does not hold the model. A 500 is
     whose its words say; without words, as any other 5xx, the node's.
+
+    Args:
+        status: HTTP's.
+        body: Of any shape.
+        retry_after: The header of that name.
     """
+    told = _read(body)
+    fault = _blamed(status, told.message)
+    caller = fault.blame is Blame.CALLER
+    return replace(
+        fault,
+        param=told.param if caller else None,
+        node_code=told.code if caller else None,
+        retry_after_s=_seconds(retry_after),
+    )
+
+
+def _blamed(status: int, words: str) -> NodeFault:
     said = f"the node answered HTTP {status}"
-    words = read_message(body)
     rule, known = _find(words)
     if rule is not None and (status >= 500 or rule.blame is not Blame.NODE):
         return NodeFault(
@@ -243,19 +267,46 @@ def failed_load(message: str) -> str:
     return (found[1] or found[0]) if found else ""
 
 
+def _seconds(header: str | None) -> float | None:
+    """A Retry-After in seconds; one that is a date, or without reason, is as if it were not there."""
+    if header is None or not re.fullmatch(r"\d{1,6}(\.\d+)?", header):
+        return None
+    return min(float(header), MAX_RETRY_AFTER_S)
+
+
+class _Told(NamedTuple):
+    """The fields of an error body."""
+
+    message: str
+    code: str | None = None
+    param: str | None = None
+
+
 def read_message(body: bytes) -> str:
     """The words of an error body: error.message, message, or the text itself."""
+    return _read(body).message
+
+
+def _read(body: bytes) -> _Told:
     text = body.decode("utf-8", "replace").strip()
     try:
         parsed = json.loads(text)
     except (ValueError, RecursionError):
-        return text[:1000]
-    if isinstance(parsed, dict):
-        error = parsed.get("error", parsed)
-        if isinstance(error, dict):
-            error = error.get("message", "")
-        return str(error)[:1000]
-    return text[:1000]
+        return _Told(text[:1000])
+    if not isinstance(parsed, dict):
+        return _Told(text[:1000])
+    error = parsed.get("error") or parsed
+    if not isinstance(error, dict):
+        return _Told(str(error)[:1000])
+    # FastAPI's shape, of proxies in front of nodes, is the last of these.
+    message = error.get("message") or error.get("detail") or ""
+    return _Told(str(message)[:1000], _word(error.get("code")), _word(error.get("param")))
+
+
+def _word(value: object) -> str | None:
+    """A code or the name of a field, of letters that mean nothing elsewhere."""
+    fits = isinstance(value, str) and re.fullmatch(r"[\w.\[\]-]{1,100}", value)
+    return str(value) if fits else None
 
 
 _LINK = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+", re.IGNORECASE)

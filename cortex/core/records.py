@@ -37,6 +37,8 @@ class RequestRecord:
     """HTTP status sent; 0 when nothing was sent."""
     outcome: Outcome = Outcome.OK
     error_code: str | None = None
+    error_message: str | None = None
+    """Why, in words: cortex's own, or a node's without what they repeat of the request."""
     prompt_tokens: int | None = None
     cached_tokens: int | None = None
     completion_tokens: int | None = None

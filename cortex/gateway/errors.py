@@ -11,6 +11,7 @@ from cortex.core.errors import CortexError, NodeError, RequestError
 from cortex.core.ids import NodeName
 from cortex.core.nodefaults import Blame, NodeFault, spoken
 from cortex.core.plan import RETRY_AFTER_S
+from cortex.core.written import written
 
 JSON = "application/json"
 
@@ -72,6 +73,9 @@ STATUS = {
 }
 """HTTP status by code; a code without one is a bug, and a test says so."""
 
+_HOPELESS = frozenset({"model_never_fits"})
+"""No retry helps until something else is changed."""
+
 _OPENAI_TYPE = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -102,10 +106,20 @@ class NodeFaultError(NodeError):
     def __init__(self, node: str, fault: NodeFault) -> None:
         words = spoken(fault.message)
         super().__init__(
-            words if fault.blame is Blame.CALLER else f"node {node}: {words}", code=fault.code
+            words if fault.blame is Blame.CALLER else f"node {node}: {words}",
+            code=fault.code,
+            retry_after_s=fault.retry_after_s,
         )
         self.node = NodeName(node)
         self.fault = fault
+        # Of words that nobody has compared with the request, only those that are known.
+        self.written = f"node {node}: {fault.reason}"
+
+    def compared(self, request: bytes) -> None:
+        """Have what the words do not repeat of the request written down."""
+        words = written(self.message, request)
+        if words is not None:
+            self.written = words
 
 
 class ClientStalledError(CortexError):
@@ -123,10 +137,12 @@ def status_of(error: CortexError) -> int:
 def openai_error(error: CortexError) -> dict[str, object]:
     """`{"error": {"message", "type", "param", "code"}}`."""
     kind = _OPENAI_TYPE.get(status_of(error), "server_error")
-    param = error.param if isinstance(error, RequestError) else None
-    return {
-        "error": {"message": error.message, "type": kind, "param": param, "code": error.code}
-    }
+    param, code = None, error.code
+    if isinstance(error, RequestError):
+        param = error.param
+    elif isinstance(error, NodeFaultError):
+        param, code = error.fault.param, error.fault.node_code or code
+    return {"error": {"message": error.message, "type": kind, "param": param, "code": code}}
 
 
 def anthropic_error(error: CortexError, request_id: str) -> dict[str, object]:
@@ -164,13 +180,14 @@ def error_answer(
     body = anthropic_error(error, request_id) if anthropic else openai_error(error)
     headers = {"Content-Type": JSON}
     retry_after_s = error.retry_after_s
-    if retry_after_s is None and status in {503, 504}:
-        retry_after_s = RETRY_AFTER_S
-    if retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
-    if status < 500 and status not in {408, 429}:
-        # SDKs retry by status; this one settles it for a caller's mistake.
+    hopeless = error.code in _HOPELESS or (status < 500 and status not in {408, 429})
+    if hopeless:
+        # SDKs retry by status; this one settles it.
         headers["x-should-retry"] = "false"
+    elif retry_after_s is None and (status > 500 or error.code == "node_busy"):
+        retry_after_s = RETRY_AFTER_S
+    if retry_after_s is not None and not hopeless:
+        headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
     return status, headers, json.dumps(body).encode()
 
 

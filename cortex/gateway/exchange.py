@@ -16,16 +16,19 @@ from cortex.core.snapshot import ModelStatus
 from cortex.fleet.admission import Admitted, Beat
 from cortex.fleet.state import Lease
 from cortex.gateway.auth import Caller
+from cortex.gateway.body import Body
 from cortex.gateway.call import Call
 from cortex.gateway.errors import NodeFaultError
 from cortex.gateway.line import Line
 from cortex.gateway.opening import COMMENT_S, Opening
-from cortex.gateway.ports import Payload, Sending
+from cortex.gateway.ports import Sending
 from cortex.gateway.recent import Asking
 from cortex.gateway.relay import Dialect, GapTimer, cut
 from cortex.gateway.relayed import Relayed
 from cortex.gateway.services import Services
 
+KEPT_BYTES = 16 * 1024
+"""A request of no more is kept while it is answered, for a node's words to be compared with."""
 MAX_ATTEMPTS = 3
 """Nodes tried for one request before its first byte."""
 _FORWARDED = ("Accept", "OpenAI-Beta", "anthropic-version", "anthropic-beta")
@@ -52,7 +55,7 @@ class Outbound:
     """What a node is sent, and how its answer comes back."""
 
     path: str
-    body: Payload
+    body: Body
     relay: Relay
 
 
@@ -91,7 +94,7 @@ def _settled(failure: NodeError) -> bool:
 class Exchange:
     """One request on its way to an answer: admit, send, relay, and on failure another node."""
 
-    __slots__ = ("_call", "_caller", "_dialect", "_line", "_outbound_for", "_svc")
+    __slots__ = ("_call", "_caller", "_dialect", "_kept", "_line", "_outbound_for", "_svc")
 
     def __init__(
         self,
@@ -108,6 +111,8 @@ class Exchange:
         self._line = line
         self._outbound_for = outbound_for
         self._dialect = dialect
+        #: The body that is being answered, if it is small.
+        self._kept: bytes | None = None
 
     async def run(self, want: Want, sticky: str | int) -> None:
         """Serve; once something was said, a failure is told in the stream.
@@ -245,6 +250,7 @@ class Exchange:
         svc, line, call = self._svc, self._line, self._call
         lease = admitted.lease
         verdict = _UNHEARD
+        outbound: Outbound | None = None
         line.attempt()
         try:
             outbound = self._outbound_for(lease.node)
@@ -265,6 +271,8 @@ class Exchange:
             verdict = self._told(lease, relayed)
             return relayed
         except NodeError as exc:
+            if isinstance(exc, NodeFaultError) and outbound is not None:
+                exc.compared(b"".join(outbound.body.chunks))
             verdict = _judged(svc, lease, exc)
             raise
         finally:
@@ -278,8 +286,10 @@ class Exchange:
 
     def _told(self, lease: Lease, relayed: Relayed) -> "_Verdict":
         """What an answer that was begun says of its node."""
-        self._line.relayed(relayed)
         error = relayed.failure
+        if isinstance(error, NodeFaultError) and self._kept is not None:
+            error.compared(self._kept)
+        self._line.relayed(relayed)
         if error is None:
             return _SERVED
         self._svc.poller.kick(lease.node)
@@ -292,9 +302,10 @@ class Exchange:
             return _Verdict(error.fault.reason, client=self._caller.who)
         return replace(_judged(self._svc, lease, error), count=True)
 
-    def _let_go(self, body: Payload, asking: Asking) -> None:
+    def _let_go(self, body: Body, asking: Asking) -> None:
         """A stream may last for minutes, and a conversation may be megabytes."""
         asking.end()
+        self._kept = b"".join(body.chunks) if body.size <= KEPT_BYTES else None
         body.release()
         self._svc.room.leave(self._call.source)
 

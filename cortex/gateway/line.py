@@ -10,10 +10,14 @@ from typing import Self
 from cortex.core.errors import CortexError
 from cortex.core.ids import RequestId
 from cortex.core.records import Outcome, RequestRecord
+from cortex.core.written import unquoted
 from cortex.gateway.errors import status_of
 from cortex.gateway.relayed import Relayed
 
 log = logging.getLogger("cortex.request")
+
+MESSAGE_CHARS = 300
+"""As much of a message as is written down."""
 
 
 class Line:
@@ -73,6 +77,7 @@ class Line:
         record = self.record
         record.outcome = Outcome.ERROR
         record.error_code = error.code
+        record.error_message = (error.written or unquoted(error.message))[:MESSAGE_CHARS]
         if not record.status:
             record.status = status_of(error)
 
@@ -129,6 +134,7 @@ def _fields(record: RequestRecord) -> dict[str, object]:
         "client": record.client,
         "outcome": record.outcome.value,
         "error_code": record.error_code,
+        "error": record.error_message,
         "status": record.status,
         "queue_ms": round(record.queue_ms, 1),
         "load_wait_ms": round(record.load_wait_ms, 1),

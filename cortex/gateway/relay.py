@@ -299,7 +299,8 @@ async def _check(answer: Answer) -> bool:
     """Refuse what is no answer; True = it is an event stream."""
     if answer.status >= 400:
         body = await answer.read_at_most(ERROR_BODY_BYTES)
-        raise NodeFaultError(answer.node, classify(answer.status, body))
+        after = answer.headers.get("Retry-After")
+        raise NodeFaultError(answer.node, classify(answer.status, body, after))
     if answer.status >= 300:
         # No node redirects, and its address is nothing a client should be sent to.
         raise NodeProtocolError(f"the node answered HTTP {answer.status}")

@@ -264,7 +264,8 @@ class _Stream(_Sink):
 async def _check(answer: Answer) -> None:
     if answer.status >= 400:
         body = await answer.read_at_most(ERROR_BODY_BYTES)
-        raise NodeFaultError(answer.node, classify(answer.status, body))
+        after = answer.headers.get("Retry-After")
+        raise NodeFaultError(answer.node, classify(answer.status, body, after))
     kind = answer.headers.get("Content-Type", "")
     if answer.status >= 300 or not kind.startswith("text/event-stream"):
         raise NodeProtocolError(f"the node answered HTTP {answer.status} with {kind[:60]!r}")

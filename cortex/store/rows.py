@@ -20,7 +20,7 @@ Values = tuple[object, ...]
 
 _COLUMNS = (
     "request_id", "started_at_ms", "route", "dialect", "model", "node", "client", "stream",
-    "status", "outcome", "error_code", "prompt_tokens", "cached_tokens", "completion_tokens",
+    "status", "outcome", "error_code", "error_message", "prompt_tokens", "cached_tokens", "completion_tokens",
     "ttft_ms", "duration_ms", "tokens_per_s", "queue_ms", "load_wait_ms", "cold_start",
     "attempts", "response_id",
 )  # fmt: skip
@@ -118,7 +118,9 @@ def request_inserts(rows: Sequence[Row]) -> list[tuple[str, list[Values]]]:
 
 def _is_plain(r: RequestRecord) -> bool:
     """Whether SQLite takes every value as it is; asked of every request, so without a loop."""
-    text = f"{r.request_id}{r.route}{r.dialect}{r.model}{r.node}{r.client}{r.error_code}{r.response_id}"
+    text = f"{r.request_id}{r.route}{r.dialect}{r.model}{r.node}{r.client}{r.response_id}"
+    if r.error_code is not None:
+        text += f"{r.error_code}{r.error_message}"
     seconds = r.duration_ms + r.queue_ms + r.load_wait_ms + (r.ttft_ms or 0.0)
     prompt, cached, completion = (
         r.prompt_tokens or 0,

@@ -26,11 +26,12 @@ def test_rows_come_newest_last(run: Run):
             "TOK/S",
             "WAIT",
             "TOOK",
+            "WHY",
         ]
     )
     assert [line[17:19] for line in lines[1:]] == sorted(line[17:19] for line in lines[1:])
     assert lines[1].split()[2:] == (
-        ["acme/small", "gpu-b", "zed", "ok", "812/640/120", "183ms", "48.6", "0ms", "2.6s"]
+        ["acme/small", "gpu-b", "zed", "ok", "812/640/120", "183ms", "48.6", "0ms", "2.6s", "-"]
     )
 
 
@@ -38,10 +39,12 @@ def test_unknown_values_and_errors(run: Run, gateway: FakeGateway):
     row = history_row(1, outcome="error", error_code="node_timeout", node=None, client=None)
     row |= dict.fromkeys(("prompt_tokens", "cached_tokens", "completion_tokens", "ttft_ms"))
     row |= {"queue_ms": 1000, "load_wait_ms": 30_500, "tokens_per_s": None}
+    row |= {"error_message": "the node sent nothing for 300 s"}
     gateway.answers["/cortex/v1/history"] = {"rows": [row]}
-    assert run("history").lines[1].split()[2:] == (
-        ["acme/small", "-", "-", "node_timeout", "-", "-", "-", "31.5s", "2.6s"]
-    )
+    assert run("history").lines[1].split(maxsplit=11)[2:] == [
+        *["acme/small", "-", "-", "node_timeout", "-", "-", "-", "31.5s", "2.6s"],
+        "the node sent nothing for 300 s",
+    ]
 
 
 def test_filters_travel_as_the_query(run: Run, gateway: FakeGateway):
@@ -154,6 +157,7 @@ def _interrupt(_seconds: float) -> None:
 
 def test_hostile_names(run: Run, gateway: FakeGateway):
     row = history_row(1, model=NASTY, node=NASTY, client=NASTY, outcome=NASTY)
+    row |= {"error_message": NASTY}
     gateway.answers["/cortex/v1/history"] = {"rows": [row]}
     for argv in (["history"], ["history", "--csv"], ["history", "--json"]):
         out = run(*argv).out

@@ -25,6 +25,9 @@ async def test_a_model_larger_than_every_node_is_refused_at_once_with_numbers(
         reply = await gateway.chat("big")
         assert time.monotonic() - began_s < 2
         assert (reply.status, reply.code) == (503, "model_never_fits")
+        # Nothing changes by asking again.
+        assert "Retry-After" not in reply.headers
+        assert reply.headers["x-should-retry"] == "false"
         message = reply.json["error"]["message"]
         for part in ("big", "n0", "n1", "40000", "8192", "24576"):
             assert part in message, message

@@ -161,6 +161,7 @@ async def test_a_request_that_failed_for_us_is_a_warning_with_its_figures(
             "client": "zed/1.2",
             "outcome": "error",
             "error_code": "node_error",
+            "error": "node n0: CUDA_ERROR",
             "status": 502,
             "load_wait_ms": 0.0,
             "ttft_ms": None,

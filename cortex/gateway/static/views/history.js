@@ -150,7 +150,7 @@ function makeRow(one) {
     cell("", one.model === null ? h("span", { class: "quiet" }, "unknown") : modelName(one.model)),
     cell("wide", one.node ?? "–"),
     cell("wide quiet", one.client ?? "–"),
-    cell("", h("span", { class: "chip", "data-status": one.outcome, title: `HTTP ${one.status}, ${one.route}` }, word.replaceAll("_", " ")), one.cold_start ? " " : null, one.cold_start ? h("span", { class: "chip", "data-status": "loading" }, "cold") : null),
+    cell("", h("span", { class: "chip", "data-status": one.outcome, title: `HTTP ${one.status}, ${one.route}` }, word.replaceAll("_", " ")), one.cold_start ? " " : null, one.cold_start ? h("span", { class: "chip", "data-status": "loading" }, "cold") : null, one.error_message === null ? null : h("div", { class: "quiet why" }, one.error_message)),
     cell("number wide", span(one.ttft_ms)),
     cell("number", span(one.duration_ms)),
     cell("number wide quiet", waited < 1 ? "" : span(waited)),
