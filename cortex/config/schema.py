@@ -41,8 +41,16 @@ def _seconds_or_off(value: object) -> object:
     return None if value == "off" else value
 
 
+def _origin(value: str) -> str:
+    found = re.fullmatch(r"\*|[a-z*][a-z0-9+.*-]*://[^/\s]+", value)
+    if found is None:
+        raise ValueError("scheme://host or scheme://host:port expected, without a path; or *")
+    return value
+
+
 Address = Annotated[str, AfterValidator(_address)]
 Url = Annotated[str, AfterValidator(_url)]
+Origin = Annotated[str, AfterValidator(_origin)]
 Name = Annotated[str, AfterValidator(_name)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrOff = Annotated[Seconds | None, BeforeValidator(_seconds_or_off)]
@@ -59,6 +67,12 @@ class Gateway(Section):
     listen: Address = Field("0.0.0.0:8000", description="Address of the public API.")
     metrics_listen: Address | None = Field(
         "127.0.0.1:9100", description="Address of /metrics, never on the public port."
+    )
+    cors_origins: tuple[Origin, ...] | None = Field(
+        None,
+        description="Origins whose pages may use the inference routes from a browser, as patterns"
+        " (`https://*.example.com`, `*`). Default: with keys any; without keys those of this"
+        " machine and of apps (`app:`, `tauri:`, browser extensions).",
     )
 
 

@@ -11,6 +11,7 @@ from cortex.gateway import (
     admin,
     agents,
     catalogue,
+    cors,
     fleetops,
     health,
     inference,
@@ -24,6 +25,7 @@ from cortex.gateway.auth import refuse_foreign_name
 from cortex.gateway.call import request_id_of
 from cortex.gateway.errors import error_response, is_anthropic
 from cortex.gateway.front import Front
+from cortex.gateway.paths import canonical
 from cortex.gateway.services import CALLER, REQUEST_ID, SERVICES, Services
 from cortex.gateway.strict import refuse_odd_framing
 from cortex.telemetry.metrics import Metrics
@@ -103,10 +105,7 @@ async def _frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[REQUEST_ID] = request_id
     svc = request.app[SERVICES]
     try:
-        refuse_odd_framing(request)
-        if not (request.path in _ADMITTED_LATER or request.path.startswith(page.PREFIX)):
-            _admit(request, svc)
-        return await handler(request)
+        return await _answer(request, handler, svc)
     except CortexError as exc:
         return error_response(request, exc, request_id)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as exc:
@@ -122,6 +121,48 @@ async def _frame(request: web.Request, handler: Handler) -> web.StreamResponse:
             request.transport.abort()
             raise ConnectionAbortedError("a bug in the middle of an answer") from exc
         return error_response(request, CortexError("an internal error"), request_id)
+
+
+async def _answer(request: web.Request, handler: Handler, svc: Services) -> web.StreamResponse:
+    refuse_odd_framing(request)
+    path = canonical(request.path)
+    if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
+        return _preflight(request, path, svc)
+    if not (path in _ADMITTED_LATER or path.startswith(page.PREFIX)):
+        _admit(request, svc)
+    if path != request.path:
+        handler = _meant(request.method, path) or handler
+    return await handler(request)
+
+
+def _meant(method: str, path: str) -> Handler | None:
+    """What a slip of a path is answered by."""
+    if method == "GET" and path.startswith("/v1/models/"):
+        return catalogue.get_model
+    return _MEANT.get((method, path))
+
+
+_MEANT: dict[tuple[str, str], Handler] = {
+    **{("POST", path): inference.by_aiohttp for path in inference.PATHS},
+    ("POST", "/v1/messages/count_tokens"): messages.count_tokens,
+    ("GET", "/v1/models"): catalogue.list_models,
+}
+
+
+def _preflight(request: web.Request, path: str, svc: Services) -> web.Response:
+    """Tell a browser whether a page of another origin may ask; it asks without a key."""
+    origin = request.headers.get("Origin", "")
+    if not cors.shared(path):
+        raise RequestError(
+            "not from a page of another origin: inference and /v1/models only",
+            code="permission_denied",
+        )
+    if not svc.shares_with(origin):
+        raise RequestError(
+            "not from a page of this origin: see cors_origins of [gateway]",
+            code="permission_denied",
+        )
+    return web.Response(status=204, headers=cors.preflight_headers(origin, request.headers))
 
 
 def _unrouted(
@@ -168,6 +209,12 @@ def _admit(request: web.Request, svc: Services) -> None:
 async def _sign(request: web.Request, response: web.StreamResponse) -> None:
     request[BEGUN] = True
     response.headers["Server"] = "cortex"
+    origin = request.headers.get("Origin")
+    if origin is not None and cors.shared(canonical(request.path)):
+        # Whoever is answered, the next one may not be.
+        response.headers.setdefault("Vary", "Origin")
+        if request.app[SERVICES].shares_with(origin):
+            response.headers.update(cors.answer_headers(origin))
     caller = request.get(CALLER)
     if caller is not None and caller.limits is not None:
         quotas = request.app[SERVICES].quotas

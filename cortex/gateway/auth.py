@@ -67,14 +67,16 @@ class Keyring:
             address = request.remote or ""
             return Caller(product, admin=False, share=f"{address} {product}", who=address)
         presented = _presented(request)
-        if presented is None:
-            raise RequestError(
-                "no API key: send Authorization: Bearer or x-api-key", code="invalid_api_key"
-            )
-        caller = self._by_digest.get(hashlib.sha256(_bytes_of(presented)).digest())
-        if caller is None:
-            raise RequestError("this API key is not known here", code="invalid_api_key")
-        return caller
+        for key in presented:
+            caller = self._by_digest.get(hashlib.sha256(_bytes_of(key)).digest())
+            if caller is not None:
+                return caller
+        raise RequestError(
+            "this API key is not known here"
+            if presented
+            else "no API key: send Authorization: Bearer or x-api-key",
+            code="invalid_api_key",
+        )
 
 
 def require_admin(request: web.BaseRequest, caller: Caller, keyring: Keyring) -> None:
@@ -156,12 +158,11 @@ def _bytes_of(header: str) -> bytes:
     return header.encode("utf-8", "surrogateescape")
 
 
-def _presented(request: Asking) -> str | None:
-    authorization = request.headers.get("Authorization", "")
-    scheme, _, token = authorization.partition(" ")
-    if scheme.lower() == "bearer" and token.strip():
-        return token.strip()
-    return request.headers.get("x-api-key") or None
+def _presented(request: Asking) -> list[str]:
+    """The keys of a request: clients that want one in a header send a dummy there."""
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    bearer = token.strip(" \t") if scheme.lower() == "bearer" else ""
+    return [key for key in (bearer, request.headers.get("x-api-key")) if key]
 
 
 def _product(request: Asking) -> str | None:

@@ -9,6 +9,7 @@ from aiohttp import ClientPayloadError, web
 
 from cortex.core.errors import RequestError
 from cortex.core.ids import RequestId
+from cortex.gateway.paths import canonical
 from cortex.gateway.reply import Reply, Wire
 
 # Unique is enough, none has to be hard to guess, and asking the kernel costs as much as routing.
@@ -69,11 +70,11 @@ class Call:
 
 
 def of_aiohttp(request: web.Request) -> Call:
-    """A request that aiohttp read; it is answered past aiohttp."""
+    """A request that aiohttp read, by whatever path; it is answered past aiohttp."""
     assert request.transport is not None
     wire: Wire = request.transport.get_protocol()  # type: ignore[assignment]
     return Call(
-        request.path,
+        canonical(request.path),
         request.headers,
         request.remote,
         AiohttpSource(request),

@@ -10,6 +10,7 @@ from cortex.core.snapshot import FleetSnapshot, ModelStatus
 from cortex.gateway.auth import Caller, may_use
 from cortex.gateway.errors import is_anthropic
 from cortex.gateway.fleetview import status_word
+from cortex.gateway.paths import canonical
 from cortex.gateway.services import SERVICES, Services, caller_of
 
 _BEST = (
@@ -32,7 +33,7 @@ async def list_models(request: web.Request) -> web.Response:
 async def get_model(request: web.Request) -> web.Response:
     """GET /v1/models/{id}; ids may hold slashes."""
     svc = request.app[SERVICES]
-    wanted = request.match_info["id"]
+    wanted = canonical(request.path).removeprefix("/v1/models/")
     for entry in _entries(svc, caller_of(request)):
         if entry["id"] == wanted:
             return web.json_response(_anthropic(entry) if is_anthropic(request) else entry)

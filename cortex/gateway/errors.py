@@ -12,6 +12,7 @@ from cortex.core.ids import NodeName
 from cortex.core.nodefaults import Blame, NodeFault, spoken
 from cortex.core.plan import RETRY_AFTER_S
 from cortex.core.written import written
+from cortex.gateway.paths import canonical
 
 JSON = "application/json"
 
@@ -38,6 +39,8 @@ STATUS = {
     "node_moving": 409,
     "no_agent": 409,
     "request_too_large": 413,
+    "unsupported_encoding": 415,
+    "headers_too_large": 431,
     # The caller may retry.
     "queue_full": 429,
     "node_busy": 429,
@@ -85,6 +88,8 @@ _OPENAI_TYPE = {
     408: "invalid_request_error",
     409: "conflict_error",
     413: "invalid_request_error",
+    415: "invalid_request_error",
+    431: "invalid_request_error",
     429: "rate_limit_error",
 }
 _ANTHROPIC_TYPE = {
@@ -94,7 +99,9 @@ _ANTHROPIC_TYPE = {
     404: "not_found_error",
     405: "invalid_request_error",
     413: "request_too_large",
+    415: "invalid_request_error",
     429: "rate_limit_error",
+    431: "invalid_request_error",
     503: "overloaded_error",
     504: "timeout_error",
 }
@@ -166,8 +173,9 @@ class Asked(Protocol):
 
 def is_anthropic(request: Asked) -> bool:
     """Anthropic's own routes, and the shared ones when its version header is sent."""
-    return request.path.startswith("/v1/messages") or (
-        request.path.startswith("/v1/models") and "anthropic-version" in request.headers
+    path = canonical(request.path)
+    return path.startswith("/v1/messages") or (
+        path.startswith("/v1/models") and "anthropic-version" in request.headers
     )
 
 

@@ -95,6 +95,7 @@ class Front(asyncio.Protocol):
         "full",
         "held_bytes",
         "on_room",
+        "path",
         "task",
         "transport",
     )
@@ -113,6 +114,8 @@ class Front(asyncio.Protocol):
         self._holds_back = False
         self._remote: str | None = None
         self.task: asyncio.Task[None] | None = None
+        #: Of the request with which aiohttp got the connection, as far as it could be told.
+        self.path = "/"
         # The body of the request that is being answered.
         self.declared: int | None = None
         self.held_bytes = 0
@@ -282,6 +285,10 @@ class Front(asyncio.Protocol):
     def _to_aiohttp(self) -> None:
         self._aiohttp = self._fronts.aiohttp_protocol()
         held, self._held = self._held, b""
+        target = held.split(b" ", 2)[1:2] if held[:1].isalpha() else []
+        self.path = (
+            target[0][:200].partition(b"?")[0].decode("ascii", "replace") if target else "/"
+        )
         self._aiohttp.connection_made(self.transport)
         self._aiohttp.data_received(held)
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from cortex.core.errors import CapacityError, CortexError
 from cortex.core.plan import RETRY_AFTER_S
-from cortex.gateway import messages, openai
+from cortex.gateway import cors, messages, openai
 from cortex.gateway.auth import Caller
 from cortex.gateway.call import Call, of_aiohttp
 from cortex.gateway.errors import error_answer, is_anthropic
@@ -28,6 +28,9 @@ PATHS = frozenset(HANDLERS)
 
 async def serve(call: Call, svc: Services) -> None:
     """Answer one request, whatever happens."""
+    origin = call.headers.get("Origin")
+    if origin is not None and svc.shares_with(origin):
+        call.reply.add(cors.answer_headers(origin))
     try:
         refuse_while_draining(svc)
         caller = svc.keyring.caller(call)

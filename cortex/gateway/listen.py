@@ -6,14 +6,15 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 from aiohttp import web
 
 from cortex.gateway import inference
 from cortex.gateway.front import Fronts
 from cortex.gateway.services import Services
-from cortex.gateway.strict import HTTP_LOG
+from cortex.gateway.strict import HTTP_LOG, Connection
 
 log = logging.getLogger("cortex.listen")
 
@@ -80,15 +81,19 @@ async def listen(
     runner = web.AppRunner(
         app,
         handler_cancellation=True,
-        access_log=None,
-        logger=HTTP_LOG,
         shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+    )
+    await runner.setup()
+    assert runner.server is not None
+    protocol: Callable[[], asyncio.Protocol] = partial(
+        Connection,
+        runner.server,
+        loop=asyncio.get_running_loop(),
+        access_log=None,  # type: ignore[arg-type] # none is kept
+        logger=HTTP_LOG,
         read_bufsize=256 * 1024,
         keepalive_timeout=75.0,
     )
-    await runner.setup()
-    # A web.Server makes an asyncio protocol for each connection.
-    protocol = cast("Callable[[], asyncio.Protocol]", runner.server)
     fronts = tls = None
     if svc is not None:
         tls = None if svc.certificate is None else svc.certificate.context

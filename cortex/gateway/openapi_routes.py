@@ -73,8 +73,8 @@ _LAST_EVENT: Json = {
     "description": "Begin behind this event.",
 }
 _ADMIN = (400, 401, 403, 503)
-_CHANGE = (400, 401, 403, 404, 408, 409, 413, 429, 502, 503, 504)
-_INFER = (400, 401, 403, 404, 408, 413, 429, 502, 503, 504)
+_CHANGE = (400, 401, 403, 404, 408, 409, 413, 415, 429, 431, 502, 503, 504)
+_INFER = (400, 401, 403, 404, 408, 413, 415, 429, 431, 502, 503, 504)
 
 
 def _ok(shape: Shape, summary: str = "Done.", status: int = 200) -> tuple[Answer, ...]:

@@ -72,6 +72,10 @@ class Reply:
         """Have this called each time the client has caught up."""
         self.wire.on_room = call
 
+    def add(self, headers: Mapping[str, str]) -> None:
+        """Have these in the head too, whatever is answered."""
+        self.fixed += "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+
     def begin(
         self, status: int, headers: Mapping[str, str], *, length: int | None = None
     ) -> None:

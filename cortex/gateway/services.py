@@ -17,6 +17,7 @@ from cortex.fleet.observations import Observations
 from cortex.fleet.operations import Operations
 from cortex.fleet.poller import Poller
 from cortex.fleet.state import FleetState
+from cortex.gateway import cors
 from cortex.gateway.auth import Caller, Keyring
 from cortex.gateway.ports import Inference, Ledger
 from cortex.gateway.quotas import Quotas
@@ -59,6 +60,11 @@ class Services:
     """An address that other machines can reach; None = there is none."""
     room: Room = field(default_factory=Room)
     wishes: Wishes = field(default_factory=Wishes)
+
+    def shares_with(self, origin: str) -> bool:
+        """Whether the pages of this origin may read what the inference routes answer."""
+        origins = self.config.gateway.cors_origins
+        return cors.allowed(origin, origins, keyed=not self.keyring.open)
 
     def account(self, record: RequestRecord) -> None:
         """Take a finished request into metrics, recent figures and the request log."""

@@ -27,8 +27,9 @@ from cortex.core.errors import (
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, Work
 from cortex.core.nodefaults import read_message
-from cortex.node.connection import Connection, LostConnectionError, Pool
+from cortex.node.connection import Connection, LostConnectionError
 from cortex.node.http1 import BadAnswerError, Head
+from cortex.node.pool import Pool
 from cortex.node.wire import read_lifecycle, read_listing, read_system_info
 
 CONTROL_LIMIT_BYTES = 1024 * 1024

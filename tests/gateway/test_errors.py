@@ -65,7 +65,7 @@ async def test_every_mistake_in_a_body_is_named(tmp_path: Path) -> None:
         ("PUT", "/v1/models", 405, "method_not_allowed"),
         ("DELETE", "/health", 405, "method_not_allowed"),
         ("GET", "/v1/nothing", 404, "not_found"),
-        ("POST", "/v1/chat/completions/", 404, "not_found"),
+        ("POST", "/v1/chat/completion", 404, "not_found"),
         ("GET", "/metrics", 404, "not_found"),
         ("GET", "/v1/%2e%2e/metrics", 404, "not_found"),
         ("GET", "/v1/models/none", 404, "model_not_found"),

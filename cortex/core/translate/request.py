@@ -52,8 +52,8 @@ def read_messages_request(fields: Mapping[str, Any]) -> MessagesRequest:
     turns = list_of(required(fields, "messages", ""), "messages")
     if not turns:
         raise wrong("messages", "at least one message is required")
-    stream = fields.get("stream", False)
-    if not isinstance(stream, bool):
+    stream = fields.get("stream")
+    if stream is not None and not isinstance(stream, bool):
         raise wrong("stream", "true or false is wanted")
     if fields.get("mcp_servers"):
         raise wrong("mcp_servers", "remote MCP servers are not reachable from here")
@@ -79,7 +79,7 @@ def read_messages_request(fields: Mapping[str, Any]) -> MessagesRequest:
         ]
     return MessagesRequest(
         model=model,
-        stream=stream,
+        stream=bool(stream),
         chat=chat,
         one_call=choice.get("parallel_tool_calls") is False,
         hides_thinking=omits_thinking(fields),

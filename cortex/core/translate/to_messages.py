@@ -11,7 +11,15 @@ from cortex.core.translate.ids import ToolIds
 DEFAULT_MAX_TOKENS = 4096
 """Anthropic wants a limit; OpenAI's clients need not give one."""
 NO_OUTPUT = "(no output)"
-_DATA_URL = re.compile(r"data:([\w.+/-]+);base64,(.*)", re.DOTALL)
+_DATA_URL = re.compile(
+    r"data:([\w.+-]+/[\w.+-]+)(?:;[^;,]*)*?;base64,(.*)", re.DOTALL | re.IGNORECASE
+)
+_MEDIA_TYPES = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-png": "image/png",
+}
+"""What clients call formats, and what Anthropic does."""
 _CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
 Block = dict[str, Any]
@@ -26,11 +34,12 @@ def messages_body(fields: Mapping[str, Any]) -> dict[str, Any]:
     if fields.get("n") not in (None, 1):
         raise wrong("n", "this model gives one answer at a time")
     system, turns = _turns(list(list_of(required(fields, "messages", ""), "messages")))
-    limit = fields.get("max_completion_tokens", fields.get("max_tokens"))
+    limits = (fields.get("max_completion_tokens"), fields.get("max_tokens"))
+    limit = next((limit for limit in limits if limit is not None), DEFAULT_MAX_TOKENS)
     body: dict[str, Any] = {
         "model": text_of(required(fields, "model", ""), "model"),
         "messages": turns,
-        "max_tokens": DEFAULT_MAX_TOKENS if limit is None else limit,
+        "max_tokens": limit,
         "stream": True,
         **_sampling(fields),
         **_tools(fields),
@@ -135,7 +144,8 @@ def _source(url: str) -> dict[str, str]:
     found = _DATA_URL.fullmatch(url)
     if found is None:
         return {"type": "url", "url": url}
-    return {"type": "base64", "media_type": found.group(1), "data": found.group(2)}
+    kind = found[1].lower()
+    return {"type": "base64", "media_type": _MEDIA_TYPES.get(kind, kind), "data": found[2]}
 
 
 def _plain(content: object, where: str) -> str:

@@ -174,3 +174,87 @@ def test_an_end_that_was_not_told_and_an_error_are_told_apart() -> None:
     error = b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"boom"}}\n\n'
     with pytest.raises(ComplaintError, match="boom"):
         run(data[: data.index(b"event: message_delta")] + error)
+
+
+@pytest.mark.parametrize(
+    ("fields", "limit"),
+    [
+        ({"max_completion_tokens": None, "max_tokens": 50}, 50),
+        ({"max_completion_tokens": 60, "max_tokens": 50}, 60),
+        ({"max_completion_tokens": 60, "max_tokens": None}, 60),
+        ({"max_completion_tokens": None, "max_tokens": None}, 4096),
+        ({"max_tokens": 0}, 0),
+        ({}, 4096),
+    ],
+)
+def test_null_is_no_limit(fields: dict[str, Any], limit: int) -> None:
+    assert body({"role": "user", "content": "x"}, **fields)["max_tokens"] == limit
+
+
+@pytest.mark.parametrize(
+    ("url", "media_type"),
+    [
+        ("data:image/png;base64,QUJD", "image/png"),
+        ("data:image/jpg;base64,QUJD", "image/jpeg"),
+        ("data:image/jpg;charset=utf-8;base64,QUJD", "image/jpeg"),
+        ("data:Image/JPEG;name=a.jpg;BASE64,QUJD", "image/jpeg"),
+        ("DATA:image/x-png;base64,QUJD", "image/png"),
+    ],
+)
+def test_a_data_url_is_a_source_of_a_proper_type(url: str, media_type: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": url}}
+    [block] = body({"role": "user", "content": [part]})["messages"][0]["content"]
+    assert block["source"] == {"type": "base64", "media_type": media_type, "data": "QUJD"}
+
+
+@pytest.mark.parametrize("url", ["https://x/a.png", "data:image/png,QUJD", "data:;base64,QUJD"])
+def test_any_other_url_is_one(url: str) -> None:
+    part = {"type": "image_url", "image_url": {"url": url}}
+    [block] = body({"role": "user", "content": [part]})["messages"][0]["content"]
+    assert block["source"] == {"type": "url", "url": url}
+
+
+def named(kind: str, **fields: Any) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **fields})}\n\n".encode()
+
+
+BEGIN = named("message_start", message={"usage": {"input_tokens": 1}})
+TEXT = named("content_block_delta", index=0, delta={"type": "text_delta", "text": "a"})
+STOP = named("message_stop")
+
+
+@pytest.mark.parametrize(
+    ("end", "finish"),
+    [
+        (named("message_delta", delta={"stop_reason": "max_tokens"}) + STOP, "length"),
+        (named("message_delta", delta={"stop_reason": None}) + STOP, "stop"),
+        (named("message_delta", usage={"output_tokens": 3}) + STOP, "stop"),
+        (STOP, "stop"),
+        (STOP.rstrip(b"\n"), "stop"),
+        (b"data:\n\n: hi\n\n" + named("ping") + STOP, "stop"),
+        (STOP + named("error", error={"message": "too late"}), "stop"),
+    ],
+)
+def test_a_message_has_one_reason_to_end(end: bytes, finish: str) -> None:
+    chunks, _ = run(BEGIN + TEXT + end)
+    reasons = [c["choices"][0]["finish_reason"] for c in chunks if c["choices"]]
+    assert [reason for reason in reasons if reason] == [finish]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        BEGIN + TEXT,
+        BEGIN + TEXT + named("message_delta", delta={"stop_reason": "end_turn"}),
+        BEGIN + TEXT + named("message_delta", delta={"stop_reason": "error"}) + STOP,
+        BEGIN + TEXT + STOP[:-20],
+    ],
+)
+def test_a_message_that_was_cut_is_never_whole(data: bytes) -> None:
+    with pytest.raises(TruncatedError):
+        run(data)
+
+
+def test_only_signs_of_life_are_not_heard() -> None:
+    _, chat = run(BEGIN + TEXT + named("ping") + b": hi\n\ndata:\n\n" + STOP)
+    assert chat.heard == 3
