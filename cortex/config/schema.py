@@ -123,6 +123,11 @@ class Limits(Section):
         10.0, description="Time a client has to send the head of a request."
     )
     connect_timeout_s: Seconds = Field(5.0, description="Longest connection attempt to a node.")
+    answer_timeout_s: Seconds = Field(
+        1800.0,
+        description="Longest time for a chat, completion or response that is not streamed, from when"
+        " its node is asked.",
+    )
     idle_timeout_s: Seconds = Field(
         300.0, description="Longest gap between real bytes; keep-alives do not count."
     )

@@ -8,6 +8,7 @@ so that the event loop never waits for it; its finer grammar is the node's to ju
 import json
 import re
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from cortex.core.errors import RequestError
@@ -18,6 +19,17 @@ MAX_DEPTH = 200
 MAX_SCALAR_BYTES = 4096
 """A wanted value longer than this is not one."""
 MAX_CHOICES = 128
+SAME_STREAMED = frozenset(
+    {
+        "enable_thinking", "frequency_penalty", "grammar", "logit_bias", "logprobs",
+        "max_completion_tokens", "max_tokens", "messages", "metadata", "min_p", "model", "n",
+        "parallel_tool_calls", "presence_penalty", "prompt_cache_key", "reasoning_effort",
+        "repetition_penalty", "response_format", "safety_identifier", "seed", "service_tier",
+        "stop", "store", "stream", "temperature", "tool_choice", "tools", "top_k", "top_logprobs",
+        "top_p", "user", "verbosity",
+    }
+)  # fmt: skip
+"""Fields of a chat that mean the same, and are answered alike, streamed and whole."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,12 +43,24 @@ class Envelope:
     previous_response_id: str | None = None
     prompt_cache_key: str | None = None
     model_span: tuple[int, int] | None = None
+    same_streamed: bool = False
+    """A whole answer to it may be asked for as a stream, and nothing is lost."""
+    names_stream: bool = False
+    """There is a field `stream`, whatever it says."""
 
 
 def read_envelope(
-    fields: Mapping[str, object], *, span: tuple[int, int] | None = None
+    fields: Mapping[str, object],
+    *,
+    span: tuple[int, int] | None = None,
+    names: AbstractSet[str] = frozenset(),
 ) -> Envelope:
     """Check the routed fields.
+
+    Args:
+        fields: Those of a body, or of them the `WANTED` ones.
+        span: Where `model` stands.
+        names: Of all fields.
 
     Raises:
         RequestError: `model` is missing, or a field has the wrong type; names the field.
@@ -49,10 +73,13 @@ def read_envelope(
     stream = fields.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise RequestError("stream must be a boolean", param="stream")
+    choices = _choices(fields.get("n"))
     return Envelope(
         model=model,
         stream=bool(stream),
-        choices=_choices(fields.get("n")),
+        choices=choices,
+        same_streamed=not stream and choices == 1 and names <= SAME_STREAMED,
+        names_stream="stream" in fields,
         previous_response_id=_optional_text(fields, "previous_response_id"),
         prompt_cache_key=_optional_text(fields, "prompt_cache_key"),
         model_span=span,
@@ -77,7 +104,7 @@ def parse_whole(body: bytes) -> Envelope:
     # Nearly always once and in plain letters; else the scanner counts those at the top.
     if body.count(b'"model"') > 1 or _ESCAPED_LETTER in body:
         Scanner().feed(body)
-    return read_envelope(parsed)
+    return read_envelope(parsed, names=parsed.keys())
 
 
 # A string whole or cut by the end of the chunk, or one structural character.
@@ -98,7 +125,10 @@ class Scanner:
     """
 
     fields: dict[str, object] = field(default_factory=dict)
-    model_span: tuple[int, int] | None = None
+    #: Of all fields at the top; enough of them to tell that some are not in `SAME_STREAMED`.
+    names: set[str] = field(default_factory=set)
+    #: Where the values of wanted fields stand, quotes included.
+    spans: dict[str, tuple[int, int]] = field(default_factory=dict)
     _offset: int = 0
     _carry: bytes = b""
     _depth: bytearray = field(default_factory=bytearray)
@@ -152,7 +182,7 @@ class Scanner:
         """The envelope, once the whole body was fed."""
         if not self._done or self._carry or self._in_string:
             raise _invalid("it ends in the middle")
-        return read_envelope(self.fields, span=self.model_span)
+        return read_envelope(self.fields, span=self.spans.get("model"), names=self.names)
 
     def _wants_string(self) -> bool:
         return len(self._depth) == 1 and (self._expect_key or self._key in WANTED)
@@ -176,13 +206,15 @@ class Scanner:
             return
         if self._expect_key:
             self._key, self._expect_key = _decode(token), False
+            if len(self.names) <= len(SAME_STREAMED):
+                self.names.add(self._key)
         elif self._key in WANTED:
-            self._take(_decode(token))
-            if self._key == "model":
-                self.model_span = (start, end)
+            self._take(_decode(token), (start, end))
 
-    def _take(self, value: object) -> None:
+    def _take(self, value: object, span: tuple[int, int] | None = None) -> None:
         assert self._key is not None
+        if span is not None:
+            self.spans[self._key] = span
         if self._key in self.fields:
             raise RequestError(f"{self._key} is given twice", param=self._key)
         self.fields[self._key] = value
@@ -220,8 +252,10 @@ class Scanner:
         if not self._depth or self._expect_key:
             raise _invalid("a bare word stands where a key should")
         if self._key in WANTED:
+            base = self._offset - len(data)
+            span = (base + match.start(), base + match.end())
             try:
-                self._take(json.loads(match.group()))
+                self._take(json.loads(match.group()), span)
             except ValueError as exc:
                 raise _invalid(f"{self._key} is neither string, number nor literal") from exc
 
@@ -230,8 +264,7 @@ def find_model_span(body: bytes) -> tuple[int, int]:
     """Where the top-level `model` string stands, quotes included; for a body already checked."""
     scanner = Scanner()
     scanner.feed(body)
-    assert scanner.model_span is not None
-    return scanner.model_span
+    return scanner.spans["model"]
 
 
 def _decode(token: bytes) -> str:

@@ -67,6 +67,14 @@ class NodeTimeoutError(NodeError):
     code = "node_timeout"
 
 
+class NodeSilentError(NodeTimeoutError):
+    """The node was asked and said nothing for too long. `at_work`: it may have begun all the same."""
+
+    def __init__(self, message: str, *, at_work: bool) -> None:
+        super().__init__(message)
+        self.at_work = at_work
+
+
 class NodeUntriedError(NodeError):
     """This process has no file descriptor or memory left for a connection: not the node's fault."""
 

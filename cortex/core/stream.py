@@ -221,17 +221,7 @@ class Watch:
             counts = loads(found[1])
         except (ValueError, RecursionError):
             return UNREPORTED
-        assert isinstance(counts, dict), "it was in braces"
-        details = (
-            counts.get("prompt_tokens_details") or counts.get("input_tokens_details") or {}
-        )
-        return Usage(
-            prompt_tokens=_count(counts, "prompt_tokens", "input_tokens"),
-            cached_tokens=_count(details, "cached_tokens")
-            if isinstance(details, dict)
-            else None,
-            completion_tokens=_count(counts, "completion_tokens", "output_tokens"),
-        )
+        return usage_counts(counts) or UNREPORTED
 
     def response_id(self) -> str | None:
         """The `resp_…` id of a Responses answer, read from its head."""
@@ -243,6 +233,19 @@ class Watch:
     def _last_bytes(self) -> bytes:
         tail = self._tail
         return (tail[0] if len(tail) == 1 else b"".join(tail))[-TAIL_BYTES:]
+
+
+def usage_counts(counts: object) -> Usage | None:
+    """A `usage` object of OpenAI's routes; None where it is none."""
+    if not isinstance(counts, dict):
+        return None
+    details = counts.get("prompt_tokens_details") or counts.get("input_tokens_details")
+    cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
+    return Usage(
+        prompt_tokens=_count(counts, "prompt_tokens", "input_tokens"),
+        cached_tokens=cached,
+        completion_tokens=_count(counts, "completion_tokens", "output_tokens"),
+    )
 
 
 def complaint(event: dict[str, object]) -> bool:

@@ -61,6 +61,19 @@ class Body:
             span = find_model_span(self.chunks[0])
         return Body(_splice(self.chunks, span, json.dumps(model).encode()), self.envelope)
 
+    def as_stream(self) -> "Body":
+        """The same bytes, but asking for a stream with its token counts."""
+        wanted = b'true,"stream_options":{"include_usage":true}'
+        if self.envelope.names_stream:
+            scanner = Scanner()
+            for chunk in self.chunks:
+                scanner.feed(chunk)
+            return Body(_splice(self.chunks, scanner.spans["stream"], wanted), self.envelope)
+        first, *others = self.chunks
+        begin = first.index(b"{") + 1
+        stream = b'"stream":' + wanted + b","
+        return Body([first[:begin] + stream + first[begin:], *others], self.envelope)
+
 
 def written(fields: dict[str, Any]) -> bytes:
     """A translated body.

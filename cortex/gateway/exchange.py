@@ -1,5 +1,6 @@
 """One request's way through the fleet, whatever its dialect: admit, choose, ready, relay, account."""
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
@@ -8,11 +9,15 @@ from typing import Protocol
 
 from cortex.core.amend import Amendment, wish
 from cortex.core.decisions import Want
-from cortex.core.errors import CapacityError, CortexError, NodeError, NodeUntriedError
-from cortex.core.health import NodeHealth
+from cortex.core.errors import (
+    CapacityError,
+    CortexError,
+    NodeError,
+    NodeSilentError,
+    NodeUntriedError,
+)
 from cortex.core.ids import NodeName
 from cortex.core.nodefaults import Blame, NodeFault
-from cortex.core.snapshot import ModelStatus
 from cortex.fleet.admission import Admitted, Beat
 from cortex.fleet.state import Lease
 from cortex.gateway.auth import Caller
@@ -26,9 +31,12 @@ from cortex.gateway.recent import Asking
 from cortex.gateway.relay import Dialect, GapTimer, cut
 from cortex.gateway.relayed import Relayed
 from cortex.gateway.services import Services
+from cortex.gateway.verdict import SERVED, UNHEARD, Verdict, judged
 
 KEPT_BYTES = 16 * 1024
 """A request of no more is kept while it is answered, for a node's words to be compared with."""
+GENERATING = frozenset({"chat", "completions", "messages", "responses"})
+"""Routes whose whole answers take a node as long as it likes."""
 MAX_ATTEMPTS = 3
 """Nodes tried for one request before its first byte."""
 _FORWARDED = ("Accept", "OpenAI-Beta", "anthropic-version", "anthropic-beta")
@@ -57,6 +65,8 @@ class Outbound:
     path: str
     body: Body
     relay: Relay
+    in_one_piece: bool = False
+    """The node says nothing until its answer is whole."""
 
 
 class _Tries:
@@ -154,7 +164,12 @@ class Exchange:
                     if self._learned(admitted.lease, known, exc):
                         tries.want = replace(tries.want, preferred=admitted.lease.node)
                         continue
-                    if _settled(exc):
+                    if _settled(exc) or (
+                        # Another would be at work beside it.
+                        isinstance(exc, NodeSilentError)
+                        and exc.at_work
+                        and self._generates_whole
+                    ):
                         raise
                     tries.failed(admitted.lease.node, exc)
                     if line.record.attempts >= MAX_ATTEMPTS:
@@ -249,7 +264,7 @@ class Exchange:
         """One node: send, relay, and give the lease back with what is to be thought of the node."""
         svc, line, call = self._svc, self._line, self._call
         lease = admitted.lease
-        verdict = _UNHEARD
+        verdict = UNHEARD
         outbound: Outbound | None = None
         line.attempt()
         try:
@@ -262,9 +277,7 @@ class Exchange:
                     call,
                     sending,
                     line,
-                    timer=GapTimer(
-                        svc.config.limits.idle_timeout_s, svc.recent.relays, line, call.reply
-                    ),
+                    timer=self._timer(outbound),
                     headers=_response_headers(line),
                     answered=partial(self._let_go, outbound.body, asking),
                 )
@@ -273,7 +286,7 @@ class Exchange:
         except NodeError as exc:
             if isinstance(exc, NodeFaultError) and outbound is not None:
                 exc.compared(b"".join(outbound.body.chunks))
-            verdict = _judged(svc, lease, exc)
+            verdict = judged(svc, lease, exc)
             raise
         finally:
             svc.state.release(
@@ -284,23 +297,41 @@ class Exchange:
                 used=verdict.used,
             )
 
-    def _told(self, lease: Lease, relayed: Relayed) -> "_Verdict":
+    def _timer(self, outbound: Outbound) -> GapTimer:
+        line, limits = self._line, self._svc.config.limits
+        bound_s = limits.answer_timeout_s if self._generates_whole else math.inf
+        gap_s = bound_s if outbound.in_one_piece else limits.idle_timeout_s
+        return GapTimer(
+            gap_s,
+            self._svc.recent.relays,
+            line,
+            self._call.reply,
+            bound_s=bound_s,
+            at_work=outbound.in_one_piece,
+        )
+
+    @property
+    def _generates_whole(self) -> bool:
+        record = self._line.record
+        return not record.stream and record.route in GENERATING
+
+    def _told(self, lease: Lease, relayed: Relayed) -> Verdict:
         """What an answer that was begun says of its node."""
         error = relayed.failure
         if isinstance(error, NodeFaultError) and self._kept is not None:
             error.compared(self._kept)
         self._line.relayed(relayed)
         if error is None:
-            return _SERVED
+            return SERVED
         self._svc.poller.kick(lease.node)
         if isinstance(error, NodeUntriedError) or not isinstance(error, NodeError):
-            return _SERVED  # the client's doing, or the gateway's
+            return SERVED  # the client's doing, or the gateway's
         if not isinstance(error, NodeFaultError):
-            return _Verdict(error.message)
+            return Verdict(error.message)
         if error.fault.blame is Blame.UNDECIDED:
             # Nobody can be asked for a second opinion any more.
-            return _Verdict(error.fault.reason, client=self._caller.who)
-        return replace(_judged(self._svc, lease, error), count=True)
+            return Verdict(error.fault.reason, client=self._caller.who)
+        return replace(judged(self._svc, lease, error), count=True)
 
     def _let_go(self, body: Body, asking: Asking) -> None:
         """A stream may last for minutes, and a conversation may be megabytes."""
@@ -308,45 +339,6 @@ class Exchange:
         self._kept = b"".join(body.chunks) if body.size <= KEPT_BYTES else None
         body.release()
         self._svc.room.leave(self._call.source)
-
-
-@dataclass(frozen=True, slots=True)
-class _Verdict:
-    """What is to be thought of a node; see `FleetState.release`."""
-
-    failure: str | None = None
-    client: str | None = None
-    count: bool = True
-    used: bool = False
-
-
-_UNHEARD = _Verdict(count=False, used=True)
-"""The client went away, or cortex has a bug."""
-_SERVED = _Verdict(used=True)
-
-
-def _judged(svc: Services, lease: Lease, error: NodeError) -> _Verdict:
-    """What a failure before the first byte says of the node; tells the fleet what it must know."""
-    name = lease.node
-    if isinstance(error, NodeFaultError):
-        fault = error.fault
-        if fault.blame is Blame.STALE:
-            loading = fault.code == "model_reloading"
-            status = ModelStatus.LOADING if loading else ModelStatus.UNLOADED
-            svc.observations.contradicted(name, lease.model, status)
-            svc.poller.kick(name)
-        if fault.blame is Blame.NODE:
-            return _Verdict(fault.reason)
-        return _Verdict(count=False, used=fault.blame is Blame.CALLER)
-    view = svc.state.node(name)
-    down = view is not None and view.liveness.health is NodeHealth.DOWN
-    if isinstance(error, NodeUntriedError) or down:
-        # Not its doing; or known by now, which says it all.
-        return _Verdict(count=False)
-    if error.code == "node_unreachable":
-        svc.observations.refused(name, error.message)
-        svc.poller.kick(name)
-    return _Verdict(error.message)
 
 
 def _note(line: Line, admitted: Admitted) -> None:

@@ -84,7 +84,7 @@ def _ask(
         return None
     chat = Body([written({**wanted.chat, "model": model})], body.envelope)
     foreign = svc.anthropic_nodes.intersection(svc.state.snapshot().locations.get(model, ()))
-    native = Outbound(call.path, _addressed(body, model), _PASSING) if foreign else None
+    native = _native(call, body, model, whole=not wanted.stream) if foreign else None
 
     # Not the request itself, which may be large: this lives as long as its answer.
     message = partial(
@@ -134,6 +134,10 @@ async def _read(source: Source, svc: Services) -> tuple[Body, dict[str, Any]]:
 
 
 _PASSING = Passing(ANTHROPIC)
+
+
+def _native(call: Call, body: Body, model: ModelId, *, whole: bool) -> Outbound:
+    return Outbound(call.path, _addressed(body, model), _PASSING, in_one_piece=whole)
 
 
 def _addressed(body: Body, model: ModelId) -> Body:

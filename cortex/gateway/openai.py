@@ -9,6 +9,7 @@ from cortex.core.amend import Amendment, amended
 from cortex.core.decisions import Want
 from cortex.core.errors import RequestError
 from cortex.core.ids import NodeName
+from cortex.core.translate.gather import ChatGather
 from cortex.core.translate.to_chat import ChatStream
 from cortex.core.translate.to_messages import messages_body
 from cortex.gateway.asking import affinity_key, node_of_response, resolve
@@ -19,8 +20,8 @@ from cortex.gateway.exchange import Exchange, Outbound
 from cortex.gateway.line import Line
 from cortex.gateway.relay import OPENAI, Passing
 from cortex.gateway.services import Services
-from cortex.gateway.translated import Translated
-from cortex.gateway.words import OpenAIWords
+from cortex.gateway.translated import Gathering, Translated
+from cortex.gateway.words import GatheredWords, OpenAIWords
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"
@@ -33,6 +34,8 @@ ROUTES = {
     "/v1/responses": "responses",
 }
 """Path to the `route` of metrics and history."""
+MAX_GATHERED_BYTES = 8 * 1024 * 1024
+"""A larger request is passed on as it came: it is near a node's own limit, and takes long to change."""
 _PASSING = Passing(OPENAI)
 
 
@@ -48,16 +51,20 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
         line.record.model = want.model
         if want.model != body.envelope.model:
             body = body.with_model(want.model)
-        choices = body.envelope.choices
+        choices, whole = body.envelope.choices, not body.envelope.stream
         plain = Outbound(
-            call.path, body, _PASSING if choices == 1 else Passing(OPENAI, choices)
+            call.path,
+            body,
+            _PASSING if choices == 1 else Passing(OPENAI, choices),
+            in_one_piece=whole,
         )
 
         def outbound_for(node: NodeName) -> Outbound:
             if node in svc.anthropic_nodes:
                 return _translated(call, body)
             wishes = svc.wishes.of(node, want.model)
-            return _amended(plain, body, wishes) if wishes else plain
+            amended = _amended(plain, body, wishes) if wishes else plain
+            return _gathered(amended) if call.path == CHAT else amended
 
         with svc.quotas.entered(caller):
             await Exchange(call, caller, svc, line, outbound_for, OPENAI).run(want, sticky)
@@ -68,6 +75,15 @@ def _amended(plain: Outbound, body: Body, wishes: Collection[Amendment]) -> Outb
     if fields is None:
         return plain
     return replace(plain, body=Body([written(fields)], body.envelope))
+
+
+def _gathered(plain: Outbound) -> Outbound:
+    """Ask for a stream where a whole answer can be made of it: that one ends when its client does."""
+    body = plain.body
+    if not body.envelope.same_streamed or body.size > MAX_GATHERED_BYTES:
+        return plain
+    relay = Gathering(GatheredWords(ChatGather()), _PASSING)
+    return replace(plain, body=body.as_stream(), relay=relay, in_one_piece=False)
 
 
 def _translated(call: Call, body: Body) -> Outbound:

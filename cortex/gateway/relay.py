@@ -1,6 +1,7 @@
 """Copies a node's answer to the client as it comes: same bytes, no task and no queue in between."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import NoReturn
 from cortex.core.errors import (
     CortexError,
     NodeProtocolError,
-    NodeTimeoutError,
+    NodeSilentError,
     NodeTruncatedError,
 )
 from cortex.core.nodefaults import classify, classify_event
@@ -87,25 +88,53 @@ class GapTimer:
     runs it is in `among`, for whoever must end every exchange early.
     """
 
-    __slots__ = ("_among", "_began_s", "_fail", "_gap_s", "_handle", "_line", "_reply")
+    __slots__ = (
+        "_among",
+        "_began_s",
+        "_bound_s",
+        "_fail",
+        "_gap_s",
+        "_handle",
+        "_line",
+        "_reply",
+        "at_work",
+    )
 
-    def __init__(self, gap_s: float, among: set[Cuttable], line: Line, reply: Reply) -> None:
+    def __init__(
+        self,
+        gap_s: float,
+        among: set[Cuttable],
+        line: Line,
+        reply: Reply,
+        *,
+        bound_s: float = math.inf,
+        at_work: bool = False,
+    ) -> None:
         self._gap_s = gap_s
+        #: Of the exchange as a whole.
+        self._bound_s = bound_s
+        #: The node has begun, as far as anyone can tell: one that streams shows it by its head.
+        self.at_work = at_work
         self._among = among
         self._line = line
         self._reply = reply
         self._began_s = time.perf_counter()
-        self._handle: asyncio.TimerHandle
+        self._handle: asyncio.TimerHandle | None = None
         self._fail: Callable[[Exception], None]
 
     def start(self, sending: Sending) -> None:
-        """Watch this exchange from now on."""
+        """Watch this exchange from now on, unless it is watched already."""
+        if self._handle is not None:
+            return
         self._fail = sending.fail
         self._among.add(self)
-        self._handle = asyncio.get_running_loop().call_later(self._gap_s, self._check)
+        self._handle = asyncio.get_running_loop().call_later(
+            min(self._gap_s, self._bound_s), self._check
+        )
 
     def stop(self) -> None:
-        self._handle.cancel()
+        if self._handle is not None:
+            self._handle.cancel()
         self._among.discard(self)
 
     def cut(self, error: CortexError) -> None:
@@ -114,13 +143,18 @@ class GapTimer:
 
     def _check(self) -> None:
         last_s = max(self._began_s, self._line.last_s)
-        left_s = last_s + self._gap_s - time.perf_counter()
+        now_s = time.perf_counter()
+        left_s = min(last_s + self._gap_s, self._began_s + self._bound_s) - now_s
         if left_s > 0:
             self._handle = asyncio.get_running_loop().call_later(left_s, self._check)
         elif self._reply.full:
             self._fail(ClientStalledError(f"the client read nothing for {self._gap_s:g} s"))
+        elif now_s - self._began_s >= self._bound_s:
+            said = f"the answer was not whole after {self._bound_s:g} s"
+            self._fail(NodeSilentError(said, at_work=self.at_work))
         else:
-            self._fail(NodeTimeoutError(f"the node sent nothing for {self._gap_s:g} s"))
+            said = f"the node sent nothing for {self._gap_s:g} s"
+            self._fail(NodeSilentError(said, at_work=self.at_work))
 
 
 class Passing:
@@ -165,6 +199,7 @@ class Passing:
         timer.start(sending)
         try:
             async with sending as answer:
+                timer.at_work = True
                 watch, first = await _first_bytes(answer, self._choices)
                 self._begin(call, answer, watch, line, headers)
                 answered()
@@ -281,7 +316,7 @@ async def _first_bytes(answer: Answer, choices: int) -> tuple[Watch, bytes | Fau
         NodeProtocolError: The node redirected.
         NodeTruncatedError: It ended a stream that had not begun.
     """
-    sse = await _check(answer)
+    sse = await check(answer)
     watch = Watch(sse=sse, choices=choices)
     first: bytes | Fault = b""
     while not first and (data := await answer.read_some()):
@@ -295,8 +330,13 @@ async def _first_bytes(answer: Answer, choices: int) -> tuple[Watch, bytes | Fau
     return watch, first
 
 
-async def _check(answer: Answer) -> bool:
-    """Refuse what is no answer; True = it is an event stream."""
+async def check(answer: Answer) -> bool:
+    """Refuse what is no answer; True = it is an event stream.
+
+    Raises:
+        NodeFaultError: The node refused.
+        NodeProtocolError: It redirected, or answered what no engine does.
+    """
     if answer.status >= 400:
         body = await answer.read_at_most(ERROR_BODY_BYTES)
         after = answer.headers.get("Retry-After")

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from cortex.core.errors import CortexError, NodeProtocolError, NodeTruncatedError
 from cortex.core.jsontext import dumps
-from cortex.core.nodefaults import classify, classify_event
+from cortex.core.nodefaults import classify_event
 from cortex.core.sse import EventTooLongError
 from cortex.core.stream import UNREPORTED, Usage
 from cortex.core.translate.stream import ComplaintError, TruncatedError
@@ -19,13 +19,14 @@ from cortex.gateway.errors import JSON, NodeFaultError
 from cortex.gateway.line import Line
 from cortex.gateway.opening import EVENT_STREAM
 from cortex.gateway.ports import Answer, Sending
-from cortex.gateway.relay import ERROR_BODY_BYTES, Dialect, GapTimer, cut
+from cortex.gateway.relay import Dialect, GapTimer, Passing, check, cut
 from cortex.gateway.relayed import Relayed
 
 PING_S = 10.0
 """Silence of the node after which the client is told that its request lives."""
 
-MAX_WHOLE_BYTES = 32 * 1024 * 1024
+EVENTS = "text/event-stream"
+MAX_WHOLE_BYTES = 64 * 1024 * 1024
 """Of the events of an answer that is gathered into one body."""
 
 Batch = list[dict[str, Any]]
@@ -105,7 +106,8 @@ class Translated:
         timer.start(sending)
         try:
             async with sending as answer:
-                await _check(answer)
+                timer.at_work = True
+                await _require_stream(answer)
                 call.reply.on_room(answer.resume)
                 sink.begin(answer)
                 try:
@@ -136,6 +138,59 @@ class Translated:
     def _relayed(self, sink: "_Sink", failure: CortexError | None = None) -> Relayed:
         counts = self._words.counts() or UNREPORTED
         return Relayed(failure, counts, sent_bytes=sink.sent_bytes)
+
+
+class Gathering:
+    """A `Relay` for a node that was asked to stream what the client wants whole.
+
+    A node that answers whole all the same is taken at its word.
+    """
+
+    def __init__(self, words: Words, passing: Passing) -> None:
+        self._gather = Translated(words, stream=False)
+        self._pass = passing
+
+    async def __call__(
+        self,
+        call: Call,
+        sending: Sending,
+        line: Line,
+        *,
+        timer: GapTimer,
+        headers: Mapping[str, str],
+        answered: Callable[[], None] = lambda: None,
+    ) -> Relayed:
+        """Send the request on and give the answer whole; raises as `relay.Passing` does."""
+        timer.start(sending)
+        try:
+            async with sending as answer:
+                kind = answer.headers.get("Content-Type", "")
+                streams = answer.status < 300 and kind.startswith(EVENTS)
+                relay = self._gather if streams else self._pass
+                return await relay(
+                    call,
+                    _Opened(sending, answer),
+                    line,
+                    timer=timer,
+                    headers=headers,
+                    answered=answered,
+                )
+        finally:
+            timer.stop()
+
+
+class _Opened:
+    """A `Sending` that somebody else has entered, and leaves."""
+
+    def __init__(self, sending: Sending, answer: Answer) -> None:
+        self._answer = answer
+        self.fail = sending.fail
+
+    async def __aenter__(self) -> Answer:
+        return self._answer
+
+    async def __aexit__(self, *_exc: object) -> None:
+        """Nothing."""
 
 
 class _Sink:
@@ -261,11 +316,7 @@ class _Stream(_Sink):
         self._timer = asyncio.get_running_loop().call_later(PING_S - silent_s, self._ping)
 
 
-async def _check(answer: Answer) -> None:
-    if answer.status >= 400:
-        body = await answer.read_at_most(ERROR_BODY_BYTES)
-        after = answer.headers.get("Retry-After")
-        raise NodeFaultError(answer.node, classify(answer.status, body, after))
-    kind = answer.headers.get("Content-Type", "")
-    if answer.status >= 300 or not kind.startswith("text/event-stream"):
-        raise NodeProtocolError(f"the node answered HTTP {answer.status} with {kind[:60]!r}")
+async def _require_stream(answer: Answer) -> None:
+    if not await check(answer):
+        kind = answer.headers.get("Content-Type", "")[:60]
+        raise NodeProtocolError(f"the node answered with {kind!r}, and no stream")

@@ -5,7 +5,8 @@ from typing import Any
 
 from cortex.core.errors import CortexError
 from cortex.core.jsontext import dumps
-from cortex.core.stream import Usage
+from cortex.core.stream import Usage, usage_counts
+from cortex.core.translate.gather import ChatGather
 from cortex.core.translate.stream import MessageStream, WholeMessage, encoded
 from cortex.core.translate.to_chat import ChatStream, WholeChat
 from cortex.gateway.errors import anthropic_error
@@ -84,6 +85,47 @@ class AnthropicWords:
             return None
         cached = usage["cache_read_input_tokens"]
         return Usage(usage["input_tokens"] + cached, cached or None, usage["output_tokens"])
+
+
+class GatheredWords:
+    """A chat stream for a client that wants the whole answer, in the same dialect."""
+
+    dialect = OPENAI
+    ping = tail = b""
+
+    def __init__(self, chat: ChatGather) -> None:
+        self._chat = chat
+
+    @property
+    def heard(self) -> int:
+        return self._chat.heard
+
+    @property
+    def done(self) -> bool:
+        return self._chat.done
+
+    def feed(self, data: bytes) -> Batch:
+        self._chat.feed(data)
+        return []
+
+    def end(self) -> Batch:
+        self._chat.end()
+        return []
+
+    def head(self) -> bytes:
+        return b""
+
+    def encode(self, _batch: Batch) -> bytes:
+        return b""
+
+    def gather(self, _batch: Batch) -> None:
+        """Nothing: it is gathered as it is fed."""
+
+    def whole(self) -> dict[str, Any]:
+        return self._chat.whole()
+
+    def counts(self) -> Usage | None:
+        return usage_counts(self._chat.usage)
 
 
 class OpenAIWords:

@@ -58,7 +58,7 @@ async def test_more_nodes_than_tries_all_learn_it(tmp_path: Path) -> None:
 async def test_a_node_that_takes_it_gets_the_bytes_as_they_came(tmp_path: Path) -> None:
     good = saying(whole(b'{"choices":[]}'))
     async with RawNode(["m1"], answer=good) as node, running(tmp_path, [node]) as gateway:
-        body = {"model": "m1", "messages": [SYSTEM, *HI], **LIMITS}
+        body = {"model": "m1", "messages": [SYSTEM, *HI], **LIMITS, "stream": True}
         raw = json.dumps(body, indent=3).encode()
         headers = {"Content-Type": "application/json"}
         for _ in range(2):

@@ -71,13 +71,16 @@ def no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def chat_of(size: int, model: str = "m1") -> bytes:
-    """A chat of exactly `size` bytes with its model at the end, behind an image."""
+def chat_of(size: int, model: str = "m1", own: bytes = b'"max_tokens":2') -> bytes:
+    """A chat of exactly `size` bytes with its model at the end, behind an image.
+
+    A field of its `own` that only one make of nodes knows has it passed on as it is.
+    """
     before = (
         b'{"messages":[{"role":"user","content":[{"type":"text","text":"what is this?"},'
         b'{"type":"image_url","image_url":{"url":"data:image/png;base64,iVBORw0KGgo'
     )
-    after = b'"}}]}],"max_tokens":2,"model":"' + model.encode() + b'"}'
+    after = b'"}}]}],' + own + b',"model":"' + model.encode() + b'"}'
     return before + b"A" * (size - len(before) - len(after)) + after
 
 
@@ -119,7 +122,7 @@ async def test_the_limit_is_exact_and_holds_without_a_declared_length(tmp_path: 
         running(tmp_path, [node], toml="[limits]\nmax_body_mb = 0.5") as gateway,
     ):
         for size, status in ((MIB // 2, 200), (MIB // 2 + 1, 413)):
-            body = chat_of(size)
+            body = chat_of(size, own=b'"ignore_eos":false')
             whole = await gateway.post(CHAT, json=None, data=BytesIO(body))
             pieces = await gateway.post(CHAT, json=None, data=in_pieces(body))
             assert (whole.status, pieces.status) == (status, status), size
@@ -160,7 +163,7 @@ async def open_raw(url: str, sent: bytes) -> AsyncIterator[asyncio.StreamReader]
 
 
 async def test_a_compressed_body_reaches_the_node_unpacked(tmp_path: Path) -> None:
-    body = chat_of(3000)
+    body = chat_of(3000, own=b'"ignore_eos":false')
     packed = JSON | {"Content-Encoding": "gzip"}
     async with RawNode(["m1"]) as node, running(tmp_path, [node]) as gateway:
         reply = await gateway.post(CHAT, json=None, data=gzip.compress(body), headers=packed)

@@ -20,9 +20,11 @@ one event is, for they are kept until the calls are whole.
 class Call:
     """One tool call, as far as it has come."""
 
-    __slots__ = ("_arguments", "id", "name")
+    __slots__ = ("_arguments", "_fields", "id", "name")
 
-    def __init__(self, call_id: str) -> None:
+    def __init__(self, call_id: str, fields: dict[str, Any]) -> None:
+        #: Whatever else its first fragment says.
+        self._fields = fields
         self.id = call_id
         self.name = ""
         #: In pieces: adding to a string copies all that came before.
@@ -35,8 +37,13 @@ class Call:
     def add(self, arguments: str) -> None:
         self._arguments.append(arguments)
 
+    def whole(self) -> dict[str, Any]:
+        """As it stands in an answer that was not streamed."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {**self._fields, "id": self.id, "function": function}
+
     @property
-    def whole(self) -> bool:
+    def is_whole(self) -> bool:
         """Its arguments are JSON, or none: another fragment would spoil them."""
         try:
             loads(self.arguments or "{}")
@@ -81,7 +88,7 @@ class Calls:
         if self._size > MAX_EVENT_BYTES:
             raise EventTooLongError(f"tool calls of more than {MAX_EVENT_BYTES} bytes")
         index = fragment.get("index")
-        call = self._known(index, call_id, name) or self._new(index, call_id)
+        call = self._known(index, call_id, name) or self._new(fragment, call_id)
         call.id = call.id or call_id
         call.name = name or call.name
         if arguments:
@@ -100,13 +107,15 @@ class Calls:
             return call
         if call_id and call.id:
             return call if call_id == call.id else None
-        return None if name != call.name or (call.arguments and call.whole) else call
+        return None if name != call.name or (call.arguments and call.is_whole) else call
 
-    def _new(self, index: object, call_id: str) -> Call:
+    def _new(self, fragment: dict[str, Any], call_id: str) -> Call:
         if len(self._calls) >= MAX_CALLS:
             raise EventTooLongError(f"more than {MAX_CALLS} tool calls")
-        call = Call(call_id)
+        fields = {k: v for k, v in fragment.items() if k not in ("id", "function")}
+        call = Call(call_id, fields)
         self._calls.append(call)
+        index = fragment.get("index")
         if isinstance(index, int):
             self._by_index[index] = call
         return call

@@ -118,7 +118,7 @@ class MessageStream:
         if self.done or not data:
             return []
         if data == DONE:
-            if self._finish is None and not all(call.whole for call in self._calls):
+            if self._finish is None and not all(call.is_whole for call in self._calls):
                 raise TruncatedError("the node ended a tool call in the middle")
             return self._finished()
         try:

@@ -7,9 +7,22 @@ def _to(target: bytes) -> bytes:
     return post(line=b"POST " + target + b" HTTP/1.1")
 
 
+_SLIP = "a slip of a client's base URL, known by its letters"
 _NOT = "another path than the route's; nothing is normalized into one"
 
 TARGETS = [
+    *(
+        Case(f"target-slip-{number}", _to(target), "200", _SLIP)
+        for number, target in enumerate(
+            [
+                CHAT + b"/",
+                b"/" + CHAT,
+                b"/v1//chat/completions",
+                b"/v1/v1/chat/completions",
+                b"/chat/completions",
+            ]
+        )
+    ),
     *(
         Case(f"target-{number}", _to(target), expect, why)
         for number, (target, expect, why) in enumerate(
@@ -39,10 +52,6 @@ TARGETS = [
         Case(f"target-not-{number}", _to(target), "404|400|405", why, "")
         for number, (target, why) in enumerate(
             [
-                (CHAT + b"/", _NOT),
-                (b"/" + CHAT, _NOT),
-                (b"/v1//chat/completions", _NOT),
-                (b"//v1/chat/completions", _NOT),
                 (b"/V1/chat/completions", _NOT),
                 (b"/v1/chat/Completions", _NOT),
                 (b"/v1\\chat\\completions", _NOT),
@@ -136,7 +145,6 @@ TARGETS = [
                 b"m1%20",
                 b"m1/",
                 b"%ed%a0%80",
-                b"?m1",
             ]
         )
     ),
@@ -163,6 +171,7 @@ TARGETS = [
             ]
         )
     ),
+    Case("models-slip", get(b"/v1/models/?m1"), "200", _SLIP, ""),
     Case(
         "escaped-path",
         _to(b"/v1/chat/%63ompletions"),
@@ -254,7 +263,7 @@ SITES = [
             + b"\r\nAccess-Control-Request-Method: "
             + method
             + b"\r\nAccess-Control-Request-Headers: authorization, content-type\r\n\r\n",
-            "405",
+            "403",
             _CORS,
             "",
         )
@@ -275,7 +284,7 @@ SITES = [
         b"OPTIONS "
         + CHAT
         + b" HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Private-Network: true\r\n\r\n",
-        "405",
+        "403",
         _CORS,
         "",
     ),
