@@ -213,7 +213,23 @@ def messages_of(messages: str | list[Json]) -> str | list[Json]:
     """Messages as the wheel takes them: contents are strings, never null or parts of text."""
     if isinstance(messages, str):
         return messages
-    return [message | {"content": flat(message.get("content"))} for message in messages]
+    return [message_of(message) for message in messages]
+
+
+def message_of(message: Json) -> Json:
+    """Every value a string or a map of strings: an `index` that a client sends back is none."""
+    kept = {key: value for key, value in message.items() if value is not None}
+    calls = [
+        {
+            "id": str(call.get("id", "")),
+            "type": "function",
+            "function": {key: str(value) for key, value in call.get("function", {}).items()},
+        }
+        for call in kept.pop("tool_calls", ())
+    ]
+    return (
+        kept | {"content": flat(kept.get("content"))} | ({"tool_calls": calls} if calls else {})
+    )
 
 
 def flat(content: object) -> str:

@@ -19,6 +19,7 @@ from cortex.devnode.errors import (
     EngineGoneError,
     RefusalError,
 )
+from cortex.devnode.oddities import odd
 from cortex.devnode.replies import (
     ChatFrames,
     Frames,
@@ -122,7 +123,7 @@ class Inference:
         try:
             async with seat.hold() as request_id:
                 pieces = node.engine.pieces(_for(ask, seat))
-                form = frames(self.head(seat, request_id, ask))
+                form = odd(frames(self.head(seat, request_id, ask)), node.knobs.oddity)
                 await stream.run(seat, form, pieces, beat, collect=collect)
             outcome = ""
         except EngineGoneError as gone:

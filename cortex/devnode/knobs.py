@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from cortex.devnode.oddities import Oddity
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +78,8 @@ class Knobs:
     """Idle time after which a stream gets a comment; 0: never."""
 
     # Misbehaviour.
+    oddity: Oddity | None = None
+    """Something that another make of nodes does to a stream; `oddities.py` has them."""
     stall: bool = False
     """Accept inference requests and never send a byte."""
     drop_after_chunks: int | None = None
@@ -149,6 +153,8 @@ class Knobs:
 
 def _fits(value: object, hint: Any) -> bool:
     origin = get_origin(hint)
+    if origin is Literal:
+        return value in get_args(hint)
     if origin in (Union, UnionType):
         return any(_fits(value, option) for option in get_args(hint))
     if origin is dict:

@@ -64,6 +64,8 @@ class Node:
         self.profile = profile
         self.knobs = knobs
         self.stats = Stats()
+        self.used_by: set[object] = set()
+        """Peers whose connections were used, while that matters."""
         self.host = "127.0.0.1"
         self.port = port
         self.created_s = 0

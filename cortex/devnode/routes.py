@@ -127,6 +127,9 @@ def _shaping(node: "Node") -> Middleware:
     async def shape(request: web.Request, handler: "Handler") -> web.StreamResponse:
         if request.method == "OPTIONS":
             return web.Response(headers=PREFLIGHT)
+        if _is_stale(node, request) and request.transport is not None:
+            request.transport.abort()
+            return errors.empty(500)
         injected = _injected(node, request.path)
         if injected is not None:
             await request.read()
@@ -141,6 +144,16 @@ def _shaping(node: "Node") -> Middleware:
             return _refused(request.path, error)
 
     return shape
+
+
+def _is_stale(node: "Node", request: web.Request) -> bool:
+    """Whether the idle time-out of this end strikes just now: it does on every connection's second use."""
+    if node.knobs.oddity != "stale_connection" or request.transport is None:
+        return False
+    peer = request.transport.get_extra_info("peername")
+    used = peer in node.used_by
+    node.used_by.add(peer)
+    return used and request.path in INFERENCE_PATHS
 
 
 def _refused(path: str, error: RefusalError) -> web.Response:

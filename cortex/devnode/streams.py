@@ -111,6 +111,8 @@ class Stream:
         try:
             async with aclosing(pieces), seat.slots:
                 await self._pump(frames, pieces, keepalive, collect=collect)
+            if self._node.knobs.oddity == "open_end":
+                await asyncio.Event().wait()
         except EngineGoneError:
             raise
         except RefusalError as error:

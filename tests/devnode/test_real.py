@@ -124,6 +124,17 @@ class TestRealNode:
         assert function["name"] == "weather"
         assert set(json.loads(function["arguments"])) == {"city"}
 
+    async def test_a_call_comes_back_as_the_official_client_sends_it(self, client):
+        call = {"index": 0, "id": "call-1", "type": "function",
+                "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}  # fmt: skip
+        messages = [
+            *HI,
+            {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None},
+            {"role": "tool", "tool_call_id": "call-1", "content": "rain"},
+        ]
+        reply = await client.chat("a", messages=messages, tools=[TOOL], max_tokens=3)
+        assert reply.status == 200, reply.text
+
     async def test_response_format_holds(self, client):
         schema = {"name": "x", "schema": {"type": "object", "properties": {
             "ok": {"type": "boolean"}}, "required": ["ok"], "additionalProperties": False}}  # fmt: skip

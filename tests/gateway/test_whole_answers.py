@@ -195,31 +195,35 @@ async def test_a_client_that_goes_stops_the_engine(tmp_path: Path) -> None:
 SHORT = "[limits]\nidle_timeout_s = 0.3\n"
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        (CHAT, chat_body(max_tokens=8)),
-        (CHAT, chat_body(max_tokens=8, n=2)),
-        (COMPLETIONS, {"model": "m1", "prompt": "hi", "max_tokens": 8}),
-        ("/v1/messages", chat_body(max_tokens=8)),
-        ("/v1/responses", {"model": "m1", "input": "hi", "max_output_tokens": 8}),
-    ],
-    ids=["chat", "chat, two choices", "completions", "messages", "responses"],
-)
-async def test_an_answer_may_take_longer_than_a_silence(
-    tmp_path: Path, path: str, body: dict[str, Any]
-) -> None:
+LONG: list[tuple[str, dict[str, Any]]] = [
+    (CHAT, {"messages": HI, "max_tokens": 8}),
+    (CHAT, {"messages": HI, "max_tokens": 8, "n": 2}),
+    (COMPLETIONS, {"prompt": "hi", "max_tokens": 8}),
+    ("/v1/messages", {"messages": HI, "max_tokens": 8}),
+    ("/v1/responses", {"input": "hi", "max_output_tokens": 8}),
+]
+
+
+async def test_an_answer_may_take_longer_than_a_silence(tmp_path: Path) -> None:
+    models = [f"m{number}" for number in range(len(LONG))]
+    toml = "[limits]\nidle_timeout_s = 1.5\n"
     async with (
-        scripted(["m1"], token_interval_s=0.1) as one,
-        scripted(["m1"], token_interval_s=0.1) as other,
-        running(tmp_path, [one, other], toml=SHORT) as gateway,
+        scripted(models, token_interval_s=0.3) as one,
+        scripted(models, token_interval_s=0.3) as other,
+        running(tmp_path, [one, other], toml=toml) as gateway,
     ):
-        reply = await gateway.post(path, body)
-        assert reply.status == 200, reply.text
-        [row] = await gateway.history()
-        assert (row["attempts"], row["outcome"]) == (1, "ok")
-        assert row["duration_ms"] > 600
-        assert one.stats.started + other.stats.started == 1
+
+        async def ask(model: str, path: str, asked: dict[str, Any]) -> None:
+            reply = await gateway.post(path, {"model": model, **asked})
+            assert reply.status == 200, (path, reply.text)
+
+        async with asyncio.TaskGroup() as tasks:
+            for model, (path, asked) in zip(models, LONG, strict=True):
+                tasks.create_task(ask(model, path, asked))
+        rows = await gateway.history()
+        assert {(row["attempts"], row["outcome"]) for row in rows} == {(1, "ok")}
+        assert min(row["duration_ms"] for row in rows) > 1800
+        assert one.stats.started + other.stats.started == len(LONG)
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,11 @@ class ChatGather:
         rest = self._reader.rest()
         if rest is not None and rest.data.strip() == DONE:
             self._take(rest)
-        if not self._begun or not (self.done or self._choice["finish_reason"]):
+        told = bool(self._choice["finish_reason"])
+        if not self._begun or not (self.done or told):
             raise TruncatedError("the node ended the stream in the middle")
+        if not told and not all(call.is_whole for call in self._calls):
+            raise TruncatedError("the node ended a tool call in the middle")
 
     @property
     def usage(self) -> object:
@@ -71,6 +74,8 @@ class ChatGather:
             # Without a call there is an answer, if an empty one.
             message["content"] = ""
         choice = self._choice | {"message": message}
+        if not choice["finish_reason"]:
+            choice["finish_reason"] = "tool_calls" if self._calls else "stop"
         if self._logprobs:
             choice["logprobs"] = self._logprobs
         return {**self._fields, "object": "chat.completion", "choices": [choice]}
