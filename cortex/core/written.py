@@ -22,15 +22,14 @@ def unquoted(message: str) -> str:
     return _QUOTED.sub(INSTEAD, message)
 
 
-def written(words: str, request: bytes) -> str | None:
-    """The words without what they have from the request; None = it is too large to tell.
+def written(words: str, request: bytes) -> str:
+    """The words without what they have from the request.
 
     Args:
         words: One line, as `nodefaults.spoken` makes it.
-        request: The body that they answer, JSON; its `model` may be repeated.
+        request: The body that they answer, JSON, of `MAX_REQUEST_BYTES` at most; its `model` may be
+            repeated.
     """
-    if len(request) > MAX_REQUEST_BYTES:
-        return None
     asked = "\n".join(_squeezed(text)[0] for text in _texts(request))
     letters, places = _squeezed(words)
     hidden = bytearray(len(words))

@@ -69,10 +69,11 @@ class Body:
             for chunk in self.chunks:
                 scanner.feed(chunk)
             return Body(_splice(self.chunks, scanner.spans["stream"], wanted), self.envelope)
-        first, *others = self.chunks
-        begin = first.index(b"{") + 1
-        stream = b'"stream":' + wanted + b","
-        return Body([first[:begin] + stream + first[begin:], *others], self.envelope)
+        # Blanks may be in pieces of their own before it.
+        at = next(at for at, chunk in enumerate(self.chunks) if b"{" in chunk)
+        before, _, behind = self.chunks[at].partition(b"{")
+        begin = before + b'{"stream":' + wanted + b"," + behind
+        return Body([*self.chunks[:at], begin, *self.chunks[at + 1 :]], self.envelope)
 
 
 def written(fields: dict[str, Any]) -> bytes:

@@ -50,6 +50,8 @@ def allowed(origin: str, origins: tuple[str, ...] | None, *, keyed: bool) -> boo
         origins: What is configured: patterns; None = nothing is.
         keyed: Keys are configured, so that a page has to have one.
     """
+    if not (origin.isascii() and origin.isprintable() and origin):
+        return False
     if origins is not None:
         return any(fnmatchcase(origin, pattern) for pattern in origins)
     if keyed:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from aiohttp import web
@@ -11,7 +11,7 @@ from cortex.core.errors import CortexError, NodeError, RequestError
 from cortex.core.ids import NodeName
 from cortex.core.nodefaults import Blame, NodeFault, spoken
 from cortex.core.plan import RETRY_AFTER_S
-from cortex.core.written import written
+from cortex.core.written import MAX_REQUEST_BYTES, written
 from cortex.gateway.paths import canonical
 
 JSON = "application/json"
@@ -122,11 +122,10 @@ class NodeFaultError(NodeError):
         # Of words that nobody has compared with the request, only those that are known.
         self.written = f"node {node}: {fault.reason}"
 
-    def compared(self, request: bytes) -> None:
-        """Have what the words do not repeat of the request written down."""
-        words = written(self.message, request)
-        if words is not None:
-            self.written = words
+    def compared(self, request: Sequence[bytes]) -> None:
+        """Have what the words do not repeat of the request written down, unless it is too large."""
+        if sum(map(len, request)) <= MAX_REQUEST_BYTES:
+            self.written = written(self.message, b"".join(request))
 
 
 class ClientStalledError(CortexError):

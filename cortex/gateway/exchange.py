@@ -285,7 +285,7 @@ class Exchange:
             return relayed
         except NodeError as exc:
             if isinstance(exc, NodeFaultError) and outbound is not None:
-                exc.compared(b"".join(outbound.body.chunks))
+                exc.compared(outbound.body.chunks)
             verdict = judged(svc, lease, exc)
             raise
         finally:
@@ -299,8 +299,10 @@ class Exchange:
 
     def _timer(self, outbound: Outbound) -> GapTimer:
         line, limits = self._line, self._svc.config.limits
-        bound_s = limits.answer_timeout_s if self._generates_whole else math.inf
-        gap_s = bound_s if outbound.in_one_piece else limits.idle_timeout_s
+        gap_s, bound_s = limits.idle_timeout_s, math.inf
+        if self._generates_whole:
+            bound_s = limits.answer_timeout_s
+            gap_s = bound_s if outbound.in_one_piece else gap_s
         return GapTimer(
             gap_s,
             self._svc.recent.relays,
@@ -319,7 +321,7 @@ class Exchange:
         """What an answer that was begun says of its node."""
         error = relayed.failure
         if isinstance(error, NodeFaultError) and self._kept is not None:
-            error.compared(self._kept)
+            error.compared([self._kept])
         self._line.relayed(relayed)
         if error is None:
             return SERVED

@@ -43,10 +43,17 @@ def test_without_keys_this_machines_own_pages_and_apps_may(
     origin: str, without_keys: bool
 ) -> None:
     assert allowed(origin, None, keyed=False) is without_keys
-    assert allowed(origin, None, keyed=True)
+    assert allowed(origin, None, keyed=True) is bool(origin)
     for keyed in (True, False):
         assert not allowed(origin, (), keyed=keyed)
-        assert allowed(origin, ("*",), keyed=keyed)
+        assert allowed(origin, ("*",), keyed=keyed) is bool(origin)
+
+
+@pytest.mark.parametrize("origin", ["http://\xe9", "http://x\udcff", "a\tb", "a\x7f"])
+def test_an_origin_that_is_none_is_not_echoed(origin: str) -> None:
+    for keyed in (True, False):
+        for origins in (None, ("*",), ("http://*",)):
+            assert not allowed(origin, origins, keyed=keyed)
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,9 @@ GATHERED = ["messages", "chat of an Anthropic node"]
     [(route, True) for route in ROUTES] + [(route, False) for route in GATHERED],
 )
 async def test_an_answer_ends_with_its_terminator(
-    tmp_path: Path, route: str, streamed: bool
+    tmp_path: Path, route: str, streamed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("cortex.node.connection.LINGER_S", 0.1)
     dialect, path, events = ROUTES[route]
     gone = asyncio.Event()
     node = RawNode(["m1"], answer=staying_open(events, gone))

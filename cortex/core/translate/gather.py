@@ -109,10 +109,11 @@ class ChatGather:
             self._take_delta(delta)
         if isinstance(logprobs, dict):
             for name, tokens in logprobs.items():
-                self._logprobs.setdefault(name, []).extend(tokens or [])
+                if isinstance(tokens, list):
+                    self._logprobs.setdefault(name, []).extend(tokens)
         _fill(self._choice, choice, ("delta",))
-        if self._choice["finish_reason"] in GIVEN_UP:
-            reason = self._choice["finish_reason"]
+        reason = str(self._choice["finish_reason"])
+        if reason in GIVEN_UP:
             raise TruncatedError(f"the node gave up in the middle: {reason}")
 
     def _take_delta(self, delta: Json) -> None:

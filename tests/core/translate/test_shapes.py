@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cortex.core.jsontext import dumps
 from cortex.core.sse import EventTooLongError
+from cortex.core.translate.gather import ChatGather
 from cortex.core.translate.stream import (
     ComplaintError,
     MessageStream,
@@ -17,7 +19,7 @@ from cortex.core.translate.stream import (
     encoded,
 )
 from cortex.core.translate.to_chat import ChatStream, WholeChat
-from cortex.gateway.words import OpenAIWords
+from cortex.gateway.words import GatheredWords, OpenAIWords
 
 ODD = st.recursive(
     st.none()
@@ -31,7 +33,7 @@ ODD = st.recursive(
     ),
     max_leaves=4,
 )
-CHAT = {
+CHAT: dict[str, Any] = {
     "choices": [
         {
             "index": 0,
@@ -111,6 +113,27 @@ def test_a_chat_chunk_of_any_shape(path: tuple[Any, ...], odd: Any) -> None:
             whole.take(event)
         json.dumps([whole.message, stream.usage])
         assert encoded(told)
+
+
+GATHERED = {
+    **CHAT,
+    "choices": [{**CHAT["choices"][0], "logprobs": {"content": [{"token": "x"}]}}],
+}
+
+
+@pytest.mark.parametrize("path", places(GATHERED), ids=str)
+@settings(max_examples=25, deadline=None)
+@given(odd=ODD)
+def test_a_chat_chunk_of_any_shape_is_gathered(path: tuple[Any, ...], odd: Any) -> None:
+    gathered = ChatGather()
+    with contextlib.suppress(ComplaintError, TruncatedError, EventTooLongError):
+        for chunk in (put(GATHERED, path, odd), GATHERED, put(GATHERED, path, odd)):
+            gathered.feed(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+        gathered.end()
+        whole = GatheredWords(gathered).whole()
+        assert dumps(whole)
+        assert whole["choices"][0]["finish_reason"]
+        GatheredWords(gathered).counts()
 
 
 CASES = [
