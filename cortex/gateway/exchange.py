@@ -93,14 +93,6 @@ class _Tries:
         self.want = replace(self.want, excluded=excluded, preferred=None)
 
 
-def _settled(failure: NodeError) -> bool:
-    """No other node would help: the request is at fault, or one has been asked already."""
-    return isinstance(failure, NodeFaultError) and failure.fault.blame in (
-        Blame.CALLER,
-        Blame.UNDECIDED,
-    )
-
-
 class Exchange:
     """One request on its way to an answer: admit, send, relay, and on failure another node."""
 
@@ -164,12 +156,7 @@ class Exchange:
                     if self._learned(admitted.lease, known, exc):
                         tries.want = replace(tries.want, preferred=admitted.lease.node)
                         continue
-                    if _settled(exc) or (
-                        # Another would be at work beside it.
-                        isinstance(exc, NodeSilentError)
-                        and exc.at_work
-                        and self._generates_whole
-                    ):
+                    if self._settled(exc):
                         raise
                     tries.failed(admitted.lease.node, exc)
                     if line.record.attempts >= MAX_ATTEMPTS:
@@ -182,6 +169,18 @@ class Exchange:
         finally:
             # It refers to this frame, and this frame to it and to the body: nobody would free them.
             tries.failure = None
+
+    def _settled(self, failure: NodeError) -> bool:
+        """No other node would help: the request is at fault, or one has been asked already.
+
+        Or the node may be at work on a whole answer, and another would be at work beside it.
+        """
+        if isinstance(failure, NodeSilentError):
+            return failure.at_work and self._generates_whole
+        return isinstance(failure, NodeFaultError) and failure.fault.blame in (
+            Blame.CALLER,
+            Blame.UNDECIDED,
+        )
 
     def _learned(self, lease: Lease, known: Collection[Amendment], failure: NodeError) -> bool:
         """Whether the node has said by this refusal what form it takes, and was not `known` to."""

@@ -330,6 +330,12 @@ async def _first_bytes(answer: Answer, choices: int) -> tuple[Watch, bytes | Fau
     return watch, first
 
 
+def is_stream(answer: Answer) -> bool:
+    """Whether it is one of server-sent events, and no refusal."""
+    kind = answer.headers.get("Content-Type", "").lower()
+    return answer.status < 300 and kind.startswith("text/event-stream")
+
+
 async def check(answer: Answer) -> bool:
     """Refuse what is no answer; True = it is an event stream.
 
@@ -347,7 +353,7 @@ async def check(answer: Answer) -> bool:
     content_type = answer.headers.get("Content-Type", "").lower()
     if content_type.startswith(_PAGES):
         raise NodeProtocolError("the node answered with a page")
-    sse = content_type.startswith("text/event-stream")
+    sse = is_stream(answer)
     if sse and "Content-Encoding" in answer.headers:
         raise NodeProtocolError("the node answered with a compressed stream, unasked")
     return sse

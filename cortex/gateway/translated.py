@@ -13,19 +13,18 @@ from cortex.core.jsontext import dumps
 from cortex.core.nodefaults import classify_event
 from cortex.core.sse import EventTooLongError
 from cortex.core.stream import UNREPORTED, Usage
-from cortex.core.translate.stream import ComplaintError, TruncatedError
+from cortex.core.translate.reading import ComplaintError, TruncatedError
 from cortex.gateway.call import Call
 from cortex.gateway.errors import JSON, NodeFaultError
 from cortex.gateway.line import Line
 from cortex.gateway.opening import EVENT_STREAM
 from cortex.gateway.ports import Answer, Sending
-from cortex.gateway.relay import Dialect, GapTimer, Passing, check, cut
+from cortex.gateway.relay import Dialect, GapTimer, Passing, check, cut, is_stream
 from cortex.gateway.relayed import Relayed
 
 PING_S = 10.0
 """Silence of the node after which the client is told that its request lives."""
 
-EVENTS = "text/event-stream"
 MAX_WHOLE_BYTES = 64 * 1024 * 1024
 """Of the events of an answer that is gathered into one body."""
 
@@ -164,9 +163,7 @@ class Gathering:
         timer.start(sending)
         try:
             async with sending as answer:
-                kind = answer.headers.get("Content-Type", "")
-                streams = answer.status < 300 and kind.startswith(EVENTS)
-                relay = self._gather if streams else self._pass
+                relay = self._gather if is_stream(answer) else self._pass
                 return await relay(
                     call,
                     _Opened(sending, answer),

@@ -1,7 +1,7 @@
 """How each dialect says an answer: heads, pings, events, ends."""
 
 import json
-from typing import Any
+from typing import Any, Protocol
 
 from cortex.core.errors import CortexError
 from cortex.core.jsontext import dumps
@@ -45,27 +45,42 @@ class Head:
         return taken
 
 
-class AnthropicWords:
+class Heard(Protocol):
+    """A stream as far as it was read."""
+
+    heard: int
+    done: bool
+
+
+class _Reading:
+    """How far the words of a node's stream have come."""
+
+    def __init__(self, stream: Heard) -> None:
+        self._stream = stream
+
+    @property
+    def heard(self) -> int:
+        return self._stream.heard
+
+    @property
+    def done(self) -> bool:
+        return self._stream.done
+
+
+class AnthropicWords(_Reading):
     """A chat stream for an Anthropic client."""
 
     ping = encoded([{"type": "ping"}])
     tail = b""
 
     def __init__(self, message: MessageStream, head: Head) -> None:
+        super().__init__(message)
         self._message = message
         self._whole = WholeMessage()
         self.feed = message.feed
         self.end = message.end
         self.head = head.take
         self.dialect = dialect_with(head)
-
-    @property
-    def heard(self) -> int:
-        return self._message.heard
-
-    @property
-    def done(self) -> bool:
-        return self._message.done
 
     def encode(self, batch: Batch) -> bytes:
         return encoded(batch)
@@ -87,22 +102,15 @@ class AnthropicWords:
         return Usage(usage["input_tokens"] + cached, cached or None, usage["output_tokens"])
 
 
-class GatheredWords:
+class GatheredWords(_Reading):
     """A chat stream for a client that wants the whole answer, in the same dialect."""
 
     dialect = OPENAI
     ping = tail = b""
 
     def __init__(self, chat: ChatGather) -> None:
+        super().__init__(chat)
         self._chat = chat
-
-    @property
-    def heard(self) -> int:
-        return self._chat.heard
-
-    @property
-    def done(self) -> bool:
-        return self._chat.done
 
     def feed(self, data: bytes) -> Batch:
         self._chat.feed(data)
@@ -128,7 +136,7 @@ class GatheredWords:
         return usage_counts(self._chat.usage)
 
 
-class OpenAIWords:
+class OpenAIWords(_Reading):
     """An Anthropic stream for a client of chat completions."""
 
     dialect = OPENAI
@@ -136,18 +144,11 @@ class OpenAIWords:
     tail = b"data: [DONE]\n\n"
 
     def __init__(self, chat: ChatStream) -> None:
+        super().__init__(chat)
         self._chat = chat
         self._whole = WholeChat()
         self.feed = chat.feed
         self.end = chat.end
-
-    @property
-    def heard(self) -> int:
-        return self._chat.heard
-
-    @property
-    def done(self) -> bool:
-        return self._chat.done
 
     def head(self) -> bytes:
         return b""

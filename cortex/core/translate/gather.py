@@ -6,11 +6,10 @@ whole does neither. All values are the node's own: text and arguments joined, co
 
 from typing import Any
 
-from cortex.core.jsontext import loads
 from cortex.core.sse import Event, SseReader
-from cortex.core.stream import DONE, complaint
+from cortex.core.stream import DONE
 from cortex.core.translate.calls import Calls
-from cortex.core.translate.stream import GIVEN_UP, ComplaintError, TruncatedError
+from cortex.core.translate.reading import TruncatedError, json_of, refuse_giving_up
 
 Json = dict[str, Any]
 
@@ -87,12 +86,7 @@ class ChatGather:
         if data == DONE:
             self.done = True
             return
-        try:
-            chunk = loads(data)
-        except (ValueError, RecursionError):
-            raise ComplaintError(data) from None
-        if event.name == "error" or not isinstance(chunk, dict) or complaint(chunk):
-            raise ComplaintError(data)
+        chunk = json_of(event)
         self.heard += chunk.get("type") != "ping"
         choices = chunk.get("choices")
         if not isinstance(choices, list):
@@ -112,9 +106,7 @@ class ChatGather:
                 if isinstance(tokens, list):
                     self._logprobs.setdefault(name, []).extend(tokens)
         _fill(self._choice, choice, ("delta",))
-        reason = str(self._choice["finish_reason"])
-        if reason in GIVEN_UP:
-            raise TruncatedError(f"the node gave up in the middle: {reason}")
+        refuse_giving_up(str(self._choice["finish_reason"]))
 
     def _take_delta(self, delta: Json) -> None:
         for name, value in delta.items():

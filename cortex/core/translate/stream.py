@@ -9,9 +9,9 @@ told then too: fragments of several come interleaved, and text or thoughts betwe
 import json
 from typing import Any
 
-from cortex.core.jsontext import dumps, loads
+from cortex.core.jsontext import dumps
 from cortex.core.sse import Event, SseReader
-from cortex.core.stream import DONE, complaint
+from cortex.core.stream import DONE
 from cortex.core.translate.answer import (
     SIGNATURE,
     arguments_of,
@@ -21,18 +21,9 @@ from cortex.core.translate.answer import (
 )
 from cortex.core.translate.calls import Calls
 from cortex.core.translate.ids import ToolIds
+from cortex.core.translate.reading import TruncatedError, json_of, refuse_giving_up
 
 AnthropicEvent = dict[str, Any]
-GIVEN_UP = frozenset({"error", "abort", "aborted", "cancelled", "canceled"})
-"""What nodes call an end that is none."""
-
-
-class ComplaintError(Exception):
-    """The node reported an error in its stream; the text is the data of its event."""
-
-
-class TruncatedError(Exception):
-    """The stream ended before its end was told, or by giving up."""
 
 
 class MessageStream:
@@ -121,12 +112,7 @@ class MessageStream:
             if self._finish is None and not all(call.is_whole for call in self._calls):
                 raise TruncatedError("the node ended a tool call in the middle")
             return self._finished()
-        try:
-            chunk = loads(data)
-        except (ValueError, RecursionError):
-            raise ComplaintError(data) from None
-        if event.name == "error" or not isinstance(chunk, dict) or complaint(chunk):
-            raise ComplaintError(data)
+        chunk = json_of(event)
         self.heard += chunk.get("type") != "ping"
         if chunk.get("usage"):
             self._usage = chunk["usage"]
@@ -154,8 +140,7 @@ class MessageStream:
         if choice.get("finish_reason"):
             self._finish = str(choice["finish_reason"])
             self._stopped_at = stop_sequence(choice)
-            if self._finish in GIVEN_UP:
-                raise TruncatedError(f"the node gave up in the middle: {self._finish}")
+            refuse_giving_up(self._finish)
         return events
 
     def _text(self, text: str) -> list[AnthropicEvent]:

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from cortex.core.jsontext import loads
 from cortex.core.sse import Event, EventTooLongError, SseReader
-from cortex.core.stream import believed, complaint
+from cortex.core.stream import believed
 from cortex.core.translate.calls import MAX_CALLS
-from cortex.core.translate.stream import GIVEN_UP, ComplaintError, TruncatedError
+from cortex.core.translate.reading import TruncatedError, json_of, refuse_giving_up
 
 Chunk = dict[str, Any]
 
@@ -93,15 +92,9 @@ class ChatStream:
         return chunks
 
     def _take(self, event: Event) -> list[Chunk]:
-        data = event.data.strip()
-        if self.done or not data:
+        if self.done or not event.data.strip():
             return []
-        try:
-            fields = loads(data)
-        except (ValueError, RecursionError):
-            raise ComplaintError(data) from None
-        if event.name == "error" or not isinstance(fields, dict) or complaint(fields):
-            raise ComplaintError(data)
+        fields = json_of(event)
         self.heard += fields.get("type") != "ping"
         if str(fields.get("type")).startswith("message_"):
             return self._frame(fields)
@@ -123,8 +116,7 @@ class ChatStream:
                 return []
 
     def _finish(self, reason: str) -> list[Chunk]:
-        if reason in GIVEN_UP:
-            raise TruncatedError(f"the node gave up in the middle: {reason}")
+        refuse_giving_up(reason)
         if self._finished:
             return []
         self._finished = True

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cortex.core.errors import RequestError
+from cortex.core.translate.reading import ComplaintError, TruncatedError
 from cortex.core.translate.request import read_messages_request
-from cortex.core.translate.stream import ComplaintError, MessageStream, TruncatedError, encoded
+from cortex.core.translate.stream import MessageStream, encoded
 from cortex.core.translate.to_chat import ChatStream, WholeChat
 from cortex.core.translate.to_messages import messages_body
 

@@ -11,13 +11,8 @@ from hypothesis import strategies as st
 from cortex.core.jsontext import dumps
 from cortex.core.sse import EventTooLongError
 from cortex.core.translate.gather import ChatGather
-from cortex.core.translate.stream import (
-    ComplaintError,
-    MessageStream,
-    TruncatedError,
-    WholeMessage,
-    encoded,
-)
+from cortex.core.translate.reading import ComplaintError, TruncatedError
+from cortex.core.translate.stream import MessageStream, WholeMessage, encoded
 from cortex.core.translate.to_chat import ChatStream, WholeChat
 from cortex.gateway.words import GatheredWords, OpenAIWords
 

@@ -7,13 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cortex.core.translate.stream import (
-    ComplaintError,
-    MessageStream,
-    TruncatedError,
-    WholeMessage,
-    encoded,
-)
+from cortex.core.translate.reading import ComplaintError, TruncatedError
+from cortex.core.translate.stream import MessageStream, WholeMessage, encoded
 
 Delta = dict[str, Any]
 
