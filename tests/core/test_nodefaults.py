@@ -93,6 +93,7 @@ input tensor is not contiguous Tensor[dims 2, 9; f32]
 shape mismatch in matmul, lhs: [1, 2], rhs: [3, 4]
 thread 'engine' panicked at mistralrs-core/src/engine/mod.rs:10
 the engine has stopped
+channel closed
 """.strip().splitlines()
 STALE = {
     "model `a` is being reloaded": "model_reloading",

@@ -131,22 +131,25 @@ async def test_a_code_that_is_none_is_not_passed_on(tmp_path: Path, odd: object)
         assert (told["param"], told["code"]) == (None, "invalid_request")
 
 
+WAITS = [("17", "17"), ("0", "1"), ("99999", "3600"), (None, "5"), ("soon", "5"), ("-1", "5")]
+
+
 @pytest.mark.parametrize("path", [CHAT, MESSAGES])
 @pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize(
-    ("header", "told"),
-    [("17", "17"), ("0", "1"), ("99999", "3600"), (None, "5"), ("soon", "5"), ("-1", "5")],
-)
 async def test_a_busy_node_says_when_to_come_again(
-    tmp_path: Path, path: str, streamed: bool, header: str | None, told: str
+    tmp_path: Path, path: str, streamed: bool
 ) -> None:
-    headers = {} if header is None else {"Retry-After": header}
     error = {"message": "12 of 12 slots are taken", "code": "slots"}
-    node = RawNode(["m1"], answer=refusing("429 Too Many Requests", error, **headers))
+    # A model each: three refusals in a row would open its breaker.
+    models = [f"m{number}" for number in range(len(WAITS))]
+    node = RawNode(models)
     async with node, running(tmp_path, [node]) as gateway:
-        reply = await gateway.post(path, body(path, streamed=streamed))
-        assert (reply.status, reply.headers["Retry-After"]) == (429, told)
-        assert reply.json["error"]["message"] == "node n0: 12 of 12 slots are taken"
+        for model, (header, told) in zip(models, WAITS, strict=True):
+            headers = {} if header is None else {"Retry-After": header}
+            node.answer = refusing("429 Too Many Requests", error, **headers)
+            reply = await gateway.post(path, body(path, streamed=streamed) | {"model": model})
+            assert (reply.status, reply.headers["Retry-After"]) == (429, told), header
+            assert reply.json["error"]["message"] == "node n0: 12 of 12 slots are taken"
 
 
 @pytest.mark.parametrize(
