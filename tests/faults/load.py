@@ -116,8 +116,10 @@ class Load:
                     )
                 )
             if word != OK:
-                connection.close()
-                connection = None
+                # Who got a whole answer, a refusal too, keeps its connection as any client does.
+                if word.startswith(("no answer", "cut")):
+                    connection.close()
+                    connection = None
                 # Retry-After would be seconds; tests have none to lose, nor a core to burn.
                 self._stop.wait(0.05)
         if connection is not None:
