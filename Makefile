@@ -25,6 +25,9 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
+# The suite starts some hundred processes: what is compiled once need not be compiled by each of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Most tests wait for something, so there are more processes than two cores could keep busy; tests/conftest.py says what
 # stays together.
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder

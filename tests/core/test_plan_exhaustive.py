@@ -150,20 +150,37 @@ def test_one_node_with_up_to_three_residents(strategy: Strategy, size: int) -> N
     )
 
 
-@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("ages", [(0, 1, 2, 3), (3, 1, 2, 0), (1, 3, 0, 2)])
 @pytest.mark.parametrize("totals", [(8, 8), (8, 5)])
-def test_two_nodes_with_two_residents_each(strategy: Strategy, totals: tuple[int, int]) -> None:
-    kinds = _residents("", SIZES, (100,))
-    for ages in ((0, 1, 2, 3), (3, 1, 2, 0), (1, 3, 0, 2)):
-        for a, b, c, d in itertools.product(kinds, repeat=4):
-            left = [*_made("a", ages[0], a), *_made("b", ages[1], b)]
-            right = [*_made("c", ages[2], c), *_made("d", ages[3], d)]
-            snapshot = fleet(
-                _full("n0", left, totals[0]),
-                _full("n1", right, totals[1]),
-                eviction=EvictionRules(strategy=strategy),
-            )
-            _check(snapshot)
+def test_two_nodes_with_two_residents_each(
+    totals: tuple[int, int], ages: tuple[int, ...]
+) -> None:
+    """Each kind of resident in each place, for each order of use: 6,561 fleets each."""
+    _check_all_of_two_nodes(totals, ages, (100, 100, 100, 100), Strategy.LRU)
+
+
+@pytest.mark.parametrize("priorities", [(50, 100, 100, 200), (150, 50, 50, 100)])
+def test_two_nodes_with_residents_of_several_priorities(priorities: tuple[int, ...]) -> None:
+    _check_all_of_two_nodes((8, 5), (3, 1, 2, 0), priorities, Strategy.PRIORITY)
+
+
+def _check_all_of_two_nodes(
+    totals: tuple[int, int],
+    ages: tuple[int, ...],
+    priorities: tuple[int, ...],
+    strategy: Strategy,
+) -> None:
+    kinds = [
+        _residents(name, SIZES, (of,)) for name, of in zip("abcd", priorities, strict=True)
+    ]
+    for chosen in itertools.product(*kinds):
+        a, b, c, d = (_made(*made) for made in zip("abcd", ages, chosen, strict=True))
+        snapshot = fleet(
+            _full("n0", a + b, totals[0]),
+            _full("n1", c + d, totals[1]),
+            eviction=EvictionRules(strategy=strategy),
+        )
+        _check(snapshot)
 
 
 def _full(name: str, views: list[ModelView], total: int) -> NodeView:
