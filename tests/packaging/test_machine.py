@@ -134,9 +134,7 @@ def test_reload(machine: Machine) -> None:
     good = config.read_text()
     config.write_text(good + "\n[oops]\n")
     machine.run("systemctl", "reload", "cortex", check=False)
-    assert "oops: unknown key" in machine.run(
-        "journalctl", "--no-pager", "-u", "cortex", "-n", "20"
-    )
+    machine.until("oops: unknown key", "journalctl", "--no-pager", "-u", "cortex", "-n", "20")
     assert '"choices"' in chat(machine, "short")
     config.write_text(good)
     machine.run("systemctl", "reload", "cortex")
@@ -239,6 +237,7 @@ def test_what_cannot_start_says_why_in_one_line(machine: Machine, which: str) ->
         assert shown(machine, "ActiveState") == "failed"
         assert shown(machine, "ExecMainStatus") == str(bad.code)
         assert shown(machine, "NRestarts") == "0"
+        machine.run("journalctl", "--sync")
         said = machine.run(
             *("journalctl", "--no-pager", "-o", "cat", "-u", "cortex"),
             f"_SYSTEMD_INVOCATION_ID={shown(machine, 'InvocationID')}",

@@ -23,16 +23,16 @@ from tests.store.conftest import (
 )
 
 
-async def test_a_row_is_on_disk_a_quarter_of_a_second_later(path: Path) -> None:
-    async with opened(path, flush_s=0.25) as store:
+async def test_a_row_is_on_disk_as_soon_as_it_has_waited_for_company(path: Path) -> None:
+    async with opened(path, flush_s=1.0) as store:
         began_s = time.monotonic()
         store.request_done(request(1))
         assert store.status().queued_rows == 1
         await asyncio.sleep(0.1)
         assert written(path) == []  # it waits for company
         store.request_done(request(2))
-        await until(lambda: written(path) == ["r1", "r2"], "both to be written at once", 1.0)
-        assert 0.2 < time.monotonic() - began_s < 0.9
+        await until(lambda: written(path) == ["r1", "r2"], "both to be written at once", 10.0)
+        assert time.monotonic() - began_s > 0.9
 
 
 async def test_a_full_batch_is_written_at_once(path: Path) -> None:
