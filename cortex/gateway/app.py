@@ -139,6 +139,8 @@ def _meant(method: str, path: str) -> Handler | None:
     """What a slip of a path is answered by."""
     if method == "GET" and path.startswith("/v1/models/"):
         return catalogue.get_model
+    if responses.stored_id(method, path):
+        return responses.stored_response
     return _MEANT.get((method, path))
 
 

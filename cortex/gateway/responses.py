@@ -1,5 +1,7 @@
 """Stored responses (`/v1/responses/{id}`): each lives in the memory of the one node that made it."""
 
+import re
+
 from aiohttp import web
 
 from cortex.core.errors import CapacityError, RequestError
@@ -9,15 +11,30 @@ from cortex.gateway.asking import node_of_response
 from cortex.gateway.call import of_aiohttp
 from cortex.gateway.errors import NodeFaultError
 from cortex.gateway.line import Line
+from cortex.gateway.paths import canonical
 from cortex.gateway.relay import OPENAI, GapTimer, Passing
 from cortex.gateway.reply import Sent
 from cortex.gateway.services import REQUEST_ID, SERVICES, caller_of
+
+_STORED = re.compile(r"/v1/responses/(?P<id>[^/]+)(?P<cancel>/cancel)?")
+
+
+def stored_id(method: str, path: str) -> str | None:
+    """The response that is asked for; None = nothing of the kind is. The path is canonical."""
+    found = _STORED.fullmatch(path)
+    if found is None or method not in (
+        ("POST",) if found["cancel"] else ("GET", "HEAD", "DELETE")
+    ):
+        return None
+    return found["id"]
 
 
 async def stored_response(request: web.Request) -> web.StreamResponse:
     """GET and DELETE `/v1/responses/{id}`, POST `…/cancel`: sent to the node that made it."""
     svc = request.app[SERVICES]
-    response_id = request.match_info["id"]
+    path = canonical(request.path)
+    # An escaped slash in an id comes here too; no response is called by its path.
+    response_id = stored_id(request.method, path) or path
     name = await node_of_response(svc, response_id)
     if name is None or name not in svc.nodes:
         raise RequestError(
@@ -39,7 +56,7 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
             call = of_aiohttp(request)
             await Passing(OPENAI)(
                 call,
-                svc.nodes[name].send(request.method, request.path, headers, None),
+                svc.nodes[name].send(request.method, path, headers, None),
                 line,
                 timer=GapTimer(
                     svc.config.limits.idle_timeout_s, svc.recent.relays, line, call.reply

@@ -15,7 +15,7 @@ from cortex.gateway.strict import ENCODINGS
 from tests.gateway.conftest import chat_body, scripted
 from tests.gateway.test_front import CHAT, connected, request
 from tests.node.rawnode import RawNode
-from tests.running import running
+from tests.running import Running, running
 
 KEYS = '[[auth.keys]]\nname = "a"\nkey = "sk-good"\n'
 MESSAGES = "/v1/messages"
@@ -83,6 +83,21 @@ async def test_slips_of_base_urls_are_answered(tmp_path: Path) -> None:
         for path in ("/models/unload", "/v1//models/unload"):
             reply = await gateway.post(path, {"model_id": "org/m"}, headers=key)
             assert reply.status in (404, 405)
+
+
+async def test_a_stored_response_is_found_by_a_slip_too(shared: Running) -> None:
+    body = {"model": "m1", "input": "hi", "max_output_tokens": 2}
+    made = (await shared.post("/responses", body)).json["id"]
+    for path in (f"/responses/{made}", f"/v1//responses/{made}", f"/v1/v1/responses/{made}"):
+        reply = await shared.get(path)
+        assert (reply.status, reply.json["id"]) == (200, made), path
+    gone = await shared.send("DELETE", f"/responses/{made}")
+    assert gone.status == 200
+    for reply in (
+        await shared.get(f"/responses/{made}"),
+        await shared.post(f"/responses/{made}/cancel"),
+    ):
+        assert (reply.status, reply.code) == (404, "response_not_found")
 
 
 PRESENTED: list[tuple[dict[str, str], int]] = [
