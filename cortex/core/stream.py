@@ -221,7 +221,7 @@ class Watch:
             counts = loads(found[1])
         except (ValueError, RecursionError):
             return UNREPORTED
-        return usage_counts(counts) or UNREPORTED
+        return usage_counts(counts)
 
     def response_id(self) -> str | None:
         """The `resp_…` id of a Responses answer, read from its head."""
@@ -235,10 +235,10 @@ class Watch:
         return (tail[0] if len(tail) == 1 else b"".join(tail))[-TAIL_BYTES:]
 
 
-def usage_counts(counts: object) -> Usage | None:
-    """A `usage` object of OpenAI's routes; None where it is none."""
+def usage_counts(counts: object) -> Usage:
+    """A `usage` object of OpenAI's routes, of whatever shape."""
     if not isinstance(counts, dict):
-        return None
+        return UNREPORTED
     details = counts.get("prompt_tokens_details") or counts.get("input_tokens_details")
     cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
     return Usage(

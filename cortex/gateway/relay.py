@@ -149,11 +149,10 @@ class GapTimer:
             self._handle = asyncio.get_running_loop().call_later(left_s, self._check)
         elif self._reply.full:
             self._fail(ClientStalledError(f"the client read nothing for {self._gap_s:g} s"))
-        elif now_s - self._began_s >= self._bound_s:
-            said = f"the answer was not whole after {self._bound_s:g} s"
-            self._fail(NodeSilentError(said, at_work=self.at_work))
         else:
             said = f"the node sent nothing for {self._gap_s:g} s"
+            if now_s - self._began_s >= self._bound_s:
+                said = f"the answer was not whole after {self._bound_s:g} s"
             self._fail(NodeSilentError(said, at_work=self.at_work))
 
 
@@ -370,10 +369,12 @@ def cut(
         dialect: The client's.
         in_event: The last event that was sent has no end yet.
     """
-    stalled = isinstance(error, ClientStalledError)
-    told = error is not None and not stalled
-    last = dialect.error(error, call.request_id) if told and error else b""
-    call.reply.cut(b"\n\n" + last if in_event and last else last)
+    last = b""
+    if error is not None and not isinstance(error, ClientStalledError):
+        last = dialect.error(error, call.request_id)
+        if in_event:
+            last = b"\n\n" + last
+    call.reply.cut(last)
 
 
 def _relayed(

@@ -12,7 +12,7 @@ from cortex.core.errors import CortexError, NodeProtocolError, NodeTruncatedErro
 from cortex.core.jsontext import dumps
 from cortex.core.nodefaults import classify_event
 from cortex.core.sse import EventTooLongError
-from cortex.core.stream import UNREPORTED, Usage
+from cortex.core.stream import Usage
 from cortex.core.translate.reading import ComplaintError, TruncatedError
 from cortex.gateway.call import Call
 from cortex.gateway.errors import JSON, NodeFaultError
@@ -77,7 +77,7 @@ class Words(Protocol):
         """The answer as one body, of all that was gathered."""
         ...
 
-    def counts(self) -> Usage | None:
+    def counts(self) -> Usage:
         """What the node reported."""
         ...
 
@@ -135,8 +135,7 @@ class Translated:
         return self._relayed(sink)
 
     def _relayed(self, sink: "_Sink", failure: CortexError | None = None) -> Relayed:
-        counts = self._words.counts() or UNREPORTED
-        return Relayed(failure, counts, sent_bytes=sink.sent_bytes)
+        return Relayed(failure, self._words.counts(), sent_bytes=sink.sent_bytes)
 
 
 class Gathering:

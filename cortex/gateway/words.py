@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from cortex.core.errors import CortexError
 from cortex.core.jsontext import dumps
-from cortex.core.stream import Usage, usage_counts
+from cortex.core.stream import UNREPORTED, Usage, usage_counts
 from cortex.core.translate.gather import ChatGather
 from cortex.core.translate.stream import MessageStream, WholeMessage, encoded
 from cortex.core.translate.to_chat import ChatStream, WholeChat
@@ -94,10 +94,10 @@ class AnthropicWords(_Reading):
     def whole(self) -> dict[str, Any]:
         return self._whole.message
 
-    def counts(self) -> Usage | None:
+    def counts(self) -> Usage:
         usage = self._message.usage
         if usage is None:
-            return None
+            return UNREPORTED
         cached = usage["cache_read_input_tokens"]
         return Usage(usage["input_tokens"] + cached, cached or None, usage["output_tokens"])
 
@@ -132,7 +132,7 @@ class GatheredWords(_Reading):
     def whole(self) -> dict[str, Any]:
         return self._chat.whole()
 
-    def counts(self) -> Usage | None:
+    def counts(self) -> Usage:
         return usage_counts(self._chat.usage)
 
 
@@ -163,9 +163,9 @@ class OpenAIWords(_Reading):
     def whole(self) -> dict[str, Any]:
         return self._whole.completion(self._chat.usage)
 
-    def counts(self) -> Usage | None:
+    def counts(self) -> Usage:
         usage = self._chat.usage
         if usage is None:
-            return None
+            return UNREPORTED
         cached = usage["prompt_tokens_details"]["cached_tokens"]
         return Usage(usage["prompt_tokens"], cached or None, usage["completion_tokens"])
