@@ -173,9 +173,12 @@ real: $(VENV)/.dev $(VENV)/.demo
 
 # A zip that unpacks itself into $PEX_ROOT (~/.cache/pex) at its first start and from then on is one exec away from
 # its interpreter: the process keeps its pid, which the service manager's notifications need.
+# pip chooses what goes in, in a third of the time that pex's own takes.
 binary: $(VENV)/.dev
-	@mkdir -p dist
-	@$(BIN)/python -m pex '.[speed,agent]' --console-script cortex --venv prepend --sh-boot --compile --output-file dist/cortex
+	@rm -rf build/wheels build/lib && mkdir -p build dist
+	@$(PIP) wheel --quiet --wheel-dir build/wheels '.[speed,agent]'
+	@$(BIN)/python -m pex 'cortexd[speed,agent]' --no-index --find-links build/wheels \
+		--console-script cortex --venv prepend --sh-boot --compile --output-file dist/cortex
 	@ls -lh dist/cortex
 
 srpm:

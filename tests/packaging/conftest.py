@@ -38,7 +38,7 @@ SUITE = (
 )
 """What is run with an installed command; the engine and the coding agent are not about that."""
 SHORT = SUITE if WHOLE else (*_PYTEST, "tests/e2e/test_start.py")
-"""Where the versions of the dependencies are those that the suite itself runs on."""
+"""Where the dependencies are those that the suite itself runs on."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pytest
 
 from cortex import __version__
 from tests.command import ROOT
-from tests.packaging.conftest import SHORT, SUITE
+from tests.packaging.conftest import SUITE, WHOLE
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -94,7 +94,7 @@ def test_the_source_distribution_has_what_packages_are_made_of(
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of an empty environment, far from any source."""
     folder = tmp_path_factory.mktemp("installed")
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     return folder / "bin/python"
 
 
@@ -113,12 +113,12 @@ def test_it_works_with_speed_on_the_newest_versions(
     newest = ("--upgrade", "--upgrade-strategy=eager")
     assert installed(python, wheel, *newest) == {"orjson", "uvloop"}
     # The whole suite runs on these versions: here it is about what pip made of them.
-    it_works(python, distributions[1], SHORT)
+    it_works(python, distributions[1], SUITE if WHOLE else ())
 
 
 def installed(python: Path, what: str | Path, *options: str | Path) -> set[str]:
     """Install that; returns what makes it faster of all that is there then."""
-    pip = (python, "-m", "pip", "--disable-pip-version-check")
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
     run(*pip, "install", "--quiet", *options, what, cwd=python.parent)
     run(*pip, "check", cwd=python.parent)
     names = re.findall(r"^\w+", run(*pip, "list", cwd=python.parent), re.MULTILINE)
@@ -136,7 +136,8 @@ def it_works(python: Path, wheel: Path, suite: tuple[str, ...]) -> None:
     # Stamped from a checkout into the source distribution, and kept by the wheel made of that.
     assert said == f"cortex {__version__} (revision {commit})\n"
 
-    environ = {"CORTEX_UNDER_TEST": str(command)}
-    said = run(sys.executable, "-m", "pytest", *suite, cwd=ROOT, environ=environ)
-    print(said[-500:])
-    assert re.search(r"\d+ passed", said)
+    if suite:
+        environ = {"CORTEX_UNDER_TEST": str(command)}
+        said = run(sys.executable, "-m", "pytest", *suite, cwd=ROOT, environ=environ)
+        print(said[-500:])
+        assert re.search(r"\d+ passed", said)
