@@ -23,7 +23,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check
+# The newest setuptools warns of spellings that the oldest allowed one needs; there is nothing to act on.
+PIP    := PYTHONWARNINGS=ignore $(BIN)/python -m pip --disable-pip-version-check
 
 # The suite starts some hundred processes: what is compiled once need not be compiled by each of them.
 unexport PYTHONDONTWRITEBYTECODE
