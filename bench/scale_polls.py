@@ -16,12 +16,13 @@ from pathlib import Path
 
 from bench.many_nodes import address
 from cortex.config.schema import Config
-from cortex.core.ids import NodeName
+from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import FleetEvent
+from cortex.fleet.guard import Guard
 from cortex.fleet.poller import Poller
 from cortex.fleet.state import FleetState
 from cortex.node.client import NodeClient
-from cortex.policies import fleet_policy, poll_policy
+from cortex.policies import fleet_policy
 from cortex.store.store import Store
 from cortex.telemetry.clock import SystemClock
 
@@ -40,9 +41,12 @@ class Polls:
     ends_s: dict[NodeName, list[float]] = field(default_factory=dict)
     failed: int = 0
 
-    def __call__(self, name: NodeName, *, ok: bool, duration_s: float) -> None:  # noqa: ARG002
+    def polled(self, name: NodeName, *, ok: bool, duration_s: float) -> None:  # noqa: ARG002
         self.ends_s.setdefault(name, []).append(time.monotonic())
         self.failed += not ok
+
+    def loaded(self, node: NodeName, model: ModelId, load_s: float) -> None: ...
+    def internal_error(self, loop: str) -> None: ...
 
 
 def share(values: list[float], part: float) -> float:
@@ -119,9 +123,7 @@ async def _polling(nodes: int, port: int, seconds: float, path: Path) -> dict[st
     began_s, cpu_s = time.monotonic(), time.process_time()
     state = FleetState(fleet_policy(config), clock=clock, journal=Silent())
     built_s = time.monotonic() - began_s
-    poller = Poller(
-        state, memory=store, clock=clock, policy=poll_policy(config), observed=polls
-    )
+    poller = Poller(state, store=store, watcher=polls, guard=Guard(clock))
     found: dict[str, float] = {"state_ms": built_s * 1e3}
     # As the daemon does at its start; whatever was measured before is no part of this.
     gc.collect()

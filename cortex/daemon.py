@@ -7,29 +7,20 @@ import gc
 import logging
 import signal
 import sys
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from cortex import __version__, process
-from cortex.config.certificates import read_pair
 from cortex.config.load import find, load, state_path
 from cortex.config.schema import Config
 from cortex.core.errors import CapacityError, ConfigError
 from cortex.core.health import NodeHealth
 from cortex.core.ids import NodeName
 from cortex.core.records import EventKind, FleetEvent
-from cortex.fleet.admission import Admission
-from cortex.fleet.affinity import Affinity
-from cortex.fleet.agents import Agents
-from cortex.fleet.defrag import Defrag
-from cortex.fleet.keeper import Keeper
-from cortex.fleet.lifecycle import Lifecycle
-from cortex.fleet.observations import Observations
-from cortex.fleet.operations import Operations
-from cortex.fleet.poller import Poller
-from cortex.fleet.state import FleetState
+from cortex.fleet.fleet import Fleet
+from cortex.fleet.ports import Ports
+from cortex.fleet.waits import WAITS, Waits
 from cortex.gateway.app import make_app, make_metrics_app
-from cortex.gateway.auth import Keyring
 from cortex.gateway.exposure import public_among, warnings_of
 from cortex.gateway.listen import Listener, ListenError, listen
 from cortex.gateway.quotas import Quotas
@@ -38,15 +29,8 @@ from cortex.gateway.services import Services
 from cortex.gateway.tls import Certificate
 from cortex.gateway.tokens import TokenCounts
 from cortex.node.client import NodeClient
-from cortex.policies import (
-    agent_token,
-    anthropic_nodes,
-    fleet_policy,
-    lifecycle_policy,
-    needs_restart,
-    poll_policy,
-    queue_policy,
-)
+from cortex.policies import anthropic_nodes, fleet_policy, needs_restart
+from cortex.prepared import Prepared, prepare, prepared
 from cortex.store.store import Store
 from cortex.telemetry import logs, sdnotify
 from cortex.telemetry.access import KeyMetrics, show_expiry
@@ -114,10 +98,17 @@ class Journal:
 class Daemon:
     """One running gateway."""
 
-    def __init__(self, source: Path, config: Config, environ: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        source: Path,
+        config: Config,
+        environ: Mapping[str, str],
+        waits: Waits = WAITS,
+    ) -> None:
         self._source = source
         self._environ = environ
         self._config = config
+        self._waits = waits
         self._clock = SystemClock()
         self._metrics = Metrics()
         self._clients: dict[NodeName, NodeClient] = {}
@@ -139,16 +130,13 @@ class Daemon:
             stack.push_async_callback(self._close_clients)
             await self._build(store)
             async with asyncio.TaskGroup() as self._group:
-                self._services.lifecycle.start(self._group)
-                self._loop("store", store.run())
-                self._loop("keeper", self._keeper.run())
-                self._loop("defrag", self._services.defrag.run())
-                self._follow_nodes()
+                self._loop("store", store.run)
+                self._fleet.run(self._group)
                 # First of all: whoever is answered may also end this process at once.
                 self._hear_signals()
                 await self._listen(stack)
                 self._journal.record(self._event(EventKind.START, f"cortex {__version__}"))
-                self._loop("watchdog", self._feed_watchdog())
+                self._loop("watchdog", self._feed_watchdog)
                 sdnotify.notify("READY=1", self._status())
                 # What a start makes lives as long as the process: no collection looks at it again.
                 gc.freeze()
@@ -160,61 +148,33 @@ class Daemon:
         """Begin the drain, after which `serve` returns."""
         self._stop.set()
 
-    def _loop(self, name: str, work: Coroutine[object, object, None]) -> None:
+    def _loop(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run for as long as the process serves."""
-        self._loops.append(self._group.create_task(work, name=name))
+        kept = self._fleet.guard.keep(name, work)
+        self._loops.append(self._group.create_task(kept, name=name))
 
     async def _build(self, store: Store) -> None:
         self._store = store
         self._journal = Journal(self._metrics, store)
-        state = FleetState(
+        start = prepared(self._config, {})
+        self._clients.update(start.clients)
+        self._fleet = fleet = Fleet(
             fleet_policy(self._config),
-            clock=self._clock,
-            journal=self._journal,
-            memory=await store.recall(),
+            self._clients,
+            Ports(
+                clock=self._clock,
+                journal=self._journal,
+                store=store,
+                watcher=self._metrics,
+                waits=self._waits,
+            ),
+            await store.recall(),
         )
-        lifecycle = Lifecycle(
-            state,
-            memory=store,
-            policy=lifecycle_policy(self._config),
-            client_of=lambda name: self._clients[name],
-            loaded=self._metrics.loaded,
-        )
-        admission = Admission(
-            state,
-            policy=queue_policy(self._config),
-            begin_load=lifecycle.load,
-            nobody_waits=lifecycle.withdraw,
-        )
-        poller = Poller(
-            state,
-            memory=store,
-            clock=self._clock,
-            policy=poll_policy(self._config),
-            observed=self._metrics.polled,
-        )
-        agents = Agents(state)
-        self._keeper = Keeper(state, admission, lifecycle)
         self._services = Services(
             config=self._config,
-            keyring=Keyring(self._config.auth.keys),
-            agent_token=agent_token(self._config),
-            state=state,
-            observations=Observations(state),
-            lifecycle=lifecycle,
-            admission=admission,
-            operations=Operations(state, admission, lifecycle),
-            agents=agents,
-            defrag=Defrag(
-                state,
-                admission=admission,
-                lifecycle=lifecycle,
-                agents=agents,
-                client_of=lambda name: self._clients[name],
-                kick=poller.kick,
-            ),
-            affinity=Affinity(),
-            poller=poller,
+            keyring=start.keyring,
+            agent_token=start.agent_token,
+            fleet=fleet,
             nodes=self._clients,
             ledger=store,
             metrics=self._metrics,
@@ -225,12 +185,15 @@ class Daemon:
             started_at_ms=self._clock.now_ms(),
             started_s=self._clock.now_s(),
         )
-        state.when_down.append(self._services.recent.leave)
+        fleet.when_down.append(self._services.recent.leave)
+        if start.pair is not None:
+            self._services.certificate = shown = Certificate(start.pair)
+            show_expiry(self._metrics.registry, lambda: shown.expires_at_s)
         self._metrics.registry.register(
             FleetCollector(
-                state.snapshot,
-                queue_depths=admission.depths,
-                why_due=self._services.defrag.why_due,
+                fleet.snapshot,
+                queue_depths=fleet.depths,
+                why_due=fleet.why_due,
                 store_ok=self._store_figures,
             )
         )
@@ -240,35 +203,11 @@ class Daemon:
         status = self._store.status()
         return status.ok, status.queued_rows, status.dropped_rows
 
-    def _follow_nodes(self) -> None:
-        """Have a client and a polling loop for exactly the configured nodes."""
-        configured = {NodeName(node.name): node for node in self._config.nodes}
-        for name, node in configured.items():
-            client = self._clients.get(name)
-            if client is not None and client.endpoint == node.endpoint:
-                continue
-            if client is not None:
-                # Streams may still run on it, so it stays open until the end.
-                self._retired.append(client)
-            key = node.api_key_file.read_text().strip() if node.api_key_file else None
-            self._clients[name] = NodeClient(
-                name,
-                node.endpoint,
-                connect_timeout_s=self._config.limits.connect_timeout_s,
-                api_key=key,
-            )
-        followed = {name: self._clients[name] for name in configured}
-        self._services.poller.follow(self._group, followed)
-
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         given = sdnotify.listen_sockets()
         metrics_socket = given.pop("metrics", None)
         api_socket = next(iter(given.values()), None)
         services = self._services
-        pair = read_pair(self._config.tls)
-        if pair is not None:
-            services.certificate = shown = Certificate(pair)
-            show_expiry(self._metrics.registry, lambda: shown.expires_at_s)
         public = make_app(services)
         address = self._config.gateway.listen
         listener = await listen(public, address, api_socket, services)
@@ -295,35 +234,43 @@ class Daemon:
         loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _reload(self) -> None:
-        """Apply the file as a diff; a bad one changes nothing."""
+        """Read everything anew and take it over in one go; what cannot be read changes nothing."""
         sdnotify.reloading()
+        status = ""
         try:
-            fresh = load(self._source, self._environ)
-            pair, token = read_pair(fresh.tls), agent_token(fresh)
+            self._take_over(prepare(self._source, self._environ, self._clients))
         except ConfigError as exc:
             log.warning("reload refused", extra={"fields": {"mistakes": exc.lines}})
+            status = f"Reload refused: {exc.lines[0]}"
             self._journal.record(
                 self._event(EventKind.CONFIG, "reload refused: " + exc.lines[0])
             )
-            sdnotify.notify("READY=1", f"STATUS=Reload refused: {exc.lines[0]}")
-            return
-        fixed = needs_restart(self._config, fresh)
-        self._config = fresh
+        except Exception as exc:  # noqa: BLE001 - what serves goes on serving
+            self._fleet.guard.met("reload", exc)
+            status = "Reload failed, see the log"
+        finally:
+            # The manager waits for it, whatever came of the reload.
+            sdnotify.notify("READY=1", f"STATUS={status}" if status else self._status())
+
+    def _take_over(self, fresh: Prepared) -> None:
+        """Swap everything, with no await in between."""
+        fixed = needs_restart(self._config, fresh.config)
         services = self._services
-        services.config = fresh
-        services.keyring = Keyring(fresh.auth.keys)
-        services.agent_token = token
-        if services.certificate is not None and pair is not None:
-            services.certificate.renew(pair)
-        services.anthropic_nodes = anthropic_nodes(fresh)
-        services.admission.policy = queue_policy(fresh)
-        services.poller.policy = poll_policy(fresh)
-        services.lifecycle.policy = lifecycle_policy(fresh)
-        services.state.apply(fleet_policy(fresh))
-        self._follow_nodes()
+        self._config = services.config = fresh.config
+        services.keyring = fresh.keyring
+        services.agent_token = fresh.agent_token
+        services.anthropic_nodes = anthropic_nodes(fresh.config)
+        if services.certificate is not None and fresh.pair is not None:
+            services.certificate.renew(fresh.pair)
+        for name, client in fresh.clients.items():
+            old = self._clients.get(name)
+            if old is not None and old is not client:
+                # Streams may still run on it, so it stays open until the end.
+                self._retired.append(old)
+            self._clients[name] = client
+        self._fleet.apply(fleet_policy(fresh.config))
         self._journal.record(self._event(EventKind.CONFIG, "reloaded", needs_restart=fixed))
         self._warn()
-        sdnotify.notify("READY=1", self._status())
 
     async def _drain(self) -> None:
         """Finish what runs, refuse the rest, then end every loop."""
@@ -335,7 +282,7 @@ class Daemon:
             f"STATUS=Finishing {running} running requests",
         )
         services.draining = True
-        services.admission.close("this gateway is shutting down")
+        self._fleet.close("this gateway is shutting down")
         self._journal.record(self._event(EventKind.STOP, "told to stop", in_flight=running))
         if not await services.recent.idle_within(limits.drain_timeout_s):
             log.warning("cut", extra={"fields": {"in_flight": services.recent.in_flight}})
@@ -343,8 +290,7 @@ class Daemon:
             await services.recent.idle_within(CUT_TIMEOUT_S)
         for listener in self._listeners:
             await listener.close()
-        services.lifecycle.stop()
-        services.poller.stop()
+        self._fleet.stop()
         for task in self._loops:
             task.cancel()
 
@@ -352,7 +298,7 @@ class Daemon:
         """Tell systemd that the loop turns and polls; a stuck one cannot, and is restarted."""
         interval_s = sdnotify.watchdog_interval_s()
         while interval_s is not None:
-            if stuck := self._services.poller.overdue():
+            if stuck := self._fleet.overdue():
                 log.error("polling stands still", extra={"fields": {"nodes": stuck}})
                 sdnotify.notify(f"STATUS=Polling stands still: {', '.join(stuck)}")
             else:
@@ -361,7 +307,7 @@ class Daemon:
 
     def _status(self) -> str:
         """One line for `systemctl status`."""
-        nodes = self._services.state.snapshot().nodes.values()
+        nodes = self._fleet.snapshot().nodes.values()
         up = sum(node.liveness.health is NodeHealth.UP for node in nodes)
         running = self._services.recent.in_flight
         return f"STATUS={up} of {len(nodes)} nodes up, {running} requests in flight"

@@ -1,13 +1,9 @@
 """From the configuration to what each part of the fleet needs of it: pure."""
 
 from cortex.config.schema import Config
-from cortex.core.errors import ConfigError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.snapshot import EvictionRules, Strategy
-from cortex.fleet.admission import QueuePolicy
-from cortex.fleet.lifecycle import LifecyclePolicy
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
-from cortex.fleet.poller import PollPolicy
 
 FILES_RESERVED = 128
 
@@ -23,6 +19,7 @@ def fleet_policy(config: Config) -> FleetPolicy:
         nodes=tuple(
             NodePolicy(
                 name=NodeName(node.name),
+                endpoint=node.endpoint,
                 vram_total_mib=node.vram_mb,
                 pinned=frozenset(ModelId(model) for model in node.pinned),
                 max_in_flight=node.max_in_flight or config.limits.max_in_flight_per_node,
@@ -43,32 +40,18 @@ def fleet_policy(config: Config) -> FleetPolicy:
         aliases=aliases,
         max_in_flight_per_model=config.limits.max_in_flight_per_model,
         failures_before_down=config.polling.failures_before_down,
+        poll_interval_s=config.polling.interval_s,
+        poll_timeout_s=config.polling.timeout_s,
+        max_queue=config.limits.max_queue,
+        queue_timeout_s=config.limits.queue_timeout_s,
         load_timeout_s=config.limits.load_timeout_s,
+        drain_timeout_s=config.limits.drain_timeout_s,
         eviction=EvictionRules(
             strategy=Strategy(config.eviction.strategy),
             min_residency_s=config.eviction.min_residency_s,
         ),
         idle_unload_s=config.eviction.idle_unload_s,
         defrag_after_cycles=config.eviction.defrag_after_cycles,
-    )
-
-
-def queue_policy(config: Config) -> QueuePolicy:
-    return QueuePolicy(
-        max_queue=config.limits.max_queue,
-        timeout_s=config.limits.queue_timeout_s,
-        load_timeout_s=config.limits.load_timeout_s,
-    )
-
-
-def poll_policy(config: Config) -> PollPolicy:
-    return PollPolicy(interval_s=config.polling.interval_s, timeout_s=config.polling.timeout_s)
-
-
-def lifecycle_policy(config: Config) -> LifecyclePolicy:
-    return LifecyclePolicy(
-        load_timeout_s=config.limits.load_timeout_s,
-        drain_timeout_s=config.limits.drain_timeout_s,
     )
 
 
@@ -97,24 +80,6 @@ def needs_restart(old: Config, new: Config) -> list[str]:
     if (old.tls.certificate is None) != (new.tls.certificate is None):
         changed.append("tls")
     return changed
-
-
-def agent_token(config: Config) -> str | None:
-    """The token that agents present; None = agents are not welcome.
-
-    Raises:
-        ConfigError: The file cannot be read, or is empty.
-    """
-    path = config.agent.token_file
-    if path is None:
-        return None
-    try:
-        token = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ConfigError([f"agent.token_file: {path}: {exc}"]) from exc
-    if not token:
-        raise ConfigError([f"agent.token_file: {path} is empty"])
-    return token
 
 
 def anthropic_nodes(config: Config) -> frozenset[NodeName]:

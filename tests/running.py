@@ -16,6 +16,7 @@ from multidict import CIMultiDictProxy
 
 from cortex.config.load import load
 from cortex.daemon import Daemon
+from cortex.fleet.waits import WAITS, Waits
 from cortex.gateway.inference import PATHS
 
 START_S = 10.0
@@ -176,6 +177,7 @@ async def running(
     environ: dict[str, str] | None = None,
     settled: bool = True,
     trusting: ssl.SSLContext | None = None,
+    waits: Waits = WAITS,
 ) -> AsyncIterator[Running]:
     """Serve `nodes` until the block ends, then drain, and check that nothing is left held.
 
@@ -184,7 +186,7 @@ async def running(
     ports = free_ports(2)
     source = folder / "cortex.toml"
     source.write_text(configuration(folder, nodes, toml=toml, node_toml=node_toml, ports=ports))
-    daemon = Daemon(source, load(source, environ or {}), environ or {})
+    daemon = Daemon(source, load(source, environ or {}), environ or {}, waits)
     scheme = "http" if trusting is None else "https"
     gateway = Running(
         daemon, source, f"{scheme}://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}"
@@ -201,13 +203,13 @@ async def running(
             if serving.done():
                 await serving
             yield gateway
-            gateway.services.state.check_invariants()
+            gateway.services.fleet._state.check_invariants()
     finally:
         daemon.stop()
         async with asyncio.timeout(STOP_S):
             await serving
     held = {
-        name: node.in_flight for name, node in gateway.services.state.snapshot().nodes.items()
+        name: node.in_flight for name, node in gateway.services.fleet.snapshot().nodes.items()
     }
     assert not any(held.values()), f"leases left: {held}"
 

@@ -13,7 +13,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"daemon", "agent"},
-    {"process"},
+    {"process", "prepared"},
     {"policies"},
     {"gateway"},
     {"fleet", "node", "store"},

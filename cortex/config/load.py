@@ -8,12 +8,13 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from cortex.config.certificates import read_pair
-from cortex.config.keys import digest_of
+from cortex.config.keys import digest_of, secret_in
 from cortex.config.schema import Config, Key, models_in
 from cortex.core.errors import ConfigError
 
@@ -133,7 +134,7 @@ def _line(source: str, origins: Mapping[str, str], error: ErrorDetails) -> str:
         return f"{where}: unknown key" + (f', did you mean "{near[0]}"?' if near else "")
     if kind == "missing":
         return f"{where}: expected, but not there"
-    if _may_hold_a_key(location):
+    if _may_hold_a_key(location) or (location[-1:] == ["endpoint"] and "@" in error["input"]):
         # The line ends in a journal, and at a reload in the events.
         return f"{where}: expected {_expected(error)}"
     return f"{where}: expected {_expected(error)}, found {_shown(error['input'])}"
@@ -194,7 +195,7 @@ def _contradictions(config: Config) -> Iterator[str]:
     yield from _unknown_nodes(config)
     yield from _alias_clashes(config)
     yield from _key_clashes(config)
-    yield from _unreadable("agent.token_file", config.agent.token_file)
+    yield from _unusable_secret("agent.token_file", config.agent.token_file)
     yield from _unusable_tls(config)
     if config.gateway.metrics_listen == config.gateway.listen:
         yield f'gateway.metrics_listen: expected another address than listen, found "{config.gateway.listen}"'
@@ -204,11 +205,25 @@ def _node_clashes(config: Config) -> Iterator[str]:
     if not config.nodes:
         yield "nodes: expected at least one [[nodes]] table, found none"
     seen: dict[str, int] = {}
+    served: dict[str, int] = {}
     for index, node in enumerate(config.nodes):
         if node.name in seen:
             yield f'nodes[{index}].name: expected a name of its own, found "{node.name}" of nodes[{seen[node.name]}]'
         seen.setdefault(node.name, index)
-        yield from _unreadable(f"nodes[{index}].api_key_file", node.api_key_file)
+        at = served.setdefault(_served_at(node.endpoint), index)
+        if at != index:
+            yield (
+                f'nodes[{index}].endpoint: expected one that no other node has, found "{node.endpoint}"'
+                f" of nodes[{at}]"
+            )
+        yield from _unusable_secret(f"nodes[{index}].api_key_file", node.api_key_file)
+
+
+def _served_at(endpoint: str) -> str:
+    """The endpoint with its port, that of the scheme too."""
+    parts = urlsplit(endpoint)
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    return f"{parts.scheme}://{parts.hostname}:{port}{parts.path}"
 
 
 def _unknown_nodes(config: Config) -> Iterator[str]:
@@ -256,6 +271,10 @@ def _alias_clashes(config: Config) -> Iterator[str]:
             yield f'aliases."{alias}": expected a model id, found the alias "{target}"'
 
 
-def _unreadable(key: str, path: Path | None) -> Iterator[str]:
-    if path is not None and not os.access(path, os.R_OK):
-        yield f'{key}: expected a readable file, found "{path}"'
+def _unusable_secret(key: str, path: Path | None) -> Iterator[str]:
+    if path is None:
+        return
+    try:
+        secret_in(path)
+    except ValueError as exc:
+        yield f'{key}: expected a file with one secret, found "{path}": {exc}'

@@ -1,5 +1,6 @@
 """The shape of `cortex.toml`. Frozen: a reload makes a new `Config` and swaps one reference."""
 
+import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,10 +26,41 @@ def _address(value: str) -> str:
     return value
 
 
-def _url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s?#]+(/[^\s?#]*)?", value):
+def _endpoint(value: str) -> str:
+    """A base URL without the `/v1` that clients add, and with its host in small letters."""
+    if "@" in value:
+        raise ValueError("a URL without a user: the node's key goes into api_key_file")
+    found = _BASE_URL.fullmatch(value)
+    if found is None:
         raise ValueError('a URL like "http://gpu-1.internal:8080"')
-    return value.rstrip("/")
+    scheme, host, port, path = found.groups(default="")
+    if not _is_host(host):
+        raise ValueError('a URL with the name or address of a host, "[::1]" for IPv6')
+    if port and not 1 <= int(port) <= 65535:
+        raise ValueError("a URL with a port of 1 to 65535")
+    at = f":{port}" if port else ""
+    return f"{scheme.lower()}://{host.lower()}{at}{path.rstrip('/').removesuffix('/v1')}"
+
+
+_BASE_URL = re.compile(
+    r"(https?)://(\[[^\]/]*\]|[^/:?#\[\]]+)(?::(\d{1,6}))?(/[^\s?#]*)?", re.IGNORECASE
+)
+_LABEL = re.compile(r"(?!-)[\w-]{1,63}(?<!-)")
+"""Of a host name; RFC 1123, with the underscore that many a LAN has."""
+
+
+def _is_host(text: str) -> bool:
+    if text.startswith("["):
+        try:
+            return ipaddress.ip_address(text[1:-1]).version == 6
+        except ValueError:
+            return False
+    try:
+        ascii_name = text.encode("idna").decode()
+    except UnicodeError:
+        return False
+    labels = ascii_name.removesuffix(".").split(".")
+    return len(ascii_name) <= 253 and all(map(_LABEL.fullmatch, labels))
 
 
 def _name(value: str) -> str:
@@ -49,7 +81,7 @@ def _origin(value: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_address)]
-Url = Annotated[str, AfterValidator(_url)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Name = Annotated[str, AfterValidator(_name)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -236,7 +268,9 @@ class Node(Section):
     """One `[[nodes]]`."""
 
     name: Name = Field(description="How everything calls this node.")
-    endpoint: Url = Field(description="Where it listens.")
+    endpoint: Endpoint = Field(
+        description="Where it listens; a path in front of `/v1` is kept, no other node may have it."
+    )
     vram_mb: Count | None = Field(
         None, description="Device memory, in MiB; else the node's own."
     )

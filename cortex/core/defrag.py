@@ -7,10 +7,10 @@ RESIDUE_SHARE = 0.1
 """Share of the device that unloads may leave behind before a restart is due."""
 
 
-def why_due(node: NodeView, *, after_cycles: int) -> str:
-    """Why a restart is due; "" = it is not, or `after_cycles` is 0, which means never."""
+def why_due(node: NodeView, *, after_cycles: int) -> str | None:
+    """Why a restart is due; None = it is not, or `after_cycles` is 0, which means never."""
     if not after_cycles:
-        return ""
+        return None
     if node.cycles >= after_cycles:
         return f"{node.cycles} unload cycles since its restart, due after {after_cycles}"
     models = node.models.values()
@@ -21,7 +21,7 @@ def why_due(node: NodeView, *, after_cycles: int) -> str:
     total = node.vram_total_mib
     if total is not None and node.residue_mib > RESIDUE_SHARE * total:
         return f"unloads left {node.residue_mib} MiB of {total} MiB behind"
-    return ""
+    return None
 
 
 def needs_copy(snapshot: FleetSnapshot, name: NodeName) -> list[ModelId]:

@@ -261,10 +261,10 @@ def classify_event(said: str) -> NodeFault:
 _FAILED_LOAD = re.compile(r"failed to reload model:? *(.*)", re.DOTALL)
 
 
-def failed_load(message: str) -> str:
-    """Why the load that a request set off failed; "" where `message` tells of something else."""
+def failed_load(message: str) -> str | None:
+    """Why the load that a request set off failed; None where `message` tells of something else."""
     found = _FAILED_LOAD.search(message)
-    return (found[1] or found[0]) if found else ""
+    return (found[1] or found[0]) if found else None
 
 
 def _seconds(header: str | None) -> float | None:

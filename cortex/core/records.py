@@ -138,7 +138,7 @@ class NodeRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
+class Recollection:
     """Everything the store gives back to the fleet at start."""
 
     nodes: tuple[NodeRecord, ...] = ()

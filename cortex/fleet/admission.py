@@ -17,15 +17,6 @@ from cortex.fleet.state import FleetState, Lease
 NOBODY: frozenset[ModelId] = frozenset()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueuePolicy:
-    max_queue: int
-    timeout_s: float
-    """Longest wait for a slot; time spent on a load does not count."""
-    load_timeout_s: float
-    """As much of that as does not count."""
-
-
 @dataclass(slots=True)
 class Admitted:
     """A lease, and what was paid for it."""
@@ -109,12 +100,10 @@ class Admission:
         self,
         state: FleetState,
         *,
-        policy: QueuePolicy,
         begin_load: Callable[[Load], object],
         nobody_waits: Callable[[ModelId], None] = lambda _: None,
     ) -> None:
         self._state = state
-        self.policy = policy
         self._begin_load = begin_load
         #: Told when the last request that waited for a model went away unserved.
         self._nobody_waits = nobody_waits
@@ -189,7 +178,7 @@ class Admission:
 
     async def _wait_in_line(self, want: Want, client: str, beat: Beat | None) -> Admitted:
         queue = self._queues.setdefault(want.model, _Queue())
-        if queue and len(queue) >= self.policy.max_queue:
+        if queue and len(queue) >= self._state.policy.max_queue:
             self._make_place(queue, want, client)
         began_s = self._state.clock.now_s()
         since_s = began_s if want.since_s is None else want.since_s
@@ -255,7 +244,8 @@ class Admission:
 
     def _deadline_s(self, waiter: _Waiter, queue: _Queue) -> float:
         """When `waiter` has waited long enough, as things are; a load that goes on defers it."""
-        patience_s, load_s = self.policy.timeout_s, self.policy.load_timeout_s
+        policy = self._state.policy
+        patience_s, load_s = policy.queue_timeout_s, policy.load_timeout_s
         if not queue.loads:
             now_s = self._state.clock.now_s()
             load_s = min(load_s, queue.loading_s(now_s) - waiter.loading_before_s)
@@ -263,7 +253,7 @@ class Admission:
 
     def _late(self, want: Want) -> CapacityError:
         return CapacityError(
-            f"no slot for {want.model} within {self.policy.timeout_s:g} s",
+            f"no slot for {want.model} within {self._state.policy.queue_timeout_s:g} s",
             code="queue_timeout",
             retry_after_s=self._expected_wait_s(want),
         )
@@ -280,7 +270,7 @@ class Admission:
             if len(self._queues) > 1
             else NOBODY
         )
-        deadline_s = since_s + self.policy.timeout_s
+        deadline_s = since_s + self._state.policy.queue_timeout_s
         return replace(want, since_s=since_s, deadline_s=deadline_s, seniors=seniors)
 
     def _leave(self, model: ModelId, queue: _Queue, waiter: _Waiter, *, served: bool) -> None:

@@ -10,10 +10,6 @@ from cortex.core.records import EventKind
 from cortex.fleet.observations import Observations
 from cortex.fleet.state import FleetState
 
-LOST_AFTER_S = 15.0
-"""Silence after which an agent counts as lost."""
-COMMAND_MAX_AGE_S = 60.0
-"""A command that was not picked up by then is not carried out any more."""
 RESTART = "restart"
 
 
@@ -25,8 +21,8 @@ class Command:
     action: str
     issued_s: float
     issued_at_ms: int
-    ended: asyncio.Future[str]
-    """"" once it was carried out; else why it was not."""
+    ended: asyncio.Future[str | None]
+    """None once it was carried out; else why it was not."""
 
 
 @dataclass(slots=True)
@@ -51,11 +47,11 @@ class Agents:
         *,
         can_restart: bool,
         free_mib: int | None,
-        acks: Iterable[tuple[str, str]],
+        acks: Iterable[tuple[str, str | None]],
     ) -> Sequence[Command]:
         """Take in a report; returns the commands that are still to be carried out.
 
-        `acks` are (command id, failure or "").
+        `acks` are (command id, failure or None).
         """
         now_s = self._state.clock.now_s()
         agent = self._agents.get(name)
@@ -85,14 +81,14 @@ class Agents:
         agent = self._agents.get(name)
         return None if agent is None else self._state.clock.now_s() - agent.seen_s
 
-    def restart(self, name: NodeName) -> asyncio.Future[str]:
+    def restart(self, name: NodeName) -> asyncio.Future[str | None]:
         """Have the next replies to the node's agent say so, until it acknowledges.
 
         Returns:
-            "" once the node was restarted; else why not. The caller's deadline bounds it.
+            None once the node was restarted; else why not. The caller's deadline bounds it.
         """
         clock = self._state.clock
-        ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._agents[name].command = Command(
             secrets.token_hex(8), RESTART, clock.now_s(), clock.now_ms(), ended
         )
@@ -103,11 +99,11 @@ class Agents:
         for name, agent in self._agents.items():
             if not agent.lost and self._silent(agent):
                 agent.lost = True
-                why = f"silent for {LOST_AFTER_S:g} s"
+                why = f"silent for {self._state.waits.agent_lost_s:g} s"
                 self._state.event(EventKind.AGENT_LOST, why, name)
 
     def _silent(self, agent: _Agent) -> bool:
-        return self._state.clock.now_s() - agent.seen_s > LOST_AFTER_S
+        return self._state.clock.now_s() - agent.seen_s > self._state.waits.agent_lost_s
 
     def _too_old(self, command: Command) -> bool:
-        return self._state.clock.now_s() - command.issued_s > COMMAND_MAX_AGE_S
+        return self._state.clock.now_s() - command.issued_s > self._state.waits.command_s

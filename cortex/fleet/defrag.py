@@ -22,22 +22,6 @@ from cortex.fleet.lifecycle import Lifecycle
 from cortex.fleet.ports import NodeControl
 from cortex.fleet.state import FleetState
 
-LOOK_S = 1.0
-GRACE_S = 600.0
-"""How long a node that is due may stay busy before it is drained all the same."""
-RETRY_S = 600.0
-"""Pause before a node whose restart failed is tried again."""
-DRAIN_S = 600.0
-"""How long running requests of the node get."""
-COPY_S = 120.0
-"""Until another node can take a pinned model."""
-COMMAND_S = 180.0
-"""Until the agent tells what became of the restart."""
-RESTART_S = 600.0
-"""Until the node answers with a new process start: it loads every model first."""
-PROBE_S = 60.0
-"""Deadline of the one token."""
-
 
 class _StepFailedError(Exception):
     """The node goes back into service as it is."""
@@ -57,6 +41,7 @@ class Defrag:
         kick: Callable[[NodeName], None],
     ) -> None:
         self._state = state
+        self._waits = state.waits
         self._admission = admission
         self._lifecycle = lifecycle
         self._agents = agents
@@ -81,8 +66,8 @@ class Defrag:
         self._requested.add(name)
         self._not_before_s.pop(name, None)
 
-    def why_due(self, node: NodeView) -> str:
-        """Why the node wants a restart; "" = it does not."""
+    def why_due(self, node: NodeView) -> str | None:
+        """Why the node wants a restart; None = it does not."""
         if node.name in self._requested:
             return "asked for"
         return why_due(node, after_cycles=self._state.policy.defrag_after_cycles)
@@ -91,15 +76,17 @@ class Defrag:
         """For ever."""
         while True:
             self._agents.notice_lost()
-            for node in list(self._state.snapshot().nodes.values()):
-                if self._notice(node):
-                    await self._restart(node.name)
-            await asyncio.sleep(LOOK_S)
+            for name in self._state.snapshot().nodes:
+                # A restart takes minutes, and the configuration may change meanwhile.
+                node = self._state.node(name)
+                if node is not None and self._notice(node):
+                    await self._restart(name)
+            await asyncio.sleep(self._waits.defrag_look_s)
 
     def _notice(self, node: NodeView) -> bool:
         """Tell once that a node is due; True when its turn has come."""
         why = self.why_due(node)
-        if not why:
+        if why is None:
             self._due_s.pop(node.name, None)
             return False
         now_s = self._state.clock.now_s()
@@ -110,7 +97,7 @@ class Defrag:
         patient = (
             node.in_flight > 0
             and node.name not in self._requested
-            and now_s - self._due_s[node.name] < GRACE_S
+            and now_s - self._due_s[node.name] < self._waits.defrag_grace_s
         )
         ready = node.liveness.health is NodeHealth.UP and not patient
         return able and ready and now_s >= self._not_before_s.get(node.name, 0.0)
@@ -120,14 +107,17 @@ class Defrag:
         began_s = self._state.clock.now_s()
         try:
             await self._copy_pinned(name)
+            self._there(name)
             self._state.drain(name, Drain.DEFRAG, "to be restarted")
             before = await self._quiet(name)
             await self._command(name)
             await self._healthy(name, before)
             await self._refill(name, before)
             await self._probe(name)
-        except _StepFailedError as exc:
-            self._not_before_s[name] = self._state.clock.now_s() + RETRY_S
+        except Exception as exc:
+            self._not_before_s[name] = self._state.clock.now_s() + self._waits.defrag_retry_s
+            if not isinstance(exc, _StepFailedError):
+                raise
             self._say(name, "failed", str(exc))
         else:
             took_s = self._state.clock.now_s() - began_s
@@ -138,31 +128,37 @@ class Defrag:
 
     async def _copy_pinned(self, name: NodeName) -> None:
         """Give every pinned model that only this node holds a copy where one fits."""
+        self._there(name)
         for model in needs_copy(self._state.snapshot(), name):
             decision = await self._elsewhere(name, model)
             if not isinstance(decision, Load):
                 continue  # nowhere else: without this node it waits for the restart
             self._say(name, "copy", f"{model} goes to {decision.node} meanwhile")
             why = await self._lifecycle.load(decision)
-            if why:
+            if why is not None:
                 raise _StepFailedError(f"{model} did not load on {decision.node}: {why}")
 
     async def _elsewhere(self, name: NodeName, model: ModelId) -> Decision:
         """What would become of `model` without the node, once that is more than "wait"."""
         want = Want(model=model, excluded=frozenset({name}))
         try:
-            async with asyncio.timeout(COPY_S):
+            async with asyncio.timeout(self._waits.defrag_copy_s):
                 await self._state.until(
                     lambda: not isinstance(self._admission.explain(want), Wait)
                 )
         except TimeoutError as exc:
-            raise _StepFailedError(f"no room for pinned {model} in {COPY_S:g} s") from exc
+            raise _StepFailedError(
+                f"no room for pinned {model} in {self._waits.defrag_copy_s:g} s"
+            ) from exc
         return self._admission.explain(want)
 
     async def _quiet(self, name: NodeName) -> NodeView:
         """Wait until nothing runs or moves there; returns the node as it is then."""
         return await self._until(
-            name, DRAIN_S, "still in use", lambda node: not node.in_flight and not node.moving
+            name,
+            self._waits.defrag_drain_s,
+            "still in use",
+            lambda node: not node.in_flight and not node.moving,
         )
 
     async def _command(self, name: NodeName) -> None:
@@ -170,18 +166,20 @@ class Defrag:
             raise _StepFailedError("its agent fell silent")
         self._say(name, "restart", "its agent is told")
         try:
-            async with asyncio.timeout(COMMAND_S):
+            async with asyncio.timeout(self._waits.defrag_command_s):
                 failure = await self._agents.restart(name)
         except TimeoutError as exc:
-            raise _StepFailedError(f"no word from its agent within {COMMAND_S:g} s") from exc
-        if failure:
+            raise _StepFailedError(
+                f"no word from its agent within {self._waits.defrag_command_s:g} s"
+            ) from exc
+        if failure is not None:
             raise _StepFailedError(f"its agent could not restart it: {failure}")
 
     async def _healthy(self, name: NodeName, before: NodeView) -> None:
         self._kick(name)
         await self._until(
             name,
-            RESTART_S,
+            self._waits.defrag_restart_s,
             "not back",
             lambda node: (
                 node.liveness.health is NodeHealth.UP and node.boot_at_s != before.boot_at_s
@@ -205,10 +203,10 @@ class Defrag:
         if not resident:
             return
         try:
-            async with asyncio.timeout(PROBE_S):
+            async with asyncio.timeout(self._waits.defrag_token_s):
                 await self._client_of(name).probe(resident[0])
         except (TimeoutError, NodeError) as exc:
-            why = str(exc) or f"no token within {PROBE_S:g} s"
+            why = str(exc) or f"no token within {self._waits.defrag_token_s:g} s"
             raise _StepFailedError(f"restarted, but {resident[0]} fails: {why}") from exc
 
     async def _until(
@@ -229,6 +227,14 @@ class Defrag:
                 await self._state.until(settled)
         except TimeoutError as exc:
             raise _StepFailedError(f"{otherwise} after {within_s:g} s") from exc
+        return self._there(name)
+
+    def _there(self, name: NodeName) -> NodeView:
+        """The node as it is now.
+
+        Raises:
+            _StepFailedError: It left the configuration.
+        """
         node = self._state.node(name)
         if node is None:
             raise _StepFailedError("it left the configuration")

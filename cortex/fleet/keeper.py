@@ -8,8 +8,6 @@ from cortex.fleet.admission import Admission
 from cortex.fleet.lifecycle import Lifecycle
 from cortex.fleet.state import FleetState
 
-INTERVAL_S = 1.0
-
 
 class Keeper:
     def __init__(self, state: FleetState, admission: Admission, lifecycle: Lifecycle) -> None:
@@ -22,7 +20,7 @@ class Keeper:
         while True:
             self._unload_idle()
             self._load_pinned()
-            await asyncio.sleep(INTERVAL_S)
+            await asyncio.sleep(self._state.waits.house_s)
 
     def _unload_idle(self) -> None:
         clock = self._state.clock

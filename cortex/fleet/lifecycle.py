@@ -9,34 +9,21 @@ that wait decide anew.
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
 
 from cortex.core.decisions import Load
 from cortex.core.errors import NodeError, StoreError
 from cortex.core.footprint import taken_mib
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.snapshot import Drain
+from cortex.fleet.guard import Guard
+from cortex.fleet.keeping import node_record, residency_record
 from cortex.fleet.loading import LoadFailedError, bring_in
 from cortex.fleet.observations import Observations
-from cortex.fleet.ports import FleetMemory, NodeControl
-from cortex.fleet.recollection import node_record, residency_record
+from cortex.fleet.ports import FleetStore, NodeControl, Watcher
 from cortex.fleet.state import FleetState
 from cortex.fleet.transitions import Transition, Transitions
 from cortex.fleet.unloading import UnloadFailedError, read_info, take_out
 
 log = logging.getLogger("cortex.lifecycle")
-
-SPARED_S = 30.0
-"""How long a model is left alone whose drain ran out of time."""
-CANNOT_UNLOAD_S = 600.0
-"""How long a model is left alone whose node would not unload it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LifecyclePolicy:
-    load_timeout_s: float
-    drain_timeout_s: float
-    """How long running requests get before a drain is given up."""
 
 
 class _WithdrawnError(Exception):
@@ -60,20 +47,20 @@ class Lifecycle:
         self,
         state: FleetState,
         *,
-        memory: FleetMemory,
-        policy: LifecyclePolicy,
+        store: FleetStore,
         client_of: Callable[[NodeName], NodeControl],
-        loaded: Callable[[NodeName, ModelId, float], None] = lambda *_: None,
+        watcher: Watcher,
+        guard: Guard,
     ) -> None:
         self._state = state
         self._transitions = Transitions(state)
         self._observations = Observations(state)
-        self._memory = memory
-        self.policy = policy
+        self._store = store
         self._client_of = client_of
-        self._loaded = loaded
+        self._watcher = watcher
+        self._guard = guard
         self._group: asyncio.TaskGroup
-        self._tasks: dict[asyncio.Task[str], _Job] = {}
+        self._tasks: dict[asyncio.Task[str | None], _Job] = {}
 
     def start(self, group: asyncio.TaskGroup) -> None:
         """Run the jobs in `group`."""
@@ -84,21 +71,22 @@ class Lifecycle:
         for task in self._tasks:
             task.cancel()
 
-    def load(self, decision: Load) -> asyncio.Future[str]:
+    def load(self, decision: Load) -> asyncio.Future[str | None]:
         """Start the load that was just decided; no await since the snapshot it was made on.
 
         Returns:
-            "" once the model is loaded; else why it is not.
+            None once the model is loaded; else why it is not.
         """
         transition, victims = self._transitions.begin_load(decision)
         job = _Job(transition)
-        return self._run(job, self._load(job, victims), f"load {transition}")
+        work = self._load(job, victims)
+        return self._run(job, work, f"load {transition}", victims)
 
-    def unload(self, node: NodeName, model: ModelId, reason: str) -> asyncio.Future[str]:
+    def unload(self, node: NodeName, model: ModelId, reason: str) -> asyncio.Future[str | None]:
         """Drain and unload a resident model of a node where nothing else moves.
 
         Returns:
-            "" once its memory is back; else why it is still there.
+            None once its memory is back; else why it is still there.
         """
         transition = self._transitions.begin_drain(node, model, reason)
         job = _Job(transition)
@@ -115,52 +103,62 @@ class Lifecycle:
                 job.unwanted = True
                 drain.reschedule(asyncio.get_running_loop().time())
 
-    async def drain_node(self, name: NodeName) -> None:
-        """Take a node out of service; committed first, so that no restart undoes it."""
-        if self._state.node(name) is not None:
-            await self._memory.save_drained(name, drained=True)
-            self._state.drain(name, Drain.REQUEST, "drained by request")
-
-    async def undrain_node(self, name: NodeName) -> None:
-        if self._state.node(name) is not None:
-            await self._memory.save_drained(name, drained=False)
-            self._state.undrain(name, Drain.REQUEST, "undrained by request")
-
     def _run(
-        self, job: _Job, work: Coroutine[object, object, str], name: str
-    ) -> asyncio.Future[str]:
+        self,
+        job: _Job,
+        work: Coroutine[object, object, str | None],
+        name: str,
+        victims: Sequence[Transition] = (),
+    ) -> asyncio.Future[str | None]:
         """Own the job until it has ended; its result outlives whoever waits for it."""
-        result: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        result: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
 
-        def ended(task: asyncio.Task[str]) -> None:
+        def ended(task: asyncio.Task[str | None]) -> None:
             del self._tasks[task]
             if not result.done():
-                gone = task.cancelled() or task.exception() is not None
-                result.set_result("the gateway is stopping" if gone else task.result())
+                stopping = task.cancelled()
+                result.set_result("the gateway is stopping" if stopping else task.result())
 
-        task = self._group.create_task(work, name=name)
+        task = self._group.create_task(
+            self._survive(work, (job.transition, *victims)), name=name
+        )
         self._tasks[task] = job
         task.add_done_callback(ended)
         return result
 
-    async def _load(self, job: _Job, victims: Sequence[Transition]) -> str:
+    async def _survive(
+        self, work: Coroutine[object, object, str | None], moved: Sequence[Transition]
+    ) -> str | None:
+        """See to it that a bug leaves no model in the middle of a transition."""
+        try:
+            return await work
+        except Exception as exc:  # noqa: BLE001 - it would end the process
+            self._guard.met("job", exc)
+            failure = f"internal error: {type(exc).__name__}"
+            for transition in moved:
+                self._transitions.give_up(
+                    transition, failure, spared_s=self._state.waits.cannot_unload_s
+                )
+            return failure
+
+    async def _load(self, job: _Job, victims: Sequence[Transition]) -> str | None:
         """Bring the model in and tell the state; a failure is told, never raised."""
         transition = job.transition
         node = self._client_of(transition.node)
         free_mib: int | None = None
-        failure = ""
+        failure: str | None = None
         try:
             await self._make_room(job, victims, node)
             free_mib = await self._measure(transition.node, node)
             self._check_room(transition)
             began_s = self._state.clock.now_s()
-            async with asyncio.timeout(self.policy.load_timeout_s):
-                ours = await bring_in(node, transition.model)
+            async with asyncio.timeout(self._state.policy.load_timeout_s):
+                ours = await bring_in(node, transition.model, self._state.waits)
         except _WithdrawnError as exc:
             failure = str(exc)
             self._transitions.withdraw_load(transition, failure)
         except TimeoutError:
-            failure = f"not loaded within {self.policy.load_timeout_s:g} s"
+            failure = f"not loaded within {self._state.policy.load_timeout_s:g} s"
             self._transitions.fail_load(transition, reason=failure)
         except NodeError as exc:
             failure = exc.message
@@ -172,7 +170,7 @@ class Lifecycle:
             took_s = self._state.clock.now_s() - began_s if ours else None
             self._transitions.end_load(transition, load_s=took_s)
             if took_s is not None:
-                self._loaded(transition.node, transition.model, took_s)
+                self._watcher.loaded(transition.node, transition.model, took_s)
             await self._learn(transition, node, free_mib if ours else None)
         finally:
             for victim in victims:
@@ -185,17 +183,17 @@ class Lifecycle:
     ) -> None:
         """Wait until no victim is in use, then unload them one by one."""
         try:
-            async with asyncio.timeout(self.policy.drain_timeout_s) as job.drain:
+            async with asyncio.timeout(self._state.policy.drain_timeout_s) as job.drain:
                 for victim in victims:
                     await self._state.idle(victim.node, victim.model)
         except TimeoutError:
             if job.unwanted:
                 raise _WithdrawnError("nobody waits for it any more") from None
-            why = f"still in use after {self.policy.drain_timeout_s:g} s"
+            why = f"still in use after {self._state.policy.drain_timeout_s:g} s"
             for victim in victims:
                 view = self._state.model(victim.node, victim.model)
                 if view is not None and view.in_flight:
-                    self._transitions.revive(victim, why, spared_s=SPARED_S)
+                    self._transitions.revive(victim, why, spared_s=self._state.waits.spared_s)
             raise _WithdrawnError(f"what had to go is {why}") from None
         finally:
             job.drain = None
@@ -203,16 +201,16 @@ class Lifecycle:
             if not await self._take_out(victim, node):
                 raise _WithdrawnError(f"{victim.model} could not be unloaded")
 
-    async def _unload(self, transition: Transition) -> str:
+    async def _unload(self, transition: Transition) -> str | None:
         try:
-            async with asyncio.timeout(self.policy.drain_timeout_s):
+            async with asyncio.timeout(self._state.policy.drain_timeout_s):
                 await self._state.idle(transition.node, transition.model)
         except TimeoutError:
-            why = f"still in use after {self.policy.drain_timeout_s:g} s"
-            self._transitions.revive(transition, why, spared_s=SPARED_S)
+            why = f"still in use after {self._state.policy.drain_timeout_s:g} s"
+            self._transitions.revive(transition, why, spared_s=self._state.waits.spared_s)
             return why
         gone = await self._take_out(transition, self._client_of(transition.node))
-        return "" if gone else "the node did not let go of it"
+        return None if gone else "the node did not let go of it"
 
     async def _take_out(self, victim: Transition, node: NodeControl) -> bool:
         """Unload one drained model; the cycle is kept before it counts as done."""
@@ -225,10 +223,16 @@ class Lifecycle:
             return False
         try:
             freed = await take_out(
-                node, victim.model, size_mib=view.size_mib, before_mib=before_mib
+                node,
+                victim.model,
+                size_mib=view.size_mib,
+                before_mib=before_mib,
+                waits=self._state.waits,
             )
         except UnloadFailedError as exc:
-            self._transitions.fail_unload(victim, exc.message, spared_s=CANNOT_UNLOAD_S)
+            self._transitions.fail_unload(
+                victim, exc.message, spared_s=self._state.waits.cannot_unload_s
+            )
             return False
         self._transitions.end_unload(victim, freed)
         await self._keep(victim)
@@ -256,7 +260,7 @@ class Lifecycle:
             self._transitions.learn_size(transition, taken_mib(before_mib, after_mib))
 
     async def _measure(self, name: NodeName, node: NodeControl) -> int | None:
-        info = await read_info(node)
+        info = await read_info(node, self._state.waits)
         if info is None:
             return None
         self._observations.informed(name, info)
@@ -268,8 +272,8 @@ class Lifecycle:
         if view is None or transition.model not in view.models:
             return
         try:
-            await self._memory.save_node(node_record(view))
-            await self._memory.save_residency(
+            await self._store.save_node(node_record(view))
+            await self._store.save_residency(
                 residency_record(transition.node, view.models[transition.model])
             )
         except StoreError as exc:

@@ -18,6 +18,7 @@ class NodePolicy:
     """What the configuration says of one node."""
 
     name: NodeName
+    endpoint: str = ""
     vram_total_mib: int | None = None
     pinned: frozenset[ModelId] = frozenset()
     max_in_flight: int | None = None
@@ -47,8 +48,16 @@ class FleetPolicy:
     aliases: Mapping[str, ModelId] = field(default_factory=dict)
     max_in_flight_per_model: int = 32
     failures_before_down: int = 3
+    poll_interval_s: float = 5.0
+    poll_timeout_s: float = 4.0
+    max_queue: int = 1024
+    """Requests that may wait for one model."""
+    queue_timeout_s: float = 300.0
+    """Longest wait for a slot; time spent on a load does not count."""
     load_timeout_s: float = 600.0
-    """No load takes longer, whoever began it."""
+    """No load takes longer, whoever began it, and as much of a wait does not count."""
+    drain_timeout_s: float = 30.0
+    """How long running requests get before a drain is given up."""
     eviction: EvictionRules = field(default_factory=EvictionRules)
     idle_unload_s: float | None = None
     """Unload what nobody used for so long; None = never. A model's own figure goes first."""

@@ -3,16 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import replace
+from functools import partial
 
 from cortex.core.errors import NodeError, NodeUntriedError, StoreError
 from cortex.core.health import NodeHealth
 from cortex.core.ids import NodeName
 from cortex.core.snapshot import NodeView
+from cortex.fleet.guard import Guard
+from cortex.fleet.keeping import node_record, residency_record
 from cortex.fleet.observations import Observations
-from cortex.fleet.ports import Clock, FleetMemory, NodeControl
-from cortex.fleet.recollection import node_record, residency_record
+from cortex.fleet.ports import FleetStore, NodeControl, Watcher
 from cortex.fleet.state import FleetState
 
 log = logging.getLogger("cortex.poller")
@@ -23,24 +24,6 @@ TURN_SHARE = 0.02
 """Share of an interval by which a node's turn may be taken early or late."""
 _GOLDEN = 0.6180339887498949
 """Steps of this share of an interval spread any number of nodes evenly over it."""
-LOADING_INTERVAL_S = 1.0
-"""Longest pause while a node loads a model for somebody else: only polls tell of its end."""
-PROBE_S = 1.0
-"""Deadline of the poll by which a node is down; it follows the one before at once."""
-OVERDUE_S = 30.0
-"""What a turn of a polling loop may take beyond its pause and its deadlines: writes to a busy disk."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PollPolicy:
-    interval_s: float
-    timeout_s: float
-
-
-class PollObserver(Protocol):
-    """Told of every poll; for metrics."""
-
-    def __call__(self, name: NodeName, *, ok: bool, duration_s: float) -> None: ...
 
 
 class Poller:
@@ -54,17 +37,16 @@ class Poller:
         self,
         state: FleetState,
         *,
-        memory: FleetMemory,
-        clock: Clock,
-        policy: PollPolicy,
-        observed: PollObserver,
+        store: FleetStore,
+        watcher: Watcher,
+        guard: Guard,
     ) -> None:
         self._state = state
         self._observations = Observations(state)
-        self._memory = memory
-        self._clock = clock
-        self.policy = policy
-        self._observed = observed
+        self._store = store
+        self._clock = state.clock
+        self._watcher = watcher
+        self._guard = guard
         self._nodes: Mapping[NodeName, NodeControl] = {}
         self._tasks: dict[NodeName, asyncio.Task[None]] = {}
         self._kicks: dict[NodeName, asyncio.Event] = {}
@@ -87,8 +69,10 @@ class Poller:
 
     def overdue(self) -> list[NodeName]:
         """Nodes whose loop has not come round in the longest time that a turn can take."""
-        policy = self.policy
-        longest_s = policy.interval_s + 3 * policy.timeout_s + OVERDUE_S
+        policy = self._state.policy
+        longest_s = (
+            policy.poll_interval_s + 3 * policy.poll_timeout_s + self._state.waits.overdue_s
+        )
         now_s = self._clock.now_s()
         return [name for name in self._tasks if now_s - self._turned_s[name] > longest_s]
 
@@ -103,11 +87,16 @@ class Poller:
             self._kicks[name] = asyncio.Event()
             self._turned_s[name] = self._clock.now_s()
             self._followed += 1
-            work = self._poll_for_ever(
-                name,
-                nodes[name],
-                begin_s=place * FIRST_GAP_S,
-                phase=self._followed * _GOLDEN % 1.0,
+            work = self._guard.keep(
+                "poll",
+                partial(
+                    self._poll_for_ever,
+                    name,
+                    nodes[name],
+                    begin_s=place * FIRST_GAP_S,
+                    phase=self._followed * _GOLDEN % 1.0,
+                ),
+                failed=partial(self._failed, name),
             )
             self._tasks[name] = group.create_task(work, name=f"poll {name}")
 
@@ -130,9 +119,13 @@ class Poller:
             kick.clear()
             self._turned_s[name] = self._clock.now_s()
             boot_before = self._boot(name)
-            answered = await self._poll(name, node, self.policy.timeout_s)
+            answered = await self._poll(name, node, self._state.policy.poll_timeout_s)
             if not answered and self._nearly_down(name):
-                answered = await self._poll(name, node, min(PROBE_S, self.policy.timeout_s))
+                answered = await self._poll(
+                    name,
+                    node,
+                    min(self._state.waits.probe_s, self._state.policy.poll_timeout_s),
+                )
             if answered and (not informed or self._boot(name) != boot_before):
                 informed = await self._inform(name, node)
             elif not answered and self._health(name) is NodeHealth.DOWN:
@@ -141,14 +134,23 @@ class Poller:
             await self._save(name)
             # A node that just missed a poll is asked again sooner, so that one lost packet does
             # not cost a whole interval of doubt.
-            pause_s = self.policy.interval_s if answered else self.policy.interval_s / 2
+            pause_s = (
+                self._state.policy.poll_interval_s
+                if answered
+                else self._state.policy.poll_interval_s / 2
+            )
             if self._loads_for_others(name):
-                pause_s = min(pause_s, LOADING_INTERVAL_S)
+                pause_s = min(pause_s, self._state.waits.loading_interval_s)
             try:
                 async with asyncio.timeout(self._until_turn_s(pause_s, phase)):
                     await kick.wait()
             except TimeoutError:
                 pass
+
+    def _failed(self, name: NodeName, error: Exception) -> None:
+        """A bug that this node brings about is this node's trouble only."""
+        self._asked.add(name)
+        self._observations.missed_poll(name, f"internal error: {type(error).__name__}")
 
     def _until_turn_s(self, period_s: float, phase: float) -> float:
         """How long until the node's own time of the period comes round."""
@@ -170,16 +172,16 @@ class Poller:
         else:
             now_s = self._clock.now_s()
             self._last_answer_s[name] = now_s
-            self._observed(name, ok=True, duration_s=now_s - began_s)
+            self._watcher.polled(name, ok=True, duration_s=now_s - began_s)
             self._observations.listed(name, listing)
             return True
-        self._observed(name, ok=False, duration_s=self._clock.now_s() - began_s)
+        self._watcher.polled(name, ok=False, duration_s=self._clock.now_s() - began_s)
         return False
 
     async def _inform(self, name: NodeName, node: NodeControl) -> bool:
         """Read version and memory on discovery; a node that will not say stays usable without."""
         try:
-            async with asyncio.timeout(self.policy.timeout_s * 2):
+            async with asyncio.timeout(self._state.policy.poll_timeout_s * 2):
                 info = await node.system_info()
         except (TimeoutError, NodeError) as exc:
             log.warning("no system info", extra={"fields": {"node": name, "reason": str(exc)}})
@@ -199,8 +201,8 @@ class Poller:
         fingerprint = (node, tuple(replace(record, last_used_at_ms=0) for record in records))
         if saved != fingerprint:
             try:
-                await self._memory.save_node(node)
-                await self._memory.save_residency(*records)
+                await self._store.save_node(node)
+                await self._store.save_residency(*records)
             except StoreError as exc:
                 fields = {"node": name, "reason": exc.message}
                 log.warning("not saved", extra={"fields": fields})

@@ -1,10 +1,12 @@
 """What the fleet needs from the layers beside it; `node` and `store` satisfy these structurally."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, Work
-from cortex.core.records import FleetEvent, Memory, NodeRecord, ResidencyRecord
+from cortex.core.records import FleetEvent, NodeRecord, Recollection, ResidencyRecord
+from cortex.fleet.waits import WAITS, Waits
 
 
 class NodeControl(Protocol):
@@ -15,8 +17,8 @@ class NodeControl(Protocol):
     async def model_status(self, model: ModelId) -> LifecycleAnswer: ...
     async def reload(self, model: ModelId) -> LifecycleAnswer: ...
     async def unload(self, model: ModelId) -> LifecycleAnswer: ...
-    async def wake(self, model: ModelId, work: Work) -> str:
-        """Have the model do a little of `work`, loading it first; "" or why the node refused."""
+    async def wake(self, model: ModelId, work: Work) -> str | None:
+        """Have the model do a little of `work`, loading it first; None, or why the node refused."""
         ...
 
     async def probe(self, model: ModelId) -> None:
@@ -30,15 +32,23 @@ class Journal(Protocol):
     def record(self, event: FleetEvent) -> None: ...
 
 
-class FleetMemory(Protocol):
+class FleetStore(Protocol):
     """What outlives the process. `save_*` return once committed, or raise `StoreError`."""
 
-    async def recall(self) -> Memory: ...
+    async def recall(self) -> Recollection: ...
     async def save_residency(self, *records: ResidencyRecord) -> None: ...
     async def save_node(self, record: NodeRecord) -> None: ...
     async def save_drained(self, node: NodeName, *, drained: bool) -> None: ...
     async def save_pin(self, model: ModelId, node: NodeName | None) -> None: ...
     async def delete_pin(self, model: ModelId, node: NodeName | None) -> None: ...
+
+
+class Watcher(Protocol):
+    """Told of what is measured; for metrics. Never blocks, never raises."""
+
+    def polled(self, name: NodeName, *, ok: bool, duration_s: float) -> None: ...
+    def loaded(self, node: NodeName, model: ModelId, load_s: float) -> None: ...
+    def internal_error(self, loop: str) -> None: ...
 
 
 class Clock(Protocol):
@@ -51,3 +61,14 @@ class Clock(Protocol):
     def now_ms(self) -> int:
         """Wall clock, UTC milliseconds."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ports:
+    """What the fleet works with; every part of it the same."""
+
+    clock: Clock
+    journal: Journal
+    store: FleetStore
+    watcher: Watcher
+    waits: Waits = WAITS

@@ -14,13 +14,14 @@ from typing import Any
 
 from cortex.core.health import CLOSED
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.records import EventKind, FleetEvent, Memory
+from cortex.core.records import EventKind, FleetEvent, Recollection
 from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView, evolve
+from cortex.fleet.keeping import Remembered
 from cortex.fleet.policy import FleetPolicy, govern, govern_model
 from cortex.fleet.ports import Clock, Journal
-from cortex.fleet.recollection import Recollection
+from cortex.fleet.waits import WAITS, Waits
 
-FORGOTTEN = Memory()
+FORGOTTEN = Recollection()
 """A first start."""
 NOTHING: Set[ModelId] = frozenset()
 
@@ -42,14 +43,16 @@ class FleetState:
         *,
         clock: Clock,
         journal: Journal,
-        memory: Memory = FORGOTTEN,
+        recollection: Recollection = FORGOTTEN,
+        waits: Waits = WAITS,
     ) -> None:
         self.clock = clock
+        self.waits = waits
         self._journal = journal
         self._nodes: dict[NodeName, NodeView] = {}
         #: Runtime pins, kept over restarts; node None = wherever the model is.
-        self._pins = set(memory.pins)
-        self._recollection = Recollection(memory)
+        self._pins = set(recollection.pins)
+        self._remembered = Remembered(recollection)
         self._revision = 0
         self._snapshot: FleetSnapshot | None = None
         #: Replaced for the models that a node newly lists, or no longer does: all of it is nodes x models.
@@ -98,7 +101,7 @@ class FleetState:
         for node in policy.nodes:
             old = self._nodes.get(node.name)
             if old is None:
-                old = self._recollection.node(node)
+                old = self._remembered.node(node)
                 if not first:
                     self.event(EventKind.NODE_ADDED, "added to the configuration", node.name)
             back = replace(old, drains=old.drains - {Drain.REMOVED})
@@ -232,7 +235,7 @@ class FleetState:
 
     def first_seen(self, node: NodeName, model: ModelId) -> ModelView:
         """A model that a node lists for the first time, with what is remembered of it."""
-        view = self._recollection.model(node, model)
+        view = self._remembered.model(node, model)
         return govern_model(node, view, self.policy, self._pins)
 
     def failed(

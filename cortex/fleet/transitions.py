@@ -224,6 +224,19 @@ class Transitions:
             self._say(EventKind.UNLOAD_FAILED, reason, transition)
             self._state.changed()
 
+    def give_up(self, transition: Transition, reason: str, *, spared_s: float) -> None:
+        """End a transition in whatever state it is; nothing if it has ended."""
+        view = self._current(transition)
+        match view.status if view is not None else None:
+            case ModelStatus.LOADING:
+                self.fail_load(transition, reason=reason)
+            case ModelStatus.DRAINING:
+                self.revive(transition, reason)
+            case ModelStatus.UNLOADING:
+                self.fail_unload(transition, reason, spared_s=spared_s)
+            case _:
+                pass
+
     def is_current(self, transition: Transition) -> bool:
         return self._current(transition) is not None
 

@@ -7,7 +7,6 @@ from aiohttp import web
 from cortex.adminapi import AgentCommand, AgentReply, AgentReport, CommandAck
 from cortex.core.errors import RequestError
 from cortex.core.ids import NodeName
-from cortex.fleet.agents import COMMAND_MAX_AGE_S
 from cortex.gateway.jsonio import body_of, json_of
 from cortex.gateway.services import SERVICES, Services
 
@@ -20,17 +19,17 @@ async def report(request: web.Request) -> web.Response:
     _check_token(request, svc)
     body = await body_of(request, AgentReport)
     name = NodeName(body.node)
-    if svc.state.node(name) is None:
+    if svc.fleet.node(name) is None:
         raise RequestError(
             f"there is no node {body.node[:80]!r}", code="not_found", param="node"
         )
-    commands = svc.agents.reported(
+    commands = svc.fleet.agents.reported(
         name,
         can_restart=body.can_restart,
         free_mib=sum(gpu.free_mib for gpu in body.gpus) if body.gpus else None,
         acks=[(ack.id, _failure(ack)) for ack in body.acks],
     )
-    now_s = svc.state.clock.now_s()
+    now_s = svc.fleet.clock.now_s()
     return json_of(
         AgentReply(
             commands=[
@@ -38,7 +37,7 @@ async def report(request: web.Request) -> web.Response:
                     id=command.id,
                     action=command.action,
                     issued_at_ms=command.issued_at_ms,
-                    max_age_s=COMMAND_MAX_AGE_S,
+                    max_age_s=svc.fleet.waits.command_s,
                     age_s=now_s - command.issued_s,
                 )
                 for command in commands
@@ -47,8 +46,8 @@ async def report(request: web.Request) -> web.Response:
     )
 
 
-def _failure(ack: CommandAck) -> str:
-    return "" if ack.ok else ack.detail or "the agent does not say why"
+def _failure(ack: CommandAck) -> str | None:
+    return None if ack.ok else ack.detail or "the agent does not say why"
 
 
 def _check_token(request: web.Request, svc: Services) -> None:

@@ -32,7 +32,7 @@ def resolve(svc: Services, name: str, caller: Caller) -> ModelId:
         RequestError: 404 with near names of those the caller may use; 403.
         CapacityError: 503 while some node has never been heard of, for it may list the model.
     """
-    snapshot = svc.state.snapshot()
+    snapshot = svc.fleet.snapshot()
     model = snapshot.resolve(name)
     if model is not None:
         require_model(caller, model, snapshot.aliases)

@@ -42,7 +42,7 @@ async def get_model(request: web.Request) -> web.Response:
 
 def _entries(svc: Services, caller: Caller) -> list[dict[str, object]]:
     """Of the models that the caller may use."""
-    snapshot = svc.state.snapshot()
+    snapshot = svc.fleet.snapshot()
     created = svc.started_at_ms // 1000
     usable = {m for m in snapshot.locations if may_use(caller, m, snapshot.aliases)}
     entries = [_entry(snapshot, model, created) for model in sorted(usable)]

@@ -1,7 +1,6 @@
 """One request's way through the fleet, whatever its dialect: admit, choose, ready, relay, account."""
 
 import math
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ from cortex.core.ids import NodeName
 from cortex.core.nodefaults import Blame, NodeFault
 from cortex.fleet.admission import Admitted, Beat
 from cortex.fleet.state import Lease
+from cortex.fleet.verdict import SERVED, UNHEARD, Verdict
 from cortex.gateway.auth import Caller
 from cortex.gateway.body import Body
 from cortex.gateway.call import Call
@@ -31,7 +31,7 @@ from cortex.gateway.recent import Asking
 from cortex.gateway.relay import Dialect, GapTimer, cut
 from cortex.gateway.relayed import Relayed
 from cortex.gateway.services import Services
-from cortex.gateway.verdict import SERVED, UNHEARD, Verdict, judged
+from cortex.gateway.verdict import judged
 
 KEPT_BYTES = 16 * 1024
 """A request of no more is kept while it is answered, for a node's words to be compared with."""
@@ -164,7 +164,7 @@ class Exchange:
                     # While it waits for another, it is on no node.
                     line.record.node = None
                 else:
-                    self._svc.affinity.served(want.model, sticky, node)
+                    self._svc.fleet.affinity.served(want.model, sticky, node)
                     return
         finally:
             # It refers to this frame, and this frame to it and to the body: nobody would free them.
@@ -194,11 +194,12 @@ class Exchange:
 
     async def _admit(self, tries: "_Tries", beat: Beat | None) -> Admitted:
         svc, line = self._svc, self._line
-        began_s = time.perf_counter()
+        clock = svc.fleet.clock
+        began_s = clock.now_s()
         try:
-            admitted = await svc.admission.acquire(tries.want, self._caller.share, beat)
+            admitted = await svc.fleet.lease(tries.want, self._caller.share, beat)
         except CapacityError as exc:
-            line.record.queue_ms += (time.perf_counter() - began_s) * 1000
+            line.record.queue_ms += (clock.now_s() - began_s) * 1000
             line.record.node = tries.failed_on
             raise tries.failure or exc from None
         _note(line, admitted)
@@ -235,7 +236,7 @@ class Exchange:
         """
         svc, model, who = self._svc, want.model, self._caller.who
         others = replace(want, excluded=want.excluded | {first}, preferred=None)
-        lease = svc.admission.at_once(others)
+        lease = svc.fleet.lease_at_once(others)
         if lease is not None:
             admitted = Admitted(lease)
             _note(self._line, admitted)
@@ -248,15 +249,15 @@ class Exchange:
                 if second.blame is Blame.UNDECIDED:
                     if second.alike(doubt):
                         raise NodeFaultError(first, doubt.of_the_caller()) from exc
-                    svc.state.blame(lease.node, model, second.reason, client=who)
+                    svc.fleet.blame(lease.node, model, second.reason, client=who)
             except NodeError:
                 pass  # counted there already
             else:
                 served = relayed.failure is None
-                svc.state.blame(first, model, doubt.reason, client=None if served else who)
+                svc.fleet.blame(first, model, doubt.reason, client=None if served else who)
                 return lease.node
         self._line.record.node = first
-        svc.state.blame(first, model, doubt.reason, client=who)
+        svc.fleet.blame(first, model, doubt.reason, client=who)
         return None
 
     async def _attempt(self, admitted: Admitted) -> Relayed:
@@ -285,16 +286,10 @@ class Exchange:
         except NodeError as exc:
             if isinstance(exc, NodeFaultError) and outbound is not None:
                 exc.compared(outbound.body.chunks)
-            verdict = judged(svc, lease, exc)
+            verdict = judged(svc.fleet.node(lease.node), exc)
             raise
         finally:
-            svc.state.release(
-                lease,
-                failure=verdict.failure,
-                client=verdict.client,
-                count=verdict.count,
-                used=verdict.used,
-            )
+            svc.fleet.ended(lease, verdict)
 
     def _timer(self, outbound: Outbound) -> GapTimer:
         line, limits = self._line, self._svc.config.limits
@@ -324,15 +319,16 @@ class Exchange:
         self._line.relayed(relayed)
         if error is None:
             return SERVED
-        self._svc.poller.kick(lease.node)
         if isinstance(error, NodeUntriedError) or not isinstance(error, NodeError):
-            return SERVED  # the client's doing, or the gateway's
-        if not isinstance(error, NodeFaultError):
-            return Verdict(error.message)
-        if error.fault.blame is Blame.UNDECIDED:
+            verdict = SERVED  # the client's doing, or the gateway's
+        elif not isinstance(error, NodeFaultError):
+            verdict = Verdict(failure=error.message)
+        elif error.fault.blame is Blame.UNDECIDED:
             # Nobody can be asked for a second opinion any more.
-            return Verdict(error.fault.reason, client=self._caller.who)
-        return replace(judged(self._svc, lease, error), count=True)
+            verdict = Verdict(failure=error.fault.reason, client=self._caller.who)
+        else:
+            verdict = replace(judged(self._svc.fleet.node(lease.node), error), count=True)
+        return replace(verdict, ask_node=True)
 
     def _let_go(self, body: Body, asking: Asking) -> None:
         """A stream may last for minutes, and a conversation may be megabytes."""

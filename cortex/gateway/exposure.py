@@ -22,7 +22,7 @@ def warnings_of(svc: Services) -> list[str]:
             " machines: everybody there may use every model"
         )
     if svc.certificate is not None:
-        left_s = svc.certificate.expires_at_s - svc.state.clock.now_ms() / 1000
+        left_s = svc.certificate.expires_at_s - svc.fleet.clock.now_ms() / 1000
         if left_s <= 0:
             found.append("the TLS certificate has expired")
         elif left_s < EXPIRY_WARNING_S:

@@ -28,8 +28,7 @@ async def pin(request: web.Request) -> web.Response:
     svc = _admin(request)
     body = await body_of(request, PinBody)
     model, node = _known(request, body.model, body.node)
-    await svc.ledger.save_pin(model, node)
-    svc.state.pin(model, node)
+    await svc.fleet.operator.pin(model, node)
     return _copies(svc, model)
 
 
@@ -37,8 +36,7 @@ async def unpin(request: web.Request) -> web.Response:
     svc = _admin(request)
     body = await body_of(request, PinBody)
     model, node = _known(request, body.model, body.node)
-    await svc.ledger.delete_pin(model, node)
-    svc.state.unpin(model, node)
+    await svc.fleet.operator.unpin(model, node)
     return _copies(svc, model)
 
 
@@ -47,7 +45,7 @@ async def load(request: web.Request) -> web.Response:
     svc = _admin(request)
     body = await body_of(request, LoadBody)
     model, node = _known(request, body.model, body.node)
-    await svc.operations.load(model, node)
+    await svc.fleet.operator.load(model, node)
     return _copies(svc, model)
 
 
@@ -56,21 +54,21 @@ async def unload(request: web.Request) -> web.Response:
     svc = _admin(request)
     body = await body_of(request, UnloadBody)
     model, node = _known(request, body.model, body.node)
-    await svc.operations.unload(model, node, force=body.force)
+    await svc.fleet.operator.unload(model, node, force=body.force)
     return _copies(svc, model)
 
 
 async def drain(request: web.Request) -> web.Response:
     svc = _admin(request)
     name = _node(svc, request).name
-    await svc.lifecycle.drain_node(name)
+    await svc.fleet.operator.drain(name)
     return _node_change(svc, name)
 
 
 async def undrain(request: web.Request) -> web.Response:
     svc = _admin(request)
     name = _node(svc, request).name
-    await svc.lifecycle.undrain_node(name)
+    await svc.fleet.operator.undrain(name)
     return _node_change(svc, name)
 
 
@@ -78,7 +76,7 @@ async def defrag(request: web.Request) -> web.Response:
     """Answers 202 at once: a restart takes minutes, and the events tell of it."""
     svc = _admin(request)
     name = _node(svc, request).name
-    svc.defrag.request(name)
+    svc.fleet.operator.defrag(name)
     response = _node_change(svc, name, "will be restarted as soon as that is safe")
     response.set_status(202)
     return response
@@ -91,8 +89,8 @@ async def explain(request: web.Request) -> web.Response:
     if not wanted:
         raise RequestError("which model? ?model=ID", param="model")
     model, node = _known(request, wanted, request.query.get("node"))
-    decision = svc.admission.explain(Want(model=model, only=node))
-    return json_of(_explained(decision, now_s=svc.state.clock.now_s()))
+    decision = svc.fleet.explain(Want(model=model, only=node))
+    return json_of(_explained(decision, now_s=svc.fleet.clock.now_s()))
 
 
 async def model_status(request: web.Request) -> web.Response:
@@ -106,7 +104,7 @@ async def model_unload(request: web.Request) -> web.Response:
     """POST /v1/models/unload: drains first."""
     svc = _admin(request)
     model, node = await _addressed(request)
-    await svc.operations.unload(model, node)
+    await svc.fleet.operator.unload(model, node)
     return _lifecycle_answer(svc, model, node)
 
 
@@ -114,7 +112,7 @@ async def model_reload(request: web.Request) -> web.Response:
     """POST /v1/models/reload; a model that is loaded stays as it is."""
     svc = _admin(request)
     model, node = await _addressed(request)
-    await svc.operations.load(model, node)
+    await svc.fleet.operator.load(model, node)
     return _lifecycle_answer(svc, model, node)
 
 
@@ -127,7 +125,7 @@ def _admin(request: web.Request) -> Services:
 def _known(
     request: web.Request, wanted: str, on_node: str | None
 ) -> tuple[ModelId, NodeName | None]:
-    snapshot = request.app[SERVICES].state.snapshot()
+    snapshot = request.app[SERVICES].fleet.snapshot()
     model = snapshot.resolve(wanted)
     if model is None or model not in snapshot.locations:
         raise RequestError(f"no node lists {wanted[:200]!r}", code="model_not_found")
@@ -139,9 +137,9 @@ def _known(
 
 def _node(svc: Services, request: web.Request) -> NodeView:
     name = request.match_info["name"]
-    view = svc.state.node(NodeName(name))
+    view = svc.fleet.node(NodeName(name))
     if view is None:
-        known = ", ".join(svc.state.snapshot().nodes)
+        known = ", ".join(svc.fleet.snapshot().nodes)
         raise RequestError(
             f"there is no node {name[:80]!r}; there are {known}", code="not_found"
         )
@@ -170,7 +168,7 @@ _WORDS = {ModelStatus.LOADING: "reloading", ModelStatus.DRAINING: "loaded"}
 
 
 def _lifecycle_answer(svc: Services, model: ModelId, node: NodeName | None) -> web.Response:
-    snapshot = svc.state.snapshot()
+    snapshot = svc.fleet.snapshot()
     where = {
         name: snapshot.nodes[name].models[model].status
         for name in snapshot.locations.get(model, ())
@@ -183,14 +181,14 @@ def _lifecycle_answer(svc: Services, model: ModelId, node: NodeName | None) -> w
 
 
 def _copies(svc: Services, model: ModelId) -> web.Response:
-    snapshot: FleetSnapshot = svc.state.snapshot()
+    snapshot: FleetSnapshot = svc.fleet.snapshot()
     nodes = [snapshot.nodes[name] for name in snapshot.locations.get(model, ())]
     views = [model_on_node(svc, view, view.models[model], snapshot) for view in nodes]
     return json_of(ModelStatusBody(models=views))
 
 
 def _node_change(svc: Services, name: NodeName, detail: str = "") -> web.Response:
-    view = svc.state.node(name)
+    view = svc.fleet.node(name)
     draining, in_flight = (view.draining, view.in_flight) if view is not None else (False, 0)
     return json_of(NodeChange(node=name, draining=draining, in_flight=in_flight, detail=detail))
 

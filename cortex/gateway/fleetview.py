@@ -1,7 +1,5 @@
 """The fleet as the admin API shows it."""
 
-import time
-
 from cortex import __version__
 from cortex.adminapi import HealthBody, ModelOnNode, NodeStatus, StatusBody
 from cortex.core.health import NodeHealth
@@ -18,7 +16,7 @@ def status_word(view: ModelView) -> str:
 
 def health_of(svc: Services) -> HealthBody:
     """What is wrong, in sentences. `impaired` when some model cannot be served at all."""
-    snapshot = svc.state.snapshot()
+    snapshot = svc.fleet.snapshot()
     missing: list[str] = []
     unserved: list[str] = []
     for node in snapshot.nodes.values():
@@ -51,6 +49,7 @@ def health_of(svc: Services) -> HealthBody:
     store = svc.ledger.status()
     if not store.ok:
         missing.append(f"store: {store.reason}")
+    missing.extend(svc.fleet.guard.reasons())
     if svc.draining:
         missing.append("draining")
     status = "impaired" if unserved else "degraded" if missing else "ok"
@@ -72,15 +71,15 @@ def _may_serve(node: NodeView, model_id: ModelId, snapshot: FleetSnapshot) -> bo
 
 def status_of_fleet(svc: Services) -> StatusBody:
     """GET /cortex/v1/status."""
-    snapshot = svc.state.snapshot()
+    snapshot = svc.fleet.snapshot()
     return StatusBody(
         version=__version__,
         health=health_of(svc),
         started_at_ms=svc.started_at_ms,
-        uptime_s=time.monotonic() - svc.started_s,
+        uptime_s=svc.fleet.clock.now_s() - svc.started_s,
         draining=svc.draining,
         in_flight=svc.recent.in_flight,
-        queued=svc.admission.depth(),
+        queued=svc.fleet.depth(),
         requests_total=svc.recent.requests_total,
         nodes=[
             node_status(svc, node).model_copy(
@@ -99,7 +98,7 @@ def status_of_fleet(svc: Services) -> StatusBody:
 
 def node_status(svc: Services, node: NodeView) -> NodeStatus:
     """A node, without its models."""
-    due = svc.defrag.why_due(node)
+    due = svc.fleet.why_due(node)
     client = svc.nodes.get(node.name)
     return NodeStatus(
         name=node.name,
@@ -116,15 +115,15 @@ def node_status(svc: Services, node: NodeView) -> NodeStatus:
         max_in_flight=node.max_in_flight,
         cycles=node.cycles,
         defrag_after_cycles=svc.config.eviction.defrag_after_cycles,
-        defrag_due=bool(due),
-        defrag_reason=due,
+        defrag_due=due is not None,
+        defrag_reason=due or "",
         residue_mib=node.residue_mib,
-        agent_age_s=svc.agents.age_s(node.name),
+        agent_age_s=svc.fleet.agents.age_s(node.name),
         may_load=node.may_load,
         no_load_reason=node.no_load_reason,
         may_unload=node.may_unload,
         no_unload_reason=node.no_unload_reason,
-        last_poll_age_s=svc.poller.last_answer_age_s(node.name),
+        last_poll_age_s=svc.fleet.last_answer_age_s(node.name),
     )
 
 
@@ -142,7 +141,7 @@ def _used_mib(node: NodeView) -> int | None:
 def model_on_node(
     svc: Services, node: NodeView, view: ModelView, snapshot: FleetSnapshot
 ) -> ModelOnNode:
-    open_s = view.breaker.open_until_s - time.monotonic()
+    open_s = view.breaker.open_until_s - svc.fleet.clock.now_s()
     return ModelOnNode(
         node=node.name,
         model=view.id,

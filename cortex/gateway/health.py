@@ -14,7 +14,7 @@ async def health(request: web.Request) -> web.Response:
 async def ready(request: web.Request) -> web.Response:
     """GET /ready: 503 until every node was asked once, and again while draining."""
     svc = request.app[SERVICES]
-    if svc.draining or not svc.poller.first_round_done:
+    if svc.draining or not svc.fleet.asked_all:
         why = "draining" if svc.draining else "waiting for the first answers of the nodes"
         return web.json_response({"ready": False, "reason": why}, status=503)
     return web.json_response({"ready": True})

@@ -99,7 +99,7 @@ class Live:
         if frame is None:
             return None
         kind = b"state" if frame.whole else b"change"
-        at_ms = self._svc.state.clock.now_ms()
+        at_ms = self._svc.fleet.clock.now_ms()
         head = b'event: %s\ndata: {"at_ms":%d,%s' % (kind, at_ms, greeting)
         return frame.seen, head + frame.members + b"}\n\n"
 

@@ -58,7 +58,7 @@ class LiveView:
 
     def sections(self) -> dict[str, Mapping[str, bytes]]:
         """Everything that consists of entries."""
-        snapshot = self._svc.state.snapshot()
+        snapshot = self._svc.fleet.snapshot()
         nodes: dict[str, bytes] = {
             name: self._node(view) for name, view in snapshot.nodes.items()
         }
@@ -80,7 +80,7 @@ class LiveView:
                     started_at_ms=svc.started_at_ms,
                     draining=svc.draining,
                     in_flight=svc.recent.in_flight,
-                    queued=svc.admission.depth(),
+                    queued=svc.fleet.depth(),
                     requests_total=svc.recent.requests_total,
                     store_ok=svc.ledger.status().ok,
                 )
@@ -88,7 +88,7 @@ class LiveView:
         }
 
     def _health_now(self) -> HealthBody:
-        now_s = self._svc.state.clock.now_s()
+        now_s = self._svc.fleet.clock.now_s()
         if self._health is None or now_s >= self._health_until_s:
             self._health = health_of(self._svc)
             self._health_until_s = now_s + HEALTH_S
@@ -155,7 +155,7 @@ class LiveView:
         svc = self._svc
         before = self._nodes.get(view.name)
         node = _NodeWritten(view, svc.recent.answered(view.name))
-        now_s = svc.state.clock.now_s()
+        now_s = svc.fleet.clock.now_s()
         for model in view.models.values():
             pace = svc.recent.tokens_per_s(view.name, model.id)
             is_open = model.breaker.open_until_s > now_s
@@ -178,7 +178,7 @@ class LiveView:
         return {str(serial): _json(_request(lines[serial])) for serial in oldest}
 
     def _queues(self) -> dict[str, bytes]:
-        depths = self._svc.admission.depths()
+        depths = self._svc.fleet.depths()
         if not depths:
             return {}
         clients: dict[ModelId, Counter[str]] = {model: Counter() for model in depths}
@@ -202,7 +202,7 @@ class LiveView:
         }
 
     def _why(self, model: ModelId) -> dict[str, object]:
-        decision = self._svc.admission.explain(Want(model=model))
+        decision = self._svc.fleet.explain(Want(model=model))
         return {
             "decision": type(decision).__name__.lower(),
             "reason": decision.reason,

@@ -46,7 +46,7 @@ async def messages(call: Call, caller: Caller, svc: Services) -> None:
         if asked is None:
             return
         model = asked.model
-        want = Want(model=model, preferred=svc.affinity.preferred(model, sticky))
+        want = Want(model=model, preferred=svc.fleet.affinity.preferred(model, sticky))
         exchange = Exchange(call, caller, svc, line, asked.outbound_for, asked.dialect)
         with svc.quotas.entered(caller):
             await exchange.run(want, sticky)
@@ -83,7 +83,7 @@ def _ask(
         _nothing(call, line, wanted, message_id)
         return None
     chat = Body([written({**wanted.chat, "model": model})], body.envelope)
-    foreign = svc.anthropic_nodes.intersection(svc.state.snapshot().locations.get(model, ()))
+    foreign = svc.anthropic_nodes.intersection(svc.fleet.snapshot().locations.get(model, ()))
     native = _native(call, body, model, whole=not wanted.stream) if foreign else None
 
     # Not the request itself, which may be large: this lives as long as its answer.

@@ -126,4 +126,6 @@ async def _want(
                 code="previous_response_not_found",
                 param="previous_response_id",
             )
-    return Want(model=model, preferred=svc.affinity.preferred(model, sticky), only=only), sticky
+    return Want(
+        model=model, preferred=svc.fleet.affinity.preferred(model, sticky), only=only
+    ), sticky

@@ -40,7 +40,7 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
         raise RequestError(
             f"response {response_id[:80]!r} is not known here", code="response_not_found"
         )
-    view = svc.state.node(name)
+    view = svc.fleet.node(name)
     if view is None or view.liveness.health is not NodeHealth.UP:
         raise CapacityError(
             f"node {name}, which holds this response, is not up",

@@ -8,15 +8,7 @@ from aiohttp import web
 from cortex.config.schema import Config
 from cortex.core.ids import NodeName
 from cortex.core.records import RequestRecord
-from cortex.fleet.admission import Admission
-from cortex.fleet.affinity import Affinity
-from cortex.fleet.agents import Agents
-from cortex.fleet.defrag import Defrag
-from cortex.fleet.lifecycle import Lifecycle
-from cortex.fleet.observations import Observations
-from cortex.fleet.operations import Operations
-from cortex.fleet.poller import Poller
-from cortex.fleet.state import FleetState
+from cortex.fleet.fleet import Fleet
 from cortex.gateway import cors
 from cortex.gateway.auth import Caller, Keyring
 from cortex.gateway.ports import Inference, Ledger
@@ -33,15 +25,7 @@ from cortex.telemetry.metrics import Metrics
 class Services:
     config: Config
     keyring: Keyring
-    state: FleetState
-    observations: Observations
-    lifecycle: Lifecycle
-    admission: Admission
-    operations: Operations
-    agents: Agents
-    defrag: Defrag
-    affinity: Affinity
-    poller: Poller
+    fleet: Fleet
     nodes: Mapping[NodeName, Inference]
     ledger: Ledger
     metrics: Metrics

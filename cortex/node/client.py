@@ -242,6 +242,8 @@ class NodeClient:
         if api_key:
             self._fixed += f"Authorization: Bearer {api_key}\r\n"
         self._keyed = bool(api_key)
+        #: All that it was made from.
+        self.settings = (name, endpoint, connect_timeout_s, api_key)
         # Without limit: how much a node is given is decided by leases, not by sockets.
         self._pool = Pool(endpoint, connect_timeout_s=connect_timeout_s)
 
@@ -277,15 +279,15 @@ class NodeClient:
         """Take a model out; cuts what it is generating, and answers before memory is free."""
         return await self._lifecycle("unload", model)
 
-    async def wake(self, model: ModelId, work: Work) -> str:
+    async def wake(self, model: ModelId, work: Work) -> str | None:
         """Ask for the smallest piece of `work`, which has the node load the model first.
 
         Returns:
-            "" once it is done; else why the node refused, in its own words.
+            None once it is done; else why the node refused, in its own words.
         """
         path, body = _SMALLEST[work]
         status, text = await self._ask("POST", path, {"model": str(model), **body})
-        return "" if status < 400 else read_message(text) or f"HTTP {status}"
+        return None if status < 400 else read_message(text) or f"HTTP {status}"
 
     async def probe(self, model: ModelId) -> None:
         """Have the model make one token; a model that cannot chat says so, which is proof enough."""

@@ -15,7 +15,7 @@ from cortex.adminapi import (
     StatsRow,
 )
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.records import Memory, NodeRecord, ResidencyRecord
+from cortex.core.records import NodeRecord, Recollection, ResidencyRecord
 from cortex.store.rows import INT_MAX, plain, to_event
 from cortex.store.search import BY_TIME, Condition, filters_of, search, where_all
 
@@ -207,7 +207,7 @@ def node_of_response(connection: sqlite3.Connection, response_id: str) -> NodeNa
     return None if row is None else NodeName(row[0])
 
 
-def recall(connection: sqlite3.Connection) -> Memory:
+def recall(connection: sqlite3.Connection) -> Recollection:
     """What the fleet knew when the last process ended."""
     nodes = connection.execute(
         "SELECT name, cycles, boot_at_s, last_restart_at_ms, health, version, residue_mib FROM nodes"
@@ -217,7 +217,7 @@ def recall(connection: sqlite3.Connection) -> Memory:
         "SELECT node, model, status, last_used_at_ms, loads, load_s, size_mib FROM residency"
     )
     pins = connection.execute("SELECT node, model FROM pins")
-    return Memory(
+    return Recollection(
         nodes=tuple(
             NodeRecord(
                 name=NodeName(name),

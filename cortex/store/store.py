@@ -24,7 +24,13 @@ from cortex.adminapi import (
 )
 from cortex.core.errors import ConfigError, StoreError
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.records import FleetEvent, Memory, NodeRecord, RequestRecord, ResidencyRecord
+from cortex.core.records import (
+    FleetEvent,
+    NodeRecord,
+    Recollection,
+    RequestRecord,
+    ResidencyRecord,
+)
 from cortex.store import queries, rows
 from cortex.store.db import Prepared, connect, log, prepare
 from cortex.store.limits import Limits
@@ -318,7 +324,7 @@ class Store:
             log.warning("the store works again", extra={"fields": fields})
             self._reason = ""
 
-    async def recall(self) -> Memory:
+    async def recall(self) -> Recollection:
         """What the fleet knew when the last process ended."""
         return await self._reader.ask(queries.recall)
 

@@ -27,6 +27,8 @@ MAX_PAIRS = 1000
 lists other models at every poll could make them without end, for counters are never forgotten.
 """
 ROOM = "room"
+LOOPS = ("defrag", "job", "keeper", "poll", "reload", "store", "watchdog")
+"""What may meet a bug and go on."""
 MIB = 1024 * 1024
 
 _DURATION_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
@@ -170,6 +172,15 @@ class Metrics:
         self.events = Counter(
             "cortex_events", "Changes of the fleet.", ("kind",), registry=registry
         )
+        self.internal_errors = Counter(
+            "cortex_internal_errors",
+            "Bugs that were met and survived.",
+            ("loop",),
+            registry=registry,
+        )
+        # As for evictions.
+        for loop in LOOPS:
+            self.internal_errors.labels(loop)
         self.polls = Histogram(
             "cortex_poll_duration_seconds",
             "Polls of nodes.",
@@ -225,6 +236,9 @@ class Metrics:
             failed = event.kind is EventKind.LOAD_FAILED
             self.load_failures.labels(*self._pair(event.model, event.node)).inc(failed)
 
+    def internal_error(self, loop: str) -> None:
+        self.internal_errors.labels(loop).inc()
+
     def loaded(self, node: NodeName, model: ModelId, load_s: float) -> None:
         self.load_s.labels(*self._pair(model, node)).observe(load_s)
 
@@ -240,7 +254,7 @@ class FleetCollector(Collector):
         snapshot: Callable[[], FleetSnapshot],
         *,
         queue_depths: Callable[[], dict[ModelId, int]],
-        why_due: Callable[[NodeView], str],
+        why_due: Callable[[NodeView], str | None],
         store_ok: Callable[[], tuple[bool, int, int]],
     ) -> None:
         self._snapshot = snapshot
@@ -285,7 +299,7 @@ class FleetCollector(Collector):
             up.add_metric([node.name], node.liveness.health is NodeHealth.UP)
             draining.add_metric([node.name], node.draining)
             cycles.add_metric([node.name], node.cycles)
-            due.add_metric([node.name], bool(self._why_due(node)))
+            due.add_metric([node.name], self._why_due(node) is not None)
             if node.free_mib is not None:
                 free.add_metric([node.name], node.free_mib * MIB)
                 if node.vram_total_mib is not None:

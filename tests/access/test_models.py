@@ -65,7 +65,7 @@ def bearer(key: str) -> dict[str, str]:
 async def keyed(folder: Path) -> AsyncIterator[Running]:
     async with scripted(MODELS) as node, running(folder, [node], toml=KEYS) as gateway:
         yield gateway
-        assert {m.pinned for m in gateway.services.state.node("n0").models.values()} == {False}
+        assert {m.pinned for m in gateway.services.fleet.node("n0").models.values()} == {False}
 
 
 async def test_another_model_is_refused_on_every_inference_route(tmp_path: Path) -> None:

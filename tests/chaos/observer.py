@@ -29,7 +29,7 @@ class Observer:
     """`violations` stays empty, or the gateway is wrong."""
 
     def __init__(self, gateway: Running) -> None:
-        self._state = gateway.services.state
+        self._state = gateway.services.fleet._state
         self.violations: list[str] = []
         self.events: Counter[str] = Counter()
         self._loading: set[tuple[Any, Any]] = set()

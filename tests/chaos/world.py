@@ -19,6 +19,7 @@ import pytest
 
 from cortex.core.records import Outcome
 from cortex.devnode.scripted import ScriptedNode
+from cortex.fleet.waits import Waits
 from cortex.gateway.errors import STATUS
 from cortex.store.rows import is_refusal
 from tests.chaos.faults import FAULTS, mend
@@ -46,13 +47,12 @@ HASTE = {
     "cortex.core.health.BREAKER_BASE_S": 0.1,
     "cortex.core.health.BREAKER_MAX_S": 0.5,
     "cortex.core.snapshot.FRESH_S": 0.2,
-    "cortex.fleet.unloading.VERIFY_S": 0.25,
-    "cortex.fleet.loading.STATUS_INTERVAL_S": 0.05,
-    "cortex.fleet.lifecycle.SPARED_S": 0.3,
-    "cortex.fleet.lifecycle.CANNOT_UNLOAD_S": 0.5,
-    "cortex.fleet.keeper.INTERVAL_S": 0.1,
 }
-"""Waits that are minutes in earnest; a run has seconds."""
+"""Waits of the core that are seconds or minutes in earnest; a run has seconds."""
+BRIEF = Waits(
+    verify_s=0.25, status_interval_s=0.05, spared_s=0.3, cannot_unload_s=0.5, house_s=0.1
+)
+"""As those, of the fleet."""
 ROUNDING_MS = 30
 """Between the release of a lease and the end of its row, on a machine that is busy."""
 
@@ -133,7 +133,7 @@ class _World:
             for node in self._nodes:
                 await stack.enter_async_context(node)
             gateway = await stack.enter_async_context(
-                running(self._folder, self._nodes, toml=self._toml())
+                running(self._folder, self._nodes, toml=self._toml(), waits=BRIEF)
             )
             observer = Observer(gateway)
             self._result.events = observer.events
@@ -234,11 +234,11 @@ class _World:
         services = gateway.services
 
         def quiet() -> bool:
-            nodes = services.state.snapshot().nodes.values()
+            nodes = services.fleet.snapshot().nodes.values()
             return (
                 not services.recent.in_flight
-                and not services.admission.depth()
-                and not services.lifecycle._tasks
+                and not services.fleet.depth()
+                and not services.fleet._lifecycle._tasks
                 and all(not node.in_flight and node.moving is None for node in nodes)
             )
 
@@ -259,7 +259,7 @@ class _World:
         for row in await gateway.events(kind="loaded", limit="10000"):
             pair = row["node"], row["model"]
             replay[pair] = max(replay.get(pair, 0), row["at_ms"])
-        for node in gateway.services.state.snapshot().nodes.values():
+        for node in gateway.services.fleet.snapshot().nodes.values():
             for model in node.models.values():
                 known = replay.get((node.name, model.id), 0)
                 if abs(known - model.last_used_at_ms) > ROUNDING_MS:

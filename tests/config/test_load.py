@@ -84,6 +84,96 @@ def test_contradictions_are_mistakes(tmp_path: Path) -> None:
     assert line.startswith("gateway.metrics_listen: ")
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("http://gpu-1.internal:8080/v1/", "http://gpu-1.internal:8080"),
+        ("HTTP://GPU:80/", "http://gpu:80"),
+        ("http://[::1]:8080", "http://[::1]:8080"),
+        ("https://gpu_1/nodes/a/v1", "https://gpu_1/nodes/a"),
+        ("http://10.0.0.1:1", "http://10.0.0.1:1"),
+        ("http://bücher.example", "http://bücher.example"),
+    ],
+)
+def test_an_endpoint_is_a_base_url_however_it_is_written(
+    tmp_path: Path, given: str, read: str
+) -> None:
+    text = f'[[nodes]]\nname = "a"\nendpoint = "{given}"\n'
+    path = tmp_path / "cortex.toml"
+    path.write_text(text)
+    assert load(path, {}).nodes[0].endpoint == read
+
+
+HOST = 'a URL with the name or address of a host, "[::1]" for IPv6'
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "why"),
+    [
+        ("http://gpu..internal:8080", HOST),
+        (f"http://{'a' * 70}.internal", HOST),
+        ("http://-:80", HOST),
+        ("http://gpu%zz:80", HOST),
+        ("http://ex*mple", HOST),
+        ("http://gpu\\u0000x:80", HOST),
+        ("http://[gpu]:80", HOST),
+        ("http://[::1:8080", 'a URL like "http://gpu-1.internal:8080"'),
+        ("http://a:80?x=1", 'a URL like "http://gpu-1.internal:8080"'),
+        ("http://a:0", "a URL with a port of 1 to 65535"),
+        ("http://a:99999", "a URL with a port of 1 to 65535"),
+    ],
+)
+def test_an_endpoint_that_nothing_can_be_reached_at_is_a_mistake(
+    tmp_path: Path, endpoint: str, why: str
+) -> None:
+    (line,) = lines(tmp_path, f'[[nodes]]\nname = "a"\nendpoint = "{endpoint}"\n')
+    assert line.startswith(f"nodes[0].endpoint: expected {why}, found ")
+
+
+def test_the_password_in_an_endpoint_is_not_shown(tmp_path: Path) -> None:
+    (line,) = lines(tmp_path, '[[nodes]]\nname = "a"\nendpoint = "http://me:hunter2@gpu"\n')
+    assert line == (
+        "nodes[0].endpoint: expected a URL without a user: the node's key goes into api_key_file"
+    )
+
+
+def test_two_nodes_at_one_endpoint_are_a_mistake(tmp_path: Path) -> None:
+    """Each would be taken for a machine of its own, and the memory be given away twice."""
+    text = "".join(
+        f'[[nodes]]\nname = "{name}"\nendpoint = "{endpoint}"\n'
+        for name, endpoint in (("a", "http://gpu"), ("b", "HTTP://Gpu:80/v1"))
+    )
+    assert lines(tmp_path, text) == [
+        'nodes[1].endpoint: expected one that no other node has, found "http://gpu:80" of nodes[0]'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "No such file or directory"),
+        (b"", "empty"),
+        (b"one\ntwo\n", "more than one line"),
+        ("schlüssel".encode(), "characters that no header can carry"),
+        (b"\xff", "not UTF-8 text"),
+    ],
+)
+@pytest.mark.parametrize("key", ["api_key_file", "token_file"])
+def test_a_secret_that_cannot_be_sent_is_a_mistake(
+    tmp_path: Path, key: str, content: bytes | None, why: str
+) -> None:
+    secret = tmp_path / "secret"
+    if content is not None:
+        secret.write_bytes(content)
+    node = '[[nodes]]\nname = "a"\nendpoint = "http://a"\n'
+    setting = f'{key} = "{secret}"\n'
+    text = node + setting if key == "api_key_file" else "[agent]\n" + setting + node
+    where = "nodes[0].api_key_file" if key == "api_key_file" else "agent.token_file"
+    assert lines(tmp_path, text) == [
+        f'{where}: expected a file with one secret, found "{secret}": {why}'
+    ]
+
+
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read: No such file"):
         load(tmp_path / "none.toml", {})

@@ -79,7 +79,7 @@ async def test_a_gateway_makes_the_best_of_it(tmp_path: Path, oddity: str) -> No
             if oddity in CALLS and not passed:
                 expected = 2 if oddity == "same_index" else 1
                 assert calls_of(text, path, streamed=streamed) == [OSLO] * expected
-            view = gateway.services.state.model("n0", model)
+            view = gateway.services.fleet.model("n0", model)
             assert view.breaker.failures == (2 if cut else 0)
 
 

@@ -5,25 +5,18 @@ import asyncio
 from cortex.core.decisions import Load
 from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, ReportedStatus
-from cortex.core.records import FleetEvent, Memory, NodeRecord, ResidencyRecord
+from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, ReportedStatus, Work
 from cortex.core.snapshot import ModelStatus
-from cortex.fleet.lifecycle import Lifecycle, LifecyclePolicy
+from cortex.fleet.guard import Guard
+from cortex.fleet.lifecycle import Lifecycle
 from cortex.fleet.observations import Observations
 from cortex.fleet.policy import FleetPolicy, NodePolicy
 from cortex.fleet.state import FleetState
 from cortex.fleet.transitions import Freed, Transitions
 from cortex.telemetry.clock import SystemClock
+from tests.fleet.fakes import Events, Kept, Watched
 
 N, A, B = NodeName("n"), ModelId("a"), ModelId("b")
-
-
-class Events:
-    def __init__(self) -> None:
-        self.kinds: list[str] = []
-
-    def record(self, event: FleetEvent) -> None:
-        self.kinds.append(event.kind.value)
 
 
 def listing(created_at_s: int, **models: str) -> Listing:
@@ -84,21 +77,11 @@ class Restarting:
         self.unloads += 1
         return LifecycleAnswer(status=ReportedStatus.UNLOADED)
 
+    async def wake(self, model: ModelId, work: Work) -> str | None:
+        raise AssertionError(f"nobody wakes {model}")
+
     async def probe(self, model: ModelId) -> None:
         raise AssertionError(f"nobody probes {model}")
-
-
-class Nowhere:
-    """Keeps nothing."""
-
-    async def recall(self) -> Memory:
-        return Memory()
-
-    async def save_residency(self, *records: ResidencyRecord) -> None: ...
-    async def save_node(self, record: NodeRecord) -> None: ...
-    async def save_drained(self, node: NodeName, *, drained: bool) -> None: ...
-    async def save_pin(self, model: ModelId, node: NodeName | None) -> None: ...
-    async def delete_pin(self, model: ModelId, node: NodeName | None) -> None: ...
 
 
 async def test_a_node_that_restarted_meanwhile_is_not_told_to_unload() -> None:
@@ -112,9 +95,10 @@ async def test_a_node_that_restarted_meanwhile_is_not_told_to_unload() -> None:
     node = Restarting(observations)
     lifecycle = Lifecycle(
         state,
-        memory=Nowhere(),
-        policy=LifecyclePolicy(load_timeout_s=1, drain_timeout_s=1),
+        store=Kept(),
         client_of=lambda _: node,
+        watcher=Watched(),
+        guard=Guard(SystemClock()),
     )
     async with asyncio.TaskGroup() as group:
         lifecycle.start(group)

@@ -44,7 +44,8 @@ async def agent_of(
         serving = asyncio.create_task(agent.serve())  # noqa: TID251 (ended below)
         try:
             await until(
-                lambda: gateway.services.agents.can_restart(NodeName(name)), "a first report"
+                lambda: gateway.services.fleet.agents.can_restart(NodeName(name)),
+                "a first report",
             )
             yield
         finally:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from cortex.devnode.scripted import ScriptedNode
+from cortex.fleet.waits import Waits
 from tests.running import Running, running, until
 
 HI = [{"role": "user", "content": "hi"}]
@@ -198,7 +199,7 @@ async def test_clients_are_served_in_turn(tmp_path: Path) -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(12):
                 group.create_task(client("one"))
-            await until(lambda: gateway.services.admission.depth() == 11, "a flood")
+            await until(lambda: gateway.services.fleet.depth() == 11, "a flood")
             group.create_task(client("two"))
         assert "two" in order[:4]
 
@@ -219,7 +220,7 @@ async def test_a_full_queue_makes_room_for_a_client_with_less(tmp_path: Path) ->
 
         async with asyncio.TaskGroup() as group:
             ones = [group.create_task(client("one")) for _ in range(5)]
-            await until(lambda: gateway.services.admission.depth() == 4, "a full queue")
+            await until(lambda: gateway.services.fleet.depth() == 4, "a full queue")
             two = group.create_task(client("two"))
         assert two.result() == (200, 0)
         ends = sorted(task.result() for task in ones)
@@ -227,11 +228,10 @@ async def test_a_full_queue_makes_room_for_a_client_with_less(tmp_path: Path) ->
         assert ends[-1][1] >= 1
 
 
-async def test_leaks_are_seen_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cortex.fleet.unloading.VERIFY_S", 0.3)
+async def test_leaks_are_seen_and_told(tmp_path: Path) -> None:
     async with (
         ScriptedNode(["a"], leak_pct=50.0, size_mib=6000, info_delay_s=0.0) as node,
-        running(tmp_path, [node], toml=SIZES) as gateway,
+        running(tmp_path, [node], toml=SIZES, waits=Waits(verify_s=0.3)) as gateway,
     ):
         reply = await gateway.post("/cortex/v1/models/unload", {"model": "a"})
         assert reply.status == 200

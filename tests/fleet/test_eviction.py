@@ -66,7 +66,7 @@ async def test_alternating_clients_of_two_models_both_complete(tmp_path: Path) -
         assert all(
             text.endswith("data: [DONE]\n\n") for text in ones.result() + others.result()
         )
-        await until(lambda: gateway.services.admission.depth() == 0, "empty queues")
+        await until(lambda: gateway.services.fleet.depth() == 0, "empty queues")
 
 
 async def test_sizes_nobody_knows_are_learned_from_a_load_that_ran_out_of_memory(

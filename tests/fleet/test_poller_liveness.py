@@ -5,61 +5,37 @@ import asyncio
 from cortex.config.schema import Config
 from cortex.core.ids import NodeName
 from cortex.core.listing import Listing
-from cortex.core.records import FleetEvent, Memory
-from cortex.fleet.poller import OVERDUE_S, Poller, PollPolicy
-from cortex.fleet.state import FORGOTTEN, FleetState
+from cortex.core.records import NodeRecord
+from cortex.fleet.guard import Guard
+from cortex.fleet.poller import Poller
+from cortex.fleet.state import FleetState
+from cortex.fleet.waits import WAITS
 from cortex.policies import fleet_policy
+from tests.fleet.fakes import Events, HandClock, Kept, Watched
 
 CONFIG = Config.model_validate(
     {
+        "polling": {"interval_s": 0.001, "timeout_s": 1.0},
         "nodes": [
             {"name": "a", "endpoint": "http://127.0.0.1:9"},
             {"name": "b", "endpoint": "http://127.0.0.1:9"},
-        ]
+        ],
     }
 )
-POLICY = PollPolicy(interval_s=0.001, timeout_s=1.0)
-LONGEST_S = POLICY.interval_s + 3 * POLICY.timeout_s + OVERDUE_S
+LONGEST_S = 0.001 + 3 * 1.0 + WAITS.overdue_s
 
 
-class HandClock:
-    """Time that passes only when told."""
-
-    def __init__(self) -> None:
-        self.s = 0.0
-
-    def now_s(self) -> float:
-        return self.s
-
-    def now_ms(self) -> int:
-        return round(self.s * 1000)
-
-
-class QuietJournal:
-    def record(self, event: FleetEvent) -> None: ...
-
-
-class Disk:
-    """A memory that hangs for one node."""
+class Disk(Kept):
+    """A store that hangs for one node."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.hung = asyncio.Event()
 
-    async def recall(self) -> Memory:
-        return FORGOTTEN
-
-    async def save_node(self, record: object) -> None:
-        if record.name == "a":  # type: ignore[attr-defined]
+    async def save_node(self, record: NodeRecord) -> None:
+        if record.name == "a":
             self.hung.set()
             await asyncio.Event().wait()
-
-    async def save_drained(self, node: object, *, drained: bool) -> None: ...
-
-    async def save_residency(self, *records: object) -> None: ...
-
-    async def save_pin(self, model: object, node: object) -> None: ...
-
-    async def delete_pin(self, model: object, node: object) -> None: ...
 
 
 class Node:
@@ -86,21 +62,21 @@ class Node:
 async def test_a_loop_that_hangs_is_named_and_its_neighbour_is_not() -> None:
     clock, disk = HandClock(), Disk()
     nodes = {NodeName("a"): Node(), NodeName("b"): Node()}
-    state = FleetState(fleet_policy(CONFIG), clock=clock, journal=QuietJournal())
+    state = FleetState(fleet_policy(CONFIG), clock=clock, journal=Events())
     poller = Poller(
         state,
-        memory=disk,  # type: ignore[arg-type]
-        clock=clock,
-        policy=POLICY,
-        observed=lambda name, *, ok, duration_s: None,
+        store=disk,
+        watcher=Watched(),
+        guard=Guard(clock),
     )
     async with asyncio.timeout(10), asyncio.TaskGroup() as group:
         poller.follow(group, nodes)  # type: ignore[arg-type]
         await disk.hung.wait()
-        clock.s = LONGEST_S
+        began_s = clock.s
+        clock.s = began_s + LONGEST_S
         await nodes[NodeName("b")].again()
         assert poller.overdue() == []
-        clock.s = LONGEST_S + 0.001
+        clock.s = began_s + LONGEST_S + 0.001
         await nodes[NodeName("b")].again()
         assert poller.overdue() == ["a"]
         poller.stop()

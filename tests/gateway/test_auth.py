@@ -130,7 +130,7 @@ async def test_the_admin_api_wants_an_admin_key(tmp_path: Path) -> None:
 
 
 def pinned(gateway: Running) -> bool:
-    [node] = gateway.services.state.snapshot().nodes.values()
+    [node] = gateway.services.fleet.snapshot().nodes.values()
     [model] = node.models.values()
     return bool(model.pinned)
 

@@ -71,9 +71,9 @@ async def test_a_client_that_hangs_up_while_it_waits_leaves_the_queue(tmp_path: 
         running(tmp_path, [node]) as gateway,
     ):
         response = await ask(gateway, "cold")
-        assert gateway.services.admission.depth() == 1
+        assert gateway.services.fleet.depth() == 1
         response.close()
-        await until(lambda: gateway.services.admission.depth() == 0, "an empty queue")
+        await until(lambda: gateway.services.fleet.depth() == 0, "an empty queue")
         # The node cannot call a load back; it ends, and the next request finds it warm.
         assert (await gateway.chat("cold")).status == 200
         assert node.stats.loads == {"cold": 1}

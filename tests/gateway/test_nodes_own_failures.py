@@ -92,5 +92,5 @@ async def test_after_the_first_words_the_client_is_told_and_the_node_blamed(
             assert (
                 json.dumps(words.splitlines()[0])[1:-1].split("src/")[0].encode() in seen.body
             )
-            view = gateway.services.state.model("n0", model)
+            view = gateway.services.fleet.model("n0", model)
             assert view.breaker.failures == 1, words

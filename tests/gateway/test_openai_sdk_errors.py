@@ -137,7 +137,7 @@ async def test_a_full_queue_is_a_rate_limit_with_a_time_to_wait(tmp_path: Path) 
         running_one = group.create_task(gateway.chat("m1"))
         await until(lambda: node.stats.started == 1, "the first to run")
         waiting = group.create_task(gateway.chat("m1"))
-        await until(lambda: gateway.services.admission.depth() == 1, "the second to wait")
+        await until(lambda: gateway.services.fleet.depth() == 1, "the second to wait")
         error = await refusal(gateway)
         assert type(error) is openai.RateLimitError
         assert error.code == "queue_full"

@@ -15,7 +15,7 @@ MIB = 1024 * 1024
 
 async def idle(gateway: Running) -> None:
     await until(lambda: gateway.services.recent.in_flight == 0, "the gateway to be idle")
-    nodes = gateway.services.state.snapshot().nodes.values()
+    nodes = gateway.services.fleet.snapshot().nodes.values()
     assert [node.in_flight for node in nodes] == [0] * len(nodes)
 
 
@@ -62,9 +62,9 @@ async def test_a_client_that_hangs_up_in_the_queue_leaves_it(tmp_path: Path) -> 
     ):
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(gateway.chat("m1"))
-            await until(lambda: gateway.services.admission.depth() == 1, "the queue")
+            await until(lambda: gateway.services.fleet.depth() == 1, "the queue")
             waiting.cancel()
-        await until(lambda: gateway.services.admission.depth() == 0, "the queue to empty")
+        await until(lambda: gateway.services.fleet.depth() == 0, "the queue to empty")
         [row] = await gateway.history()
         assert (row["outcome"], row["node"]) == ("client_gone", None)
         assert node.stats.started == 1

@@ -81,7 +81,7 @@ async def test_an_answer_ends_with_its_terminator(
         [row] = await gateway.history()
         assert (row["outcome"], row["completion_tokens"]) == ("ok", 4)
         # Neither a lease nor a connection is left behind.
-        await until(lambda: not gateway.services.state.node("n0").in_flight, "the lease")
+        await until(lambda: not gateway.services.fleet.node("n0").in_flight, "the lease")
         async with asyncio.timeout(5):
             await gone.wait()
 
@@ -197,10 +197,10 @@ async def test_a_stale_node_in_mid_stream_is_believed_and_not_held_to_have_faile
         for _ in range(4):
             assert not (await stream(gateway.http, gateway.url)).complete
             await until(lambda: _loaded(gateway), "the next poll")
-        view = gateway.services.state.model("n0", "m1")
+        view = gateway.services.fleet.model("n0", "m1")
         assert view.breaker.failures == 0
 
 
 def _loaded(gateway: Running) -> bool:
-    view = gateway.services.state.model("n0", "m1")
+    view = gateway.services.fleet.model("n0", "m1")
     return view is not None and view.status.value == "loaded"

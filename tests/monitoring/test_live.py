@@ -149,6 +149,7 @@ async def _traffic(gateway: Running, failing: ScriptedNode) -> None:
     assert reply.status == 429
     for _ in range(2):
         assert (await gateway.chat(PINNED)).status == 503
+    gateway.services.fleet.guard.met("keeper", KeyError("a bug"))
     await _retry(gateway, failing)
 
 

@@ -1,44 +1,23 @@
 """Many nodes are polled one after another, never all at once."""
 
 import asyncio
-from typing import Any
 
 from bench.scale_polls import Polls, Silent
 from cortex.core.errors import NodeUnreachableError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import Listing, NodeInfo, ReportedStatus
-from cortex.core.records import Memory
+from cortex.fleet.guard import Guard
 from cortex.fleet.policy import FleetPolicy, NodePolicy
-from cortex.fleet.poller import Poller, PollPolicy
-from cortex.fleet.state import FORGOTTEN, FleetState
+from cortex.fleet.poller import Poller
+from cortex.fleet.state import FleetState
 from cortex.telemetry.clock import SystemClock
+from tests.fleet.fakes import Kept
 
 NODES = 200
 INTERVAL_S = 1.0
 LISTING = Listing(
     created_at_s=1, models={ModelId(f"m{n}"): ReportedStatus.LOADED for n in range(10)}
 )
-
-
-class Forgetful:
-    """Counts what it is given to keep."""
-
-    def __init__(self) -> None:
-        self.saves = 0
-
-    async def recall(self) -> Memory:
-        return FORGOTTEN
-
-    async def save_node(self, record: Any) -> None:
-        self.saves += 1
-
-    async def save_drained(self, node: Any, *, drained: bool) -> None: ...
-
-    async def save_residency(self, *records: Any) -> None: ...
-
-    async def save_pin(self, model: Any, node: Any) -> None: ...
-
-    async def delete_pin(self, model: Any, node: Any) -> None: ...
 
 
 class Node:
@@ -63,17 +42,20 @@ def most_within_a_tenth(polls: Polls) -> int:
 async def test_polls_are_spread_after_a_start_and_after_an_outage() -> None:
     names = [NodeName(f"n{number:03}") for number in range(NODES)]
     state = FleetState(
-        FleetPolicy(nodes=tuple(NodePolicy(name=name) for name in names)),
+        FleetPolicy(
+            nodes=tuple(NodePolicy(name=name) for name in names),
+            poll_interval_s=INTERVAL_S,
+            poll_timeout_s=1.0,
+        ),
         clock=SystemClock(),
         journal=Silent(),
     )
-    polls, memory = Polls(), Forgetful()
+    polls, store = Polls(), Kept()
     poller = Poller(
         state,
-        memory=memory,  # type: ignore[arg-type]
-        clock=SystemClock(),
-        policy=PollPolicy(interval_s=INTERVAL_S, timeout_s=1.0),
-        observed=polls,
+        store=store,
+        watcher=polls,
+        guard=Guard(SystemClock()),
     )
     nodes = {name: Node() for name in names}
     async with asyncio.timeout(30), asyncio.TaskGroup() as group:
@@ -101,4 +83,4 @@ async def test_polls_are_spread_after_a_start_and_after_an_outage() -> None:
         assert polls.ends_s.keys() == set(names)
         poller.stop()
     # Once each at first, and again where the system information came after it; not with every poll.
-    assert NODES <= memory.saves <= 4 * NODES
+    assert NODES <= store.saves <= 4 * NODES

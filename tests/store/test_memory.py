@@ -5,20 +5,20 @@ import random
 from pathlib import Path
 
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.records import Memory, NodeRecord, ResidencyRecord
+from cortex.core.records import NodeRecord, Recollection, ResidencyRecord
 from tests.store.conftest import NOW_MS, flushed, opened, request, select
 
 N1, N2 = NodeName("n1"), NodeName("n2")
 A, B, C = ModelId("a"), ModelId("b"), ModelId("c")
 
 
-def by_key(memory: Memory) -> dict[tuple[str, str], ResidencyRecord]:
+def by_key(memory: Recollection) -> dict[tuple[str, str], ResidencyRecord]:
     return {(record.node, record.model): record for record in memory.residency}
 
 
 async def test_an_empty_file_remembers_nothing(path: Path) -> None:
     async with opened(path) as store:
-        assert await store.recall() == Memory()
+        assert await store.recall() == Recollection()
 
 
 async def test_everything_saved_comes_back_before_and_after_a_restart(path: Path) -> None:
@@ -35,7 +35,7 @@ async def test_everything_saved_comes_back_before_and_after_a_restart(path: Path
     )  # fmt: skip
     pins = frozenset({(N1, A), (None, B), (N2, C)})
 
-    async def check(memory: Memory) -> None:
+    async def check(memory: Recollection) -> None:
         assert sorted(memory.nodes, key=lambda record: record.name) == list(nodes)
         keyed = sorted(memory.residency, key=lambda record: (record.node, record.model))
         assert keyed == list(residency)

@@ -32,6 +32,7 @@ CONTRACT = {
     "cortex_model_load_seconds": ("histogram", PAIR),
     "cortex_model_load_failures_total": ("counter", PAIR),
     "cortex_events_total": ("counter", {"kind"}),
+    "cortex_internal_errors_total": ("counter", {"loop"}),
     "cortex_poll_duration_seconds": ("histogram", {"node", "outcome"}),
     "cortex_node_up": ("gauge", {"node"}),
     "cortex_node_draining": ("gauge", {"node"}),
@@ -112,7 +113,7 @@ def collector(*nodes: NodeView) -> FleetCollector:
     return FleetCollector(
         lambda: fleet(*nodes),
         queue_depths=lambda: {ModelId("a"): 2},
-        why_due=lambda node: "50 cycles" if node.cycles else "",
+        why_due=lambda node: "50 cycles" if node.cycles else None,
         store_ok=lambda: (False, 7, 9),
     )
 

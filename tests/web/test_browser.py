@@ -72,7 +72,7 @@ async def test_a_load_by_click_is_watched_until_the_model_is_there(
         await card.get_by_text("3.9 of 8.0 GiB").wait_for()
         assert "org/b, 3.9 GiB" in str(await bar.get_attribute("aria-label"))
         assert "org/a" not in str(await bar.get_attribute("aria-label"))
-        view = gateway.services.state.model("n0", "org/b")
+        view = gateway.services.fleet.model("n0", "org/b")
         assert view.resident
 
 
@@ -84,14 +84,14 @@ async def test_unload_and_pin_by_click(tmp_path: Path, visit: Visits) -> None:
         await confirmed(page, "Pin org/a?", "Pin")
         await card.get_by_role("button", name="Unpin org/a on n0").wait_for()
         assert await card.get_by_role("button", name="Unload org/a from n0").is_disabled()
-        assert gateway.services.state.model("n0", "org/a").pinned
+        assert gateway.services.fleet.model("n0", "org/a").pinned
         await card.get_by_role("button", name="Unpin org/a on n0").click()
         await confirmed(page, "Unpin org/a?", "Unpin")
         await card.get_by_role("button", name="Pin org/a on n0").wait_for()
         await card.get_by_role("button", name="Unload org/a from n0").click()
         await confirmed(page, "Unload org/a?", "Unload")
         await card.get_by_text("Nothing is loaded.").wait_for()
-        assert not gateway.services.state.model("n0", "org/a").resident
+        assert not gateway.services.fleet.model("n0", "org/a").resident
 
 
 async def test_a_change_that_is_not_confirmed_does_not_happen(
@@ -107,7 +107,7 @@ async def test_a_change_that_is_not_confirmed_does_not_happen(
         await page.get_by_role("dialog").wait_for(state="hidden")
         # Where it came from: a keyboard's place is not lost.
         assert await drain.evaluate("one => one === document.activeElement")
-        assert not gateway.services.state.node("n0").draining
+        assert not gateway.services.fleet.node("n0").draining
 
 
 async def test_a_node_is_drained_and_put_back(tmp_path: Path, visit: Visits) -> None:
@@ -117,13 +117,13 @@ async def test_a_node_is_drained_and_put_back(tmp_path: Path, visit: Visits) -> 
         await card.get_by_role("button", name="Drain").click()
         await confirmed(page, "Drain n0?", "Drain")
         await card.get_by_text("draining").wait_for()
-        assert gateway.services.state.node("n0").draining
+        assert gateway.services.fleet.node("n0").draining
         # Nobody beside the node could restart it.
         assert await card.get_by_role("button", name="Defrag").is_disabled()
         await card.get_by_role("button", name="Put back").click()
         await confirmed(page, "Put n0 back?", "Put back")
         await card.get_by_role("button", name="Drain").wait_for()
-        assert not gateway.services.state.node("n0").draining
+        assert not gateway.services.fleet.node("n0").draining
 
 
 async def test_a_refused_change_says_why(tmp_path: Path, visit: Visits) -> None:
@@ -216,11 +216,11 @@ async def test_a_model_in_detail_leads_on_and_lets_go(tmp_path: Path, visit: Vis
         await drawer.get_by_role("button", name="Pin wherever it is").click()
         await confirmed(page, "Pin org/b?", "Pin")
         await drawer.get_by_role("button", name="Unpin").wait_for()
-        assert (None, "org/b") in gateway.services.state._pins
+        assert (None, "org/b") in gateway.services.fleet._state._pins
         await drawer.get_by_role("button", name="Unpin").click()
         await confirmed(page, "Unpin org/b?", "Unpin")
         await drawer.get_by_role("button", name="Pin here").wait_for()
-        assert not gateway.services.state._pins
+        assert not gateway.services.fleet._state._pins
         await drawer.get_by_role("link", name="Explain a request").click()
         await page.get_by_role("heading", name="org/b", level=2).wait_for()
         await page.go_back()
@@ -325,7 +325,7 @@ async def test_a_page_of_another_site_changes_nothing(tmp_path: Path, visit: Vis
             )
             # Sent blindly by the first; nobody may read an answer.
             assert got == ["opaque", "failed", "failed"]
-            assert not gateway.services.state.node("n0").draining
+            assert not gateway.services.fleet.node("n0").draining
 
 
 async def _without_policy(route: Any) -> None:
@@ -361,7 +361,7 @@ async def test_the_keyboard_alone_is_enough(tmp_path: Path, visit: Visits) -> No
             )
         await _tab_to(page, "Drain")
         await page.keyboard.press("Enter")
-        await until(lambda: gateway.services.state.node("n0").draining, "the drain")
+        await until(lambda: gateway.services.fleet.node("n0").draining, "the drain")
         await page.get_by_text("draining", exact=True).wait_for()
 
         await page.locator("#views a").first.focus()

@@ -7,7 +7,7 @@ import socket
 import time
 import tracemalloc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -279,7 +279,7 @@ async def test_looks_are_shared_and_bounded(
         return look(view)
 
     monkeypatch.setattr(live.LiveView, "sections", counted)
-    state = shared.services.state
+    state = shared.services.fleet._state
     async with asyncio.TaskGroup() as group:
         readers = [await _opened(shared) for _ in range(10)]
         tasks = [group.create_task(_drained(reader)) for reader in readers]
@@ -335,7 +335,7 @@ def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_reader_that_never_reads_costs_nothing(tmp_path: Path) -> None:
     """500 models on 30 nodes, 200 events a second, 20 stuck readers: no growth, no delay."""
     async with _large(tmp_path) as gateway:
-        state = gateway.services.state
+        state = gateway.services.fleet._state
         stuck = [Stuck(gateway) for _ in range(20)]
         rows = iter(range(10**9))
 
@@ -385,7 +385,7 @@ async def test_a_reader_that_stays_stuck_is_cut(
         subscribers = gateway.daemon._store._subscribers
         stuck = Stuck(gateway)
         await until(lambda: len(subscribers) == 1, "the reader to be heard")
-        state = gateway.services.state
+        state = gateway.services.fleet._state
 
         async def gone() -> bool:
             for number in range(30):
@@ -399,18 +399,20 @@ async def test_a_reader_that_stays_stuck_is_cut(
 
 @asynccontextmanager
 async def _large(folder: Path) -> AsyncIterator[Running]:
-    """30 nodes and 500 models; one scripted process plays one node, the rest are told of."""
-    async with (
-        scripted([f"org/model-{i}" for i in range(17)]) as node,
-        running(folder, [node] * 30, toml="[polling]\ninterval_s = 3600\n") as gateway,
-    ):
+    """30 nodes and 500 models; the nodes have a few, the rest are told of."""
+    async with AsyncExitStack() as stack:
+        names = [f"org/model-{i}" for i in range(17)]
+        nodes = [await stack.enter_async_context(scripted(names)) for _ in range(30)]
+        gateway = await stack.enter_async_context(
+            running(folder, nodes, toml="[polling]\ninterval_s = 3600\n")
+        )
         _spread(gateway)
         yield gateway
 
 
 def _spread(gateway: Running) -> None:
     """Every node gets models of its own, 500 in all."""
-    state = gateway.services.state
+    state = gateway.services.fleet._state
     total = 0
     for index in range(30):
         view = state.node(NodeName(f"n{index}"))

@@ -206,7 +206,7 @@ async def test_a_large_fleet_stays_smooth(tmp_path: Path, visit: Visits) -> None
     async with _large(tmp_path) as gateway:
         page = await visit(gateway)
         await page.locator("li.node").nth(29).wait_for()
-        state = gateway.services.state
+        state = gateway.services.fleet._state
         stop = asyncio.Event()
 
         async def events() -> None:

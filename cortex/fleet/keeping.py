@@ -1,25 +1,25 @@
-"""Between views and what the store keeps of them, both ways: pure."""
+"""What outlives the process: between views and what the store keeps of them, both ways."""
 
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.records import Memory, NodeRecord, ResidencyRecord
+from cortex.core.records import NodeRecord, Recollection, ResidencyRecord
 from cortex.core.snapshot import Drain, ModelView, NodeView
 from cortex.fleet.policy import NodePolicy
 
 
-class Recollection:
+class Remembered:
     """What the store remembers of nodes and models, until they answer for themselves."""
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, recollection: Recollection) -> None:
         self._models: dict[tuple[NodeName, ModelId], ResidencyRecord] = {
-            (record.node, record.model): record for record in memory.residency
+            (record.node, record.model): record for record in recollection.residency
         }
         self._known: dict[NodeName, set[ModelId]] = {}
         for node, model in self._models:
             self._known.setdefault(node, set()).add(model)
         self._nodes: dict[NodeName, NodeRecord] = {
-            record.name: record for record in memory.nodes
+            record.name: record for record in recollection.nodes
         }
-        self._drained = memory.drained
+        self._drained = recollection.drained
 
     def node(self, rule: NodePolicy) -> NodeView:
         """A node as it was remembered: its models are known, none of them counts as resident.

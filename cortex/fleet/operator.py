@@ -1,24 +1,40 @@
-"""Loads and unloads that an operator asks for, by the same rules as those that requests cause."""
+"""What an operator may do: load, unload, pin, unpin, drain, undrain, defrag.
+
+By the same rules as what requests cause. What must outlive the process is committed to the store
+before it takes effect, so that no restart undoes it.
+"""
 
 from cortex.core.decisions import Want
 from cortex.core.errors import ConflictError
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.snapshot import ModelView, NodeView
+from cortex.core.snapshot import Drain, ModelView, NodeView
 from cortex.fleet.admission import Admission
+from cortex.fleet.defrag import Defrag
 from cortex.fleet.lifecycle import Lifecycle
+from cortex.fleet.ports import FleetStore
 from cortex.fleet.state import FleetState
 
 OPERATOR = "(operator)"
 """The client that an operator's load queues as."""
 
 
-class Operations:
-    """What `cortex load` and `cortex unload` do."""
+class Operator:
+    """The seven verbs."""
 
-    def __init__(self, state: FleetState, admission: Admission, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self,
+        state: FleetState,
+        *,
+        store: FleetStore,
+        admission: Admission,
+        lifecycle: Lifecycle,
+        defrag: Defrag,
+    ) -> None:
         self._state = state
+        self._store = store
         self._admission = admission
         self._lifecycle = lifecycle
+        self._defrag = defrag
 
     async def load(self, model: ModelId, node: NodeName | None) -> None:
         """Have `model` resident, on `node` or anywhere; it queues as a request would.
@@ -54,6 +70,40 @@ class Operations:
         if failures:
             raise ConflictError(f"{model} stays: {'; '.join(failures)}", code="not_unloaded")
         return [name for name, _ in ended]
+
+    async def pin(self, model: ModelId, node: NodeName | None) -> None:
+        """Keep `model` in memory, on `node` or anywhere.
+
+        Raises:
+            StoreError: It could not be written down, and is not so.
+        """
+        await self._store.save_pin(model, node)
+        self._state.pin(model, node)
+
+    async def unpin(self, model: ModelId, node: NodeName | None) -> None:
+        """Take back a `pin` of the same words; raises as it does."""
+        await self._store.delete_pin(model, node)
+        self._state.unpin(model, node)
+
+    async def drain(self, name: NodeName) -> None:
+        """Take a node out of service: it finishes what runs. Raises as `pin` does."""
+        if self._state.node(name) is not None:
+            await self._store.save_drained(name, drained=True)
+            self._state.drain(name, Drain.REQUEST, "drained by request")
+
+    async def undrain(self, name: NodeName) -> None:
+        """Put a drained node back into service; raises as `pin` does."""
+        if self._state.node(name) is not None:
+            await self._store.save_drained(name, drained=False)
+            self._state.undrain(name, Drain.REQUEST, "undrained by request")
+
+    def defrag(self, name: NodeName) -> None:
+        """Have a node restarted as soon as that is safe.
+
+        Raises:
+            ConflictError: No agent beside it could do so.
+        """
+        self._defrag.request(name)
 
     def _copies(
         self, model: ModelId, node: NodeName | None

@@ -1,0 +1,188 @@
+"""The front door: all that the gateway and the daemon want of the fleet, they ask here."""
+
+import asyncio
+from collections.abc import Mapping
+
+from cortex.core.decisions import Decision, Want
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.records import Recollection
+from cortex.core.snapshot import FleetSnapshot, ModelView, NodeView
+from cortex.fleet.admission import Admission, Admitted, Beat
+from cortex.fleet.affinity import Affinity
+from cortex.fleet.agents import Agents
+from cortex.fleet.defrag import Defrag
+from cortex.fleet.guard import Guard
+from cortex.fleet.keeper import Keeper
+from cortex.fleet.lifecycle import Lifecycle
+from cortex.fleet.observations import Observations
+from cortex.fleet.operator import Operator
+from cortex.fleet.policy import FleetPolicy
+from cortex.fleet.poller import Poller
+from cortex.fleet.ports import NodeControl, Ports
+from cortex.fleet.state import FORGOTTEN, FleetState, Lease
+from cortex.fleet.verdict import Verdict
+
+
+class Fleet:
+    """The nodes, what they hold, and what is done with them. One event loop, no locks."""
+
+    def __init__(
+        self,
+        policy: FleetPolicy,
+        nodes: Mapping[NodeName, NodeControl],
+        ports: Ports,
+        recollection: Recollection = FORGOTTEN,
+    ) -> None:
+        """Build it; nothing is asked of a node before `run`.
+
+        Args:
+            policy: The configuration.
+            nodes: How to speak to each node; looked up anew each time, and never without one that
+                is still at work.
+            ports: The rest of the world.
+            recollection: From the store.
+        """
+        self.clock = clock = ports.clock
+        self.waits = ports.waits
+        self._nodes = nodes
+        store, watcher = ports.store, ports.watcher
+        self.guard = guard = Guard(clock, watcher.internal_error, ports.waits)
+        self._state = state = FleetState(
+            policy,
+            clock=clock,
+            journal=ports.journal,
+            recollection=recollection,
+            waits=ports.waits,
+        )
+        self._observations = Observations(state)
+        self._poller = Poller(state, store=store, watcher=watcher, guard=guard)
+        self._lifecycle = lifecycle = Lifecycle(
+            state, store=store, client_of=self._client_of, watcher=watcher, guard=guard
+        )
+        self._admission = admission = Admission(
+            state, begin_load=lifecycle.load, nobody_waits=lifecycle.withdraw
+        )
+        self.agents = Agents(state)
+        self._defrag = Defrag(
+            state,
+            admission=admission,
+            lifecycle=lifecycle,
+            agents=self.agents,
+            client_of=self._client_of,
+            kick=self._poller.kick,
+        )
+        self._keeper = Keeper(state, admission, lifecycle)
+        self.operator = Operator(
+            state,
+            store=store,
+            admission=admission,
+            lifecycle=lifecycle,
+            defrag=self._defrag,
+        )
+        #: Which node served a conversation last.
+        self.affinity = Affinity()
+        self.when_down = state.when_down
+        self._group: asyncio.TaskGroup
+        self._loops: list[asyncio.Task[None]] = []
+
+    def run(self, group: asyncio.TaskGroup) -> None:
+        """Poll, keep house and see to what is begun, in `group`, until `stop`."""
+        self._group = group
+        self._lifecycle.start(group)
+        for name, work in (("keeper", self._keeper.run), ("defrag", self._defrag.run)):
+            task = group.create_task(self.guard.keep(name, work), name=name)
+            self._loops.append(task)
+        self._follow()
+
+    def stop(self) -> None:
+        """End every loop, and stop following what is under way."""
+        self._lifecycle.stop()
+        self._poller.stop()
+        for task in self._loops:
+            task.cancel()
+
+    def apply(self, policy: FleetPolicy) -> None:
+        """Take over another configuration, and the clients in `nodes` as they are now."""
+        self._state.apply(policy)
+        self._follow()
+
+    def snapshot(self) -> FleetSnapshot:
+        """The fleet at this moment; the same object until something changes."""
+        return self._state.snapshot()
+
+    def node(self, name: NodeName) -> NodeView | None:
+        return self._state.node(name)
+
+    def model(self, name: NodeName, model: ModelId) -> ModelView | None:
+        return self._state.model(name, model)
+
+    async def lease(self, want: Want, client: str = "", beat: Beat | None = None) -> Admitted:
+        """A hold on the model, loaded first where need be; see `Admission.acquire`."""
+        return await self._admission.acquire(want, client, beat)
+
+    def lease_at_once(self, want: Want) -> Lease | None:
+        """As `lease`, where it takes no wait; see `Admission.at_once`."""
+        return self._admission.at_once(want)
+
+    def ended(self, lease: Lease, verdict: Verdict) -> None:
+        """Take a lease back, and what its request found out about the node."""
+        if verdict.contradicts is not None:
+            self._observations.contradicted(lease.node, lease.model, verdict.contradicts)
+        if verdict.unreachable is not None:
+            self._observations.refused(lease.node, verdict.unreachable)
+        if verdict.ask_node:
+            self._poller.kick(lease.node)
+        self._state.release(
+            lease,
+            failure=verdict.failure,
+            client=verdict.client,
+            count=verdict.count,
+            used=verdict.used,
+        )
+
+    def blame(
+        self, name: NodeName, model: ModelId, reason: str, *, client: str | None = None
+    ) -> None:
+        """Count a failure that was understood only after its lease had ended."""
+        self._state.blame(name, model, reason, client=client)
+
+    def explain(self, want: Want) -> Decision:
+        """What would be decided for a request that came now."""
+        return self._admission.explain(want)
+
+    def depth(self) -> int:
+        """Requests that wait."""
+        return self._admission.depth()
+
+    def depths(self) -> dict[ModelId, int]:
+        """Requests that wait, by model."""
+        return self._admission.depths()
+
+    def close(self, reason: str) -> None:
+        """Refuse what waits and what comes."""
+        self._admission.close(reason)
+
+    def why_due(self, node: NodeView) -> str | None:
+        """Why a node wants a restart; None = it does not."""
+        return self._defrag.why_due(node)
+
+    @property
+    def asked_all(self) -> bool:
+        """Every node has been asked at least once."""
+        return self._poller.first_round_done
+
+    def last_answer_age_s(self, name: NodeName) -> float | None:
+        """Since the last poll that a node answered; None = it never did."""
+        return self._poller.last_answer_age_s(name)
+
+    def overdue(self) -> list[NodeName]:
+        """Nodes whose polling loop stands still."""
+        return self._poller.overdue()
+
+    def _follow(self) -> None:
+        nodes = self._nodes
+        names = [node.name for node in self._state.policy.nodes]
+        self._poller.follow(self._group, {name: nodes[name] for name in names})
+
+    def _client_of(self, name: NodeName) -> NodeControl:
+        return self._nodes[name]
