@@ -145,10 +145,12 @@ class Want:
     """Nodes that failed this very request before its first byte."""
     since_s: float | None = None
     """When it began to wait (monotonic); None = just now."""
+    load_waited_s: float = 0.0
+    """How long it has waited for loads before this try."""
     deadline_s: float | None = None
     """When it gives up (monotonic); None = never."""
     seniors: frozenset[ModelId] = frozenset()
-    """Models that an older request waits for: those are not taken away from it."""
+    """Models that older requests wait for, or that were just loaded for others: those are left to them."""
     insists: bool = False
     """An operator wants it: others lose their place though loads of it keep failing."""
 

@@ -53,5 +53,5 @@ def absent_pins(snapshot: FleetSnapshot) -> list[Want]:
 
 
 def _held_somewhere(snapshot: FleetSnapshot, model: ModelId) -> bool:
-    names = snapshot.locations.get(model, ())
-    return any(snapshot.nodes[name].models[model].occupies for name in names)
+    """Or about to be: in memory, or on its way there, where that counts."""
+    return any(node.keeps and node.models[model].occupies for node in snapshot.holders(model))

@@ -3,7 +3,7 @@
 Units: memory in MiB, monotonic instants end in `_s`, wall-clock instants in `_at_ms` (UTC).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -116,6 +116,9 @@ class ModelView:
     breaker: Breaker = CLOSED
     generation: int = 0
     """Grows with every load or unload begun here; a late answer of an older one is ignored."""
+    moved: int = 0
+    """The count of moves in the fleet when this one last began or ended a move, or was contradicted; a
+    listing that was asked for before then says nothing of it."""
 
     @property
     def resident(self) -> bool:
@@ -187,6 +190,11 @@ class NodeView:
     @property
     def draining(self) -> bool:
         return bool(self.drains)
+
+    @property
+    def keeps(self) -> bool:
+        """What it holds counts as there: it is not gone, and not on its way out of service."""
+        return self.liveness.health is not NodeHealth.DOWN and not self.drains - {Drain.DEFRAG}
 
     @property
     def routable(self) -> bool:
@@ -272,19 +280,29 @@ class FleetSnapshot:
     allowed_nodes: Mapping[ModelId, frozenset[NodeName]] = field(default_factory=dict)
     """`[models."ID"] nodes`: where a model may run; absent = anywhere."""
     eviction: EvictionRules = field(default_factory=EvictionRules)
+    pins: frozenset[tuple[NodeName | None, ModelId]] = frozenset()
+    """What shall be kept where, by the configuration or by request; node None = anywhere."""
 
     def resolve(self, name: str) -> ModelId | None:
         """The model that a client-facing name means, or None when nothing here knows it."""
         if name in self.locations:
             return ModelId(name)
-        return self.aliases.get(name)
+        meant = self.aliases.get(name)
+        return meant if meant in self.locations else None
 
     def pin_absent(self, model: ModelView) -> bool:
         """A pinned model is not in memory where its pin wants it.
 
         A pin that names no node is content with one copy anywhere.
         """
-        if not model.pinned or model.resident:
+        if not model.pinned or (model.resident and not model.pin_floats):
             return False
-        names = self.locations.get(model.id, ()) if model.pin_floats else ()
-        return not any(self.nodes[name].models[model.id].resident for name in names)
+        if not model.pin_floats:
+            return True
+        return not any(
+            node.keeps and node.models[model.id].resident for node in self.holders(model.id)
+        )
+
+    def holders(self, model: ModelId) -> Iterator["NodeView"]:
+        """Every node that lists a model."""
+        return (self.nodes[name] for name in self.locations.get(model, ()))

@@ -5,10 +5,11 @@ import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from cortex.core.decisions import Decision, Load, Reject, Serve, Wait, Want
 from cortex.core.errors import CapacityError
-from cortex.core.ids import ModelId
+from cortex.core.ids import ModelId, NodeName
 from cortex.core.pace import Pace
 from cortex.core.plan import RETRY_AFTER_S, plan
 from cortex.fleet.fairqueue import FairQueue
@@ -69,6 +70,7 @@ class _Queue(FairQueue[_Waiter]):
         super().__init__()
         self._loading_s = 0.0
         self._since_s: float | None = None
+        self._owed: set[_Waiter] = set()
 
     def loading_s(self, now_s: float) -> float:
         """Time spent on loads so far, whoever was at the head."""
@@ -87,14 +89,45 @@ class _Queue(FairQueue[_Waiter]):
         self._since_s = now_s if for_load else None
         return before is not for_load
 
+    def loaded(self) -> None:
+        """A load has come to its end: all who wait now are served before the model may go."""
+        self._owed = set(self)
+
+    def leave(self, entry: _Waiter, *, served: bool) -> None:
+        super().leave(entry, served=served)
+        self._owed.discard(entry)
+
+    @property
+    def has_a_claim(self) -> bool:
+        """The model was, or is being, loaded for some who wait here."""
+        return self.loads or bool(self._owed)
+
     def wake_all_but(self, head: _Waiter) -> None:
         for waiter in self:
             if waiter is not head:
                 waiter.turn.set()
 
 
+class _Lane(NamedTuple):
+    """Which nodes would do; all who wait in one lane want the same."""
+
+    only: NodeName | None
+    excluded: frozenset[NodeName]
+
+    def takes(self, node: NodeName) -> bool:
+        return node not in self.excluded and self.only in (None, node)
+
+
+ANYWHERE = _Lane(None, frozenset())
+_Lanes = dict[_Lane, _Queue]
+
+
 class Admission:
-    """Queues per model, fair to clients; the head alone decides, so none is overtaken."""
+    """Queues per model, fair to clients; the head alone decides, so none is overtaken.
+
+    Those who want a given node, or not a node that failed them, wait in a lane of their own: they
+    hold up nobody whom they leave nothing to.
+    """
 
     def __init__(
         self,
@@ -107,7 +140,7 @@ class Admission:
         self._begin_load = begin_load
         #: Told when the last request that waited for a model went away unserved.
         self._nobody_waits = nobody_waits
-        self._queues: dict[ModelId, _Queue] = {}
+        self._lanes: dict[ModelId, _Lanes] = {}
         self._paces: dict[ModelId, Pace] = {}
         self._closed: str | None = None
         state.listeners.append(self._wake_heads)
@@ -115,11 +148,11 @@ class Admission:
     def depth(self, model: ModelId | None = None) -> int:
         """Requests waiting, for one model or in all."""
         if model is not None:
-            return len(self._queues.get(model, ()))
-        return sum(len(queue) for queue in self._queues.values())
+            return sum(map(len, self._lanes.get(model, {}).values()))
+        return sum(map(self.depth, self._lanes))
 
     def depths(self) -> dict[ModelId, int]:
-        return {model: len(queue) for model, queue in self._queues.items()}
+        return {model: self.depth(model) for model in self._lanes}
 
     def close(self, reason: str) -> None:
         """Refuse what waits and what comes: the process is draining."""
@@ -129,7 +162,7 @@ class Admission:
     async def acquire(self, want: Want, client: str = "", beat: Beat | None = None) -> Admitted:
         """Lease the model, loading it first where that is possible.
 
-        1. Nobody waits for the model, and a copy is free: lease it, without any await.
+        1. A copy is free that nobody waits for: lease it, without any await.
         2. Otherwise queue (429 when the queue is full) and, at the head, decide anew after
            every change: serve, begin a load, wait on, or reject.
         3. Past the deadline: 503 with the expected wait as Retry-After. The time of a load, or
@@ -143,26 +176,37 @@ class Admission:
         Raises:
             CapacityError: Rejected, queue full, deadline passed, or draining.
         """
-        if want.model not in self._queues:
+        if self._may_pass(want):
             decision = self._decide(want)
-            if isinstance(decision, Serve):
+            if isinstance(decision, Serve) and self._unwanted(want.model, decision.node):
                 return Admitted(self._state.lease(decision.node, decision.model))
         return await self._wait_in_line(want, client, beat)
 
     def at_once(self, want: Want) -> Lease | None:
         """A lease that can be had without a load, a wait or passing those who wait; else None."""
-        if want.model in self._queues or self._closed is not None:
+        if self._closed is not None or not self._may_pass(want):
             return None
         decision = plan(self._state.snapshot(), want, now_s=self._state.clock.now_s())
-        if not isinstance(decision, Serve):
+        if not isinstance(decision, Serve) or not self._unwanted(want.model, decision.node):
             return None
         return self._state.lease(decision.node, decision.model)
+
+    def _may_pass(self, want: Want) -> bool:
+        """No lane, or none but such as leave some node to others."""
+        lanes = self._lanes.get(want.model)
+        return lanes is None or (
+            ANYWHERE not in lanes and _Lane(want.only, want.excluded) not in lanes
+        )
+
+    def _unwanted(self, model: ModelId, node: NodeName) -> bool:
+        """Nobody who waits for the model would be served by this node."""
+        return not any(lane.takes(node) for lane in self._lanes.get(model, ()))
 
     def explain(self, want: Want) -> Decision:
         """What `acquire` would decide for a request that came now."""
         return plan(
             self._state.snapshot(),
-            replace(want, seniors=frozenset(self._queues) - {want.model}),
+            replace(want, seniors=frozenset(self._lanes) - {want.model}),
             now_s=self._state.clock.now_s(),
         )
 
@@ -177,24 +221,27 @@ class Admission:
         return decision
 
     async def _wait_in_line(self, want: Want, client: str, beat: Beat | None) -> Admitted:
-        queue = self._queues.setdefault(want.model, _Queue())
-        if queue and len(queue) >= self._state.policy.max_queue:
-            self._make_place(queue, want, client)
+        lane = _Lane(want.only, want.excluded)
+        queue = self._lanes.setdefault(want.model, {}).setdefault(lane, _Queue())
+        waiting = self.depth(want.model)
+        if waiting and waiting >= self._state.policy.max_queue:
+            self._make_place(want, queue, client)
         began_s = self._state.clock.now_s()
         since_s = began_s if want.since_s is None else want.since_s
-        waiter = _Waiter(client, since_s, beat, queue.loading_s(began_s))
+        loading_before_s = queue.loading_s(began_s) - want.load_waited_s
+        waiter = _Waiter(client, since_s, beat, loading_before_s)
         queue.add(waiter)
         served = False
         try:
             lease = await self._take_turns(want, waiter, queue)
             served = True
         finally:
-            self._leave(want.model, queue, waiter, served=served)
+            self._leave(want.model, lane, waiter, served=served)
         ended_s = self._state.clock.now_s()
-        load_wait_s = queue.loading_s(ended_s) - waiter.loading_before_s
+        load_wait_s = queue.loading_s(ended_s) - waiter.loading_before_s - want.load_waited_s
         return Admitted(lease, queue_s=ended_s - began_s - load_wait_s, load_wait_s=load_wait_s)
 
-    def _make_place(self, queue: _Queue, want: Want, client: str) -> None:
+    def _make_place(self, want: Want, queue: _Queue, client: str) -> None:
         """Have the client with the most requests in a full queue give up its newest.
 
         Raises:
@@ -202,7 +249,11 @@ class Admission:
         """
         displaced = queue.to_displace(client)
         if displaced is None:
-            raise self._queue_full(want, len(queue))
+            if not queue:
+                self._close_lane(want.model, _Lane(want.only, want.excluded))
+            raise self._queue_full(want, self.depth(want.model))
+        # Now, not at its turn: many may come before that.
+        queue.leave(displaced, served=False)
         displaced.displaced = True
         displaced.turn.set()
 
@@ -217,7 +268,7 @@ class Admission:
         while True:
             waiter.turn.clear()
             if waiter.displaced:
-                raise self._queue_full(want, len(queue))
+                raise self._queue_full(want, self.depth(want.model))
             until_s = math.inf
             if queue.head is waiter or self._closed is not None:
                 turn = self._take_turn(want, waiter, queue)
@@ -226,7 +277,7 @@ class Admission:
                 until_s = turn
             deadline_s = self._deadline_s(waiter, queue)
             if deadline_s <= self._state.clock.now_s():
-                raise self._late(want)
+                raise self._late(want, queue)
             await self._pause(waiter, min(until_s, deadline_s))
 
     def _take_turn(self, want: Want, waiter: _Waiter, queue: _Queue) -> Lease | float:
@@ -234,6 +285,8 @@ class Admission:
         decision = self._decide(self._with_seniority(want, queue))
         waits = decision if isinstance(decision, Wait) else None
         loading = isinstance(decision, Load) or (waits is not None and waits.loading)
+        if isinstance(decision, Serve) and queue.loads:
+            queue.loaded()
         if queue.head_waits(self._state.clock.now_s(), for_load=loading):
             queue.wake_all_but(waiter)
         if isinstance(decision, Serve):
@@ -251,42 +304,60 @@ class Admission:
             load_s = min(load_s, queue.loading_s(now_s) - waiter.loading_before_s)
         return waiter.since_s + patience_s + load_s
 
-    def _late(self, want: Want) -> CapacityError:
+    def _late(self, want: Want, queue: _Queue) -> CapacityError:
+        policy = self._state.policy
+        slot = f"no slot for {want.model} within {policy.queue_timeout_s:g} s"
+        load = f"{want.model} is still loading; a load may take {policy.load_timeout_s:g} s"
         return CapacityError(
-            f"no slot for {want.model} within {self._state.policy.queue_timeout_s:g} s",
+            load if queue.loads else slot,
             code="queue_timeout",
             retry_after_s=self._expected_wait_s(want),
         )
 
     def _with_seniority(self, want: Want, queue: _Queue) -> Want:
-        """The want as the queue's oldest request has it, and what still older ones wait for."""
+        """The want as the queue's oldest request has it, and what is left to others' requests."""
         since_s = queue.oldest_s
+        mine = since_s, want.model
         seniors = (
             frozenset(
                 model
-                for model, other in self._queues.items()
-                if other is not queue and (other.oldest_s, model) < (since_s, want.model)
+                for model, lanes in self._lanes.items()
+                if model != want.model
+                and any(
+                    other.has_a_claim or (other.oldest_s, model) < mine
+                    for other in lanes.values()
+                )
             )
-            if len(self._queues) > 1
+            if len(self._lanes) > 1
             else NOBODY
         )
         deadline_s = since_s + self._state.policy.queue_timeout_s
         return replace(want, since_s=since_s, deadline_s=deadline_s, seniors=seniors)
 
-    def _leave(self, model: ModelId, queue: _Queue, waiter: _Waiter, *, served: bool) -> None:
+    def _leave(self, model: ModelId, lane: _Lane, waiter: _Waiter, *, served: bool) -> None:
+        if waiter.displaced:
+            # It has left already, and another has its place.
+            return
+        queue = self._lanes[model][lane]
         queue.leave(waiter, served=served)
         pace = self._paces.get(model, Pace())
         if served:
             pace = pace.served(self._state.clock.now_s())
         if not queue:
             pace = pace.emptied()
-            if self._queues.get(model) is queue:
-                del self._queues[model]
-                if not served:
-                    self._nobody_waits(model)
+            if self._close_lane(model, lane) and not served:
+                self._nobody_waits(model)
         self._paces[model] = pace
         # The next in line, and whoever the seniority of this one held back.
         self._wake_heads()
+
+    def _close_lane(self, model: ModelId, lane: _Lane) -> bool:
+        """Take an empty lane away; True where it was the last of the model."""
+        lanes = self._lanes[model]
+        del lanes[lane]
+        if not lanes:
+            del self._lanes[model]
+        return not lanes
 
     def _expected_wait_s(self, want: Want) -> float:
         """The load that is under way, then the queue at its measured pace."""
@@ -313,6 +384,12 @@ class Admission:
             waiter.beat.act()
 
     def _wake_heads(self) -> None:
-        for queue in self._queues.values():
-            if queue:
-                queue.head.turn.set()
+        for lanes in self._lanes.values():
+            # Whoever has waited longest chooses first where two lanes want the same slot.
+            heads = [queue.head for queue in lanes.values() if queue]
+            for head in sorted(heads, key=_waits_since) if len(heads) > 1 else heads:
+                head.turn.set()
+
+
+def _waits_since(waiter: _Waiter) -> float:
+    return waiter.since_s

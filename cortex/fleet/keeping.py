@@ -21,7 +21,7 @@ class Remembered:
         }
         self._drained = recollection.drained
 
-    def node(self, rule: NodePolicy) -> NodeView:
+    def node(self, rule: NodePolicy, now_ms: int) -> NodeView:
         """A node as it was remembered: its models are known, none of them counts as resident.
 
         Pinned models of the configuration are known too, so that a request for one that is
@@ -31,7 +31,7 @@ class Remembered:
         record = self._nodes.get(rule.name, NodeRecord(name=rule.name))
         return NodeView(
             name=rule.name,
-            models={model: self.model(rule.name, model) for model in sorted(known)},
+            models={model: self.model(rule.name, model, now_ms) for model in sorted(known)},
             cycles=record.cycles,
             boot_at_s=record.boot_at_s,
             version=record.version,
@@ -40,14 +40,14 @@ class Remembered:
             drains=frozenset({Drain.REQUEST}) if rule.name in self._drained else frozenset(),
         )
 
-    def model(self, node: NodeName, model: ModelId) -> ModelView:
-        """A model with what was learned of it on this node."""
+    def model(self, node: NodeName, model: ModelId, now_ms: int) -> ModelView:
+        """A model with what was learned of it on this node; no use of it lies in the future."""
         record = self._models.get((node, model))
         if record is None:
             return ModelView(id=model)
         return ModelView(
             id=model,
-            last_used_at_ms=record.last_used_at_ms,
+            last_used_at_ms=min(record.last_used_at_ms, now_ms),
             loads=record.loads,
             load_s=record.load_s,
             size_mib=record.size_mib,

@@ -17,11 +17,14 @@ class Observations:
     def __init__(self, state: FleetState) -> None:
         self._state = state
 
-    def listed(self, name: NodeName, listing: Listing) -> None:
+    def listed(self, name: NodeName, listing: Listing, fence: int | None = None) -> None:
         """Take in a listing: the node is up, and its models are what it says.
 
-        Save those that cortex is changing right now: that transition ends by its own answer.
+        Save those that cortex is changing right now, for that transition ends by its own answer,
+        and those that have moved since the listing was asked for: `fence` was `FleetState.moves`
+        then, None = just now.
         """
+        fence = self._state.moves if fence is None else fence
         state = self._state
         node = state.node(name)
         if node is None:
@@ -37,12 +40,13 @@ class Observations:
             state.event(EventKind.NODE_RESTARTED, "its process start changed", name)
             node = replace(node, cycles=0, residue_mib=0, restarted_at_ms=state.clock.now_ms())
         models = {
-            model: self._listed(node, model, status, listing, restarted=restarted)
+            model: self._listed(node, model, status, listing, restarted=restarted, fence=fence)
             for model, status in listing.models.items()
         }
         for model, view in node.models.items():
             # A model that vanished while in use, or while cortex moves it, is between two states.
-            if model not in models and (view.in_flight or view.moved_by_us):
+            between = view.in_flight or view.moved_by_us or view.moved > fence
+            if model not in models and between:
                 models[model] = view if not restarted else self._ended(view)
         fresh = state.govern(
             replace(
@@ -133,7 +137,7 @@ class Observations:
         view = self._state.model(name, model)
         if view is not None and view.status is ModelStatus.LOADED:
             loading = status is ModelStatus.LOADING
-            self._state.put_model(name, replace(view, status=status, reported_loading=loading))
+            self._state.moved(name, replace(view, status=status, reported_loading=loading))
             self._state.changed()
 
     def _ended(self, view: ModelView) -> ModelView:
@@ -155,8 +159,11 @@ class Observations:
         listing: Listing,
         *,
         restarted: bool,
+        fence: int,
     ) -> ModelView:
         known = node.models.get(model)
+        if known is not None and known.moved > fence and not restarted:
+            return known
         view = known or self._state.first_seen(node.name, model)
         now_s, longest_s = self._state.clock.now_s(), self._state.policy.load_timeout_s
         # A node has all its models from its start: one that joins its list as reloading is none.
@@ -167,6 +174,10 @@ class Observations:
             and status is ReportedStatus.RELOADING
         ):
             view = replace(view, reloading_since_s=now_s - longest_s, phantom=True)
+        now_ms = self._state.clock.now_ms()
+        if view.last_used_at_ms > now_ms:
+            # The clock was ahead, and was put back.
+            view = replace(view, last_used_at_ms=now_ms)
         if node.liveness.health is NodeHealth.DOWN:
             # Its failures were those of the node, which is another one now.
             view = replace(view, breaker=view.breaker.tried_again())

@@ -55,6 +55,8 @@ class Poller:
         self._asked: set[NodeName] = set()
         #: What was saved of a node last, and the view it was taken from: the same one needs no look.
         self._saved: dict[NodeName, tuple[NodeView, object]] = {}
+        #: Nodes that would not tell their memory when they were asked last.
+        self._uninformed: set[NodeName] = set()
         self._turned_s: dict[NodeName, float] = {}
         self._followed = 0
 
@@ -159,7 +161,7 @@ class Poller:
         return left_s if left_s > TURN_SHARE * period_s else left_s + period_s
 
     async def _poll(self, name: NodeName, node: NodeControl, timeout_s: float) -> bool:
-        began_s = self._clock.now_s()
+        began_s, fence = self._clock.now_s(), self._state.moves
         try:
             async with asyncio.timeout(timeout_s):
                 listing = await node.list_models()
@@ -173,7 +175,7 @@ class Poller:
             now_s = self._clock.now_s()
             self._last_answer_s[name] = now_s
             self._watcher.polled(name, ok=True, duration_s=now_s - began_s)
-            self._observations.listed(name, listing)
+            self._observations.listed(name, listing, fence)
             return True
         self._watcher.polled(name, ok=False, duration_s=self._clock.now_s() - began_s)
         return False
@@ -184,8 +186,13 @@ class Poller:
             async with asyncio.timeout(self._state.policy.poll_timeout_s * 2):
                 info = await node.system_info()
         except (TimeoutError, NodeError) as exc:
-            log.warning("no system info", extra={"fields": {"node": name, "reason": str(exc)}})
+            if name not in self._uninformed:
+                # It is asked again with every poll, and told of once.
+                self._uninformed.add(name)
+                fields = {"node": name, "reason": str(exc) or "no answer in time"}
+                log.warning("no system info", extra={"fields": fields})
             return False
+        self._uninformed.discard(name)
         self._observations.informed(name, info)
         return True
 

@@ -54,6 +54,8 @@ class FleetState:
         self._pins = set(recollection.pins)
         self._remembered = Remembered(recollection)
         self._revision = 0
+        #: Counts what changes a model's place other than by a listing; see `ModelView.moved`.
+        self.moves = 0
         self._snapshot: FleetSnapshot | None = None
         #: Replaced for the models that a node newly lists, or no longer does: all of it is nodes x models.
         self._locations: Mapping[ModelId, tuple[NodeName, ...]] = {}
@@ -74,6 +76,7 @@ class FleetState:
                 aliases=self.policy.aliases,
                 allowed_nodes=self._allowed_nodes,
                 eviction=self.policy.eviction,
+                pins=self._all_pins,
             )
         return self._snapshot
 
@@ -90,6 +93,7 @@ class FleetState:
         """
         first = not self._nodes
         self.policy = policy
+        self._note_pins()
         self._allowed_nodes = {
             model: rule.nodes for model, rule in policy.models.items() if rule.nodes is not None
         }
@@ -101,7 +105,7 @@ class FleetState:
         for node in policy.nodes:
             old = self._nodes.get(node.name)
             if old is None:
-                old = self._remembered.node(node)
+                old = self._remembered.node(node, self.clock.now_ms())
                 if not first:
                     self.event(EventKind.NODE_ADDED, "added to the configuration", node.name)
             back = replace(old, drains=old.drains - {Drain.REMOVED})
@@ -110,11 +114,13 @@ class FleetState:
 
     def pin(self, model: ModelId, node: NodeName | None) -> None:
         self._pins.add((node, model))
+        self._note_pins()
         self.event(EventKind.PIN, "pinned by request", node, model)
         self._regovern()
 
     def unpin(self, model: ModelId, node: NodeName | None) -> None:
         self._pins.discard((node, model))
+        self._note_pins()
         self.event(EventKind.UNPIN, "unpinned by request", node, model)
         self._regovern()
 
@@ -225,6 +231,11 @@ class FleetState:
         self._nodes[node.name] = node
         self._snapshot = None
 
+    def moved(self, name: NodeName, view: ModelView) -> None:
+        """As `put_model`, of what no listing that is under way can know of."""
+        self.moves += 1
+        self.put_model(name, replace(view, moved=self.moves))
+
     def put_model(self, name: NodeName, view: ModelView) -> None:
         node = self._nodes[name]
         self.put(replace(node, models={**node.models, view.id: view}))
@@ -235,7 +246,7 @@ class FleetState:
 
     def first_seen(self, node: NodeName, model: ModelId) -> ModelView:
         """A model that a node lists for the first time, with what is remembered of it."""
-        view = self._remembered.model(node, model)
+        view = self._remembered.model(node, model, self.clock.now_ms())
         return govern_model(node, view, self.policy, self._pins)
 
     def failed(
@@ -302,6 +313,10 @@ class FleetState:
         self._nodes[node.name] = evolve(node, in_flight=node.in_flight + by, models=models)
         self._snapshot = None
         self._revision += 1
+
+    def _note_pins(self) -> None:
+        configured = {(node.name, model) for node in self.policy.nodes for model in node.pinned}
+        self._all_pins = frozenset(configured | self._pins)
 
     def _regovern(self) -> None:
         for policy in self.policy.nodes:

@@ -253,7 +253,7 @@ class Transitions:
     def _enter(self, node: NodeName, view: ModelView, status: ModelStatus) -> Transition:
         generation = view.generation + 1
         loading = status is ModelStatus.LOADING
-        self._state.put_model(
+        self._state.moved(
             node,
             replace(
                 view,
@@ -266,7 +266,7 @@ class Transitions:
         return Transition(node, view.id, generation)
 
     def _leave(self, transition: Transition, view: ModelView) -> None:
-        self._state.put_model(transition.node, view)
+        self._state.moved(transition.node, view)
 
     def _current(self, transition: Transition) -> ModelView | None:
         """The view, unless a newer transition has begun: a late answer must not touch it."""

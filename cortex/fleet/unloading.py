@@ -75,7 +75,10 @@ async def _verify(
         async with asyncio.timeout(waits.verify_s):
             while True:
                 info = await read_info(node, waits)
-                if info is None or info.free_mib is None:
+                if info is None:
+                    await asyncio.sleep(waits.verify_longest_s)
+                    continue
+                if info.free_mib is None:
                     return Freed()
                 steady = info.free_mib == last_mib > before_mib
                 last_mib = info.free_mib

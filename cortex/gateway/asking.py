@@ -48,12 +48,18 @@ def resolve(svc: Services, name: str, caller: Caller) -> ModelId:
         )
     near: list[str] = []
     if len(snapshot.locations) + len(snapshot.aliases) < NEAR_NAMES_AMONG:
-        meant = {model: model for model in snapshot.locations} | dict(snapshot.aliases)
+        meant = {model: model for model in snapshot.locations} | {
+            alias: model
+            for alias, model in snapshot.aliases.items()
+            if model in snapshot.locations
+        }
         names = [n for n, model in meant.items() if may_use(caller, model, snapshot.aliases)]
         near = difflib.get_close_matches(name[:200], names, n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    target = snapshot.aliases.get(name)
+    meaning = "" if target is None else f", which is an alias of {target},"
     raise RequestError(
-        f"model {name[:200]!r} does not exist on any node{hint}",
+        f"model {name[:200]!r}{meaning} does not exist on any node{hint}",
         code="model_not_found",
         param="model",
     )

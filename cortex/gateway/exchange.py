@@ -72,14 +72,28 @@ class Outbound:
 class _Tries:
     """What a request has met on its way through the nodes, and what it may still want."""
 
-    __slots__ = ("_stale", "failed_on", "failure", "want")
+    __slots__ = ("_loads_s", "_queued_s", "_stale", "failed_on", "failure", "want")
 
     def __init__(self, want: Want) -> None:
         self.want = want
+        #: What it has waited so far, for slots and for loads: all tries share one deadline.
+        self._queued_s = 0.0
+        self._loads_s = 0.0
         #: The first, and where it was.
         self.failure: NodeError | None = None
         self.failed_on: NodeName | None = None
         self._stale: set[NodeName] = set()
+
+    def wanted(self, now_s: float) -> Want:
+        """What to ask for now."""
+        waited_s = self._queued_s + self._loads_s
+        if not waited_s:
+            return self.want
+        return replace(self.want, since_s=now_s - waited_s, load_waited_s=self._loads_s)
+
+    def admitted(self, admitted: Admitted) -> None:
+        self._queued_s += admitted.queue_s
+        self._loads_s += admitted.load_wait_s
 
     def failed(self, node: NodeName, failure: NodeError) -> None:
         """Leave `node` out from now on; not yet where it only did not hold the model."""
@@ -197,11 +211,13 @@ class Exchange:
         clock = svc.fleet.clock
         began_s = clock.now_s()
         try:
-            admitted = await svc.fleet.lease(tries.want, self._caller.share, beat)
+            wanted = tries.wanted(began_s)
+            admitted = await svc.fleet.lease(wanted, self._caller.share, beat)
         except CapacityError as exc:
             line.record.queue_ms += (clock.now_s() - began_s) * 1000
             line.record.node = tries.failed_on
             raise tries.failure or exc from None
+        tries.admitted(admitted)
         _note(line, admitted)
         return admitted
 

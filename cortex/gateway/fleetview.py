@@ -1,5 +1,7 @@
 """The fleet as the admin API shows it."""
 
+from collections.abc import Iterator
+
 from cortex import __version__
 from cortex.adminapi import HealthBody, ModelOnNode, NodeStatus, StatusBody
 from cortex.core.health import NodeHealth
@@ -40,6 +42,7 @@ def health_of(svc: Services) -> HealthBody:
             for model in node.models.values()
             if model.phantom
         )
+    missing.extend(_odd_pins(snapshot))
     for model_id, names in snapshot.locations.items():
         nodes = [snapshot.nodes[name] for name in names]
         if all(node.models[model_id].phantom for node in nodes):
@@ -58,6 +61,19 @@ def health_of(svc: Services) -> HealthBody:
     return HealthBody(
         status=status, reasons=reasons, warnings=warnings_of(svc), version=__version__
     )
+
+
+def _odd_pins(snapshot: FleetSnapshot) -> Iterator[str]:
+    """Pins that nothing can satisfy: mostly a slip of the pen."""
+    for name, model in sorted(snapshot.pins, key=str):
+        node = None if name is None else snapshot.nodes.get(name)
+        if name is not None and node is None:
+            yield f"model {model} is pinned on {name}, and there is no such node"
+        elif node is not None and node.liveness.health is NodeHealth.UP:
+            if model not in node.models:
+                yield f"model {model} is pinned on {name}, which does not list it"
+        elif name is None and model not in snapshot.locations:
+            yield f"model {model} is pinned, and no node lists it"
 
 
 def _may_serve(node: NodeView, model_id: ModelId, snapshot: FleetSnapshot) -> bool:

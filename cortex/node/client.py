@@ -52,6 +52,7 @@ _SMALLEST: Mapping[Work, tuple[str, Mapping[str, object]]] = {
 """Route and body of the smallest request of its kind, the model apart."""
 
 
+_NO_SUCH_ROUTE = frozenset({404, 405, 501})
 _CHANGES = frozenset({"/v1/models/reload", "/v1/models/unload"})
 
 
@@ -259,10 +260,12 @@ class NodeClient:
 
         A node without the route (before mistral.rs 0.7.0) has no version and no memory figures.
         """
-        try:
-            return read_system_info(await self._control("GET", "/v1/system/info"))
-        except NodeProtocolError:
+        status, text = await self._ask("GET", "/v1/system/info", None)
+        if status in _NO_SUCH_ROUTE:
             return NodeInfo(version=None)
+        if status >= 400:
+            raise NodeProtocolError(f"{self.name}: /v1/system/info answered HTTP {status}")
+        return read_system_info(text)
 
     async def model_status(self, model: ModelId) -> LifecycleAnswer:
         return await self._lifecycle("status", model)

@@ -121,3 +121,21 @@ async def test_another_connect_timeout_makes_another_client_and_cuts_nothing(
         rewritten(gateway, "[polling]", "[limits]\nconnect_timeout_s = 1.5\n[polling]")
         assert gateway.services.nodes["n0"] is not before
         assert gateway.services.fleet.node("n0").in_flight == 1
+
+
+async def test_pins_that_nothing_can_meet_and_an_alias_of_nothing(tmp_path: Path) -> None:
+    async with (
+        scripted(["m1"]) as node,
+        running(
+            tmp_path,
+            [node],
+            toml='[aliases]\nsmall = "org/typo"\n',
+            node_toml=['pinned = ["org/slip"]'],
+        ) as gateway,
+    ):
+        health = (await gateway.get("/health")).json
+        assert health["status"] == "degraded"
+        assert health["reasons"] == ["model org/slip is pinned on n0, which does not list it"]
+        reply = await gateway.chat("small")
+        assert (reply.status, reply.code) == (404, "model_not_found")
+        assert "'small', which is an alias of org/typo, does not exist" in reply.text

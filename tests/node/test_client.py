@@ -121,6 +121,21 @@ async def test_a_node_that_will_not_be_woken_is_heard() -> None:
         assert await client.wake(MODEL, Work.CHAT) == "HTTP 503"
 
 
+@pytest.mark.parametrize("status", [404, 405, 501])
+async def test_a_node_without_the_route_has_no_version(status: int) -> None:
+    node = RawNode(routes={"/v1/system/info": saying(whole(b"", status=f"{status} So"))})
+    async with node, client_of(node.url) as client:
+        assert await client.system_info() == NodeInfo(version=None)
+
+
+@pytest.mark.parametrize("status", [500, 503, 401])
+async def test_a_failure_to_tell_the_memory_is_not_the_lack_of_the_route(status: int) -> None:
+    node = RawNode(routes={"/v1/system/info": saying(whole(b"", status=f"{status} So"))})
+    async with node, client_of(node.url) as client:
+        with pytest.raises(NodeProtocolError, match=f"answered HTTP {status}"):
+            await client.system_info()
+
+
 async def test_control_calls_carry_the_nodes_key_and_name_the_model() -> None:
     node = RawNode(routes={"/v1/models/reload": saying(whole(b'{"status":"loaded"}'))})
     async with node, client_of(node.url, api_key="k1") as client:

@@ -1,0 +1,182 @@
+"""What a node says meets what cortex did meanwhile, and clocks that were wrong."""
+
+import asyncio
+
+import pytest
+
+from cortex.core.decisions import Load
+from cortex.core.errors import NodeProtocolError, NodeUnreachableError
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.listing import Listing, NodeInfo, ReportedStatus
+from cortex.core.records import Recollection, ResidencyRecord
+from cortex.core.snapshot import ModelStatus
+from cortex.fleet.fleet import Fleet
+from cortex.fleet.observations import Observations
+from cortex.fleet.policy import FleetPolicy, NodePolicy
+from cortex.fleet.state import FleetState
+from cortex.fleet.transitions import Freed, Transitions
+from cortex.fleet.waits import Waits
+from tests.fleet.fakes import Events, HandClock, Node, ports
+
+N, A, B = NodeName("n"), ModelId("a"), ModelId("b")
+POLICY = FleetPolicy(nodes=(NodePolicy(name=N),), poll_interval_s=0.001)
+
+
+def listing(created_at_s: int = 1, **models: str) -> Listing:
+    statuses = {ModelId(model): ReportedStatus(status) for model, status in models.items()}
+    return Listing(created_at_s=created_at_s, models=statuses)
+
+
+class World:
+    def __init__(self, recollection: Recollection | None = None) -> None:
+        self.clock = HandClock()
+        self.state = FleetState(
+            POLICY,
+            clock=self.clock,
+            journal=Events(),
+            recollection=recollection or Recollection(),
+        )
+        self.observations = Observations(self.state)
+        self.transitions = Transitions(self.state)
+
+    def statuses(self) -> dict[ModelId, ModelStatus]:
+        node = self.state.node(N)
+        assert node is not None
+        return {model.id: model.status for model in node.models.values()}
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.observations.listed(N, listing(a="loaded", b="unloaded"))
+    return world
+
+
+def test_a_listing_from_before_an_unload_does_not_undo_it(world: World) -> None:
+    fence = world.state.moves
+    unload = world.transitions.begin_drain(N, A, "by request")
+    assert world.transitions.begin_unload(unload)
+    world.transitions.end_unload(unload, Freed())
+    world.observations.listed(N, listing(a="loaded", b="unloaded"), fence)
+    assert world.statuses()[A] is ModelStatus.UNLOADED
+    # One that was asked for afterwards is believed, whatever it says.
+    world.observations.listed(N, listing(a="loaded", b="unloaded"), world.state.moves)
+    assert world.statuses()[A] is ModelStatus.LOADED
+
+
+@pytest.mark.parametrize("said", [{"b": "unloaded"}, {}])
+def test_a_listing_from_before_a_load_does_not_undo_it(
+    world: World, said: dict[str, str]
+) -> None:
+    fence = world.state.moves
+    load, _ = world.transitions.begin_load(Load(node=N, model=B, reason=""))
+    world.transitions.end_load(load, load_s=1.0)
+    world.observations.listed(N, listing(a="loaded", **said), fence)
+    assert world.statuses() == {A: ModelStatus.LOADED, B: ModelStatus.LOADED}
+
+
+def test_a_listing_from_before_a_refusal_does_not_bring_the_model_back(world: World) -> None:
+    fence = world.state.moves
+    world.observations.contradicted(N, A, ModelStatus.UNLOADED)
+    world.observations.listed(N, listing(a="loaded", b="unloaded"), fence)
+    assert world.statuses()[A] is ModelStatus.UNLOADED
+
+
+def test_a_new_process_is_believed_though_its_listing_was_asked_for_before(
+    world: World,
+) -> None:
+    fence = world.state.moves
+    load, _ = world.transitions.begin_load(Load(node=N, model=B, reason=""))
+    world.transitions.end_load(load, load_s=1.0)
+    world.observations.listed(N, listing(2, a="loaded", b="unloaded"), fence)
+    assert world.statuses()[B] is ModelStatus.UNLOADED
+
+
+def test_no_model_was_used_in_the_future() -> None:
+    now_ms = HandClock().now_ms()
+    year_ms = 365 * 86_400_000
+    records = (
+        ResidencyRecord(
+            node=N, model=A, status="loaded", last_used_at_ms=now_ms + year_ms, loads=2
+        ),
+        ResidencyRecord(node=N, model=B, status="loaded", last_used_at_ms=now_ms - 5),
+    )
+    world = World(Recollection(residency=records))
+    world.observations.listed(N, listing(a="loaded", b="loaded"))
+    views = world.state.snapshot().nodes[N].models
+    assert [views[A].last_used_at_ms, views[B].last_used_at_ms] == [now_ms, now_ms - 5]
+    assert views[A].loads == 2
+    # The clock was ahead while the process ran, and was put back.
+    world.clock.wall_ms += year_ms
+    world.state.release(world.state.lease(N, B))
+    world.clock.wall_ms -= year_ms
+    world.observations.listed(N, listing(a="loaded", b="loaded"))
+    assert world.state.snapshot().nodes[N].models[B].last_used_at_ms == now_ms
+
+
+class Reticent(Node):
+    """Does not tell its memory the first two times it is asked."""
+
+    asked = 0
+
+    async def system_info(self) -> NodeInfo:
+        self.asked += 1
+        if self.asked <= 2:
+            raise NodeProtocolError("/v1/system/info answered HTTP 503")
+        return await super().system_info()
+
+
+async def test_a_node_that_fails_to_tell_its_memory_is_asked_again() -> None:
+    node = Reticent(loaded=("a",))
+    fleet = Fleet(POLICY, {N: node}, ports())
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        fleet.run(group)
+        while (view := fleet.node(N)) is None or view.vram_total_mib is None:
+            await asyncio.sleep(0.001)
+        fleet.stop()
+    assert (view.version, view.free_mib, view.may_unload) == ("0.9.2", 16000, True)
+
+
+class Mortal(Node):
+    dead = False
+
+    async def list_models(self) -> Listing:
+        if self.dead:
+            raise NodeUnreachableError("connection refused")
+        return await super().list_models()
+
+
+async def test_a_pin_that_names_no_node_is_met_by_one_copy_and_outlives_its_node() -> None:
+    first, second = Mortal(loaded=("a",)), Mortal("a")
+    names = NodeName("n1"), NodeName("n2")
+    policy = FleetPolicy(
+        nodes=tuple(NodePolicy(name=name) for name in names), poll_interval_s=0.001
+    )
+    waits = Waits(house_s=0.001)
+    fleet = Fleet(policy, dict(zip(names, (first, second), strict=True)), ports(waits=waits))
+
+    def absent() -> set[bool]:
+        snapshot = fleet.snapshot()
+        return {snapshot.pin_absent(node.models[A]) for node in snapshot.nodes.values()}
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        fleet.run(group)
+        while not fleet.asked_all:
+            await asyncio.sleep(0.001)
+        await fleet.operator.pin(A, None)
+        await asyncio.sleep(0.01)
+        assert absent() == {False}
+        assert "wake a" not in second.calls
+        first.dead = True
+        while fleet.snapshot().nodes[names[0]].keeps:
+            await asyncio.sleep(0)
+        assert absent() == {True}
+        while not ((view := fleet.model(names[1], A)) and view.resident):
+            await asyncio.sleep(0.001)
+        assert absent() == {False}
+        # It stays where it is when the first comes back, and is no more than there.
+        first.dead = False
+        while not fleet.snapshot().nodes[names[0]].keeps:
+            await asyncio.sleep(0.001)
+        assert absent() == {False}
+        fleet.stop()
