@@ -53,7 +53,9 @@ async def once(
 ) -> tuple[AgentReport, AgentReply | NoReply]:
     """Post one report. Commands in the reply are neither carried out nor acknowledged."""
     limits = limits or Limits()
-    observer = Observer(settings, gpus or GpuReader(), deadline_s=limits.observe_s)
+    observer = Observer(
+        settings, gpus or GpuReader(only=settings.gpus), deadline_s=limits.observe_s
+    )
     uplink = Uplink(settings.gateway, settings.token_file, timeout_s=limits.post_s)
     async with observer, uplink:
         report = await observer.report()
@@ -84,7 +86,7 @@ class Agent:
         self._limits = limits or Limits()
         self._fraction = fraction
         self._observer = Observer(
-            settings, gpus or GpuReader(), deadline_s=self._limits.observe_s
+            settings, gpus or GpuReader(only=settings.gpus), deadline_s=self._limits.observe_s
         )
         self._uplink = Uplink(
             settings.gateway, settings.token_file, timeout_s=self._limits.post_s

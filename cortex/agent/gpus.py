@@ -21,6 +21,7 @@ class Nvml(Protocol):
     def nvmlShutdown(self) -> None: ...  # noqa: N802
     def nvmlDeviceGetCount(self) -> int: ...  # noqa: N802
     def nvmlDeviceGetHandleByIndex(self, index: int, /) -> Any: ...  # noqa: N802
+    def nvmlDeviceGetUUID(self, handle: Any, /) -> str | bytes: ...  # noqa: N802
     def nvmlDeviceGetName(self, handle: Any, /) -> str | bytes: ...  # noqa: N802
     def nvmlDeviceGetMemoryInfo(self, handle: Any, /) -> Any: ...  # noqa: N802
     def nvmlDeviceGetUtilizationRates(self, handle: Any, /) -> Any: ...  # noqa: N802
@@ -48,12 +49,18 @@ class GpuReader:
     the next reading finds a driver that was replaced or came back.
     """
 
-    def __init__(self, binding: Callable[[], Nvml] = import_nvml) -> None:
+    def __init__(
+        self,
+        binding: Callable[[], Nvml] = import_nvml,
+        only: frozenset[str] | None = None,
+    ) -> None:
         self._binding = binding
+        #: Indices and UUIDs; None = all.
+        self._only = only
         self._nvml: Nvml | None = None
 
     def read(self) -> Readings:
-        """Every GPU that answers."""
+        """Every GPU of the node that answers."""
         try:
             nvml = self._open()
             count = nvml.nvmlDeviceGetCount()
@@ -64,15 +71,34 @@ class GpuReader:
             return Readings(reason=_worded("NVIDIA driver", exc))
         if count == 0:
             return Readings(reason="NVIDIA driver: it lists no GPU")
+        gpus, reasons = self._each(nvml, count)
+        if reasons:
+            self.close()
+        elif not gpus:
+            named = ", ".join(sorted(self._only or ()))
+            return Readings(reason=f"NVIDIA driver: none of its {count} GPUs is {named}")
+        return Readings(tuple(gpus), "; ".join(reasons)[:MOST_REASON_CHARACTERS])
+
+    def _each(self, nvml: Nvml, count: int) -> tuple[list[GpuReading], list[str]]:
         gpus, reasons = [], []
         for index in range(count):
             try:
-                gpus.append(_reading(nvml, index))
+                if self._wanted(nvml, index):
+                    gpus.append(_reading(nvml, index))
             except Exception as exc:  # noqa: BLE001 - as above
                 reasons.append(_worded(f"GPU {index}", exc))
-        if reasons:
-            self.close()
-        return Readings(tuple(gpus), "; ".join(reasons)[:MOST_REASON_CHARACTERS])
+        return gpus, reasons
+
+    def _wanted(self, nvml: Nvml, index: int) -> bool:
+        """A UUID may be shortened, as CUDA allows."""
+        if self._only is None or str(index) in self._only:
+            return True
+        names = [name for name in self._only if not name.isdigit()]
+        if not names:
+            return False
+        uuid = nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))
+        text = uuid.decode(errors="replace") if isinstance(uuid, bytes) else str(uuid)
+        return any(text.startswith(name) for name in names)
 
     def close(self) -> None:
         """Let go of the driver; the next reading opens it again."""

@@ -20,6 +20,7 @@ NAMES = (
     "unit",
     "restart_command",
     "token_file",
+    "gpus",
     "interval",
     "state_dir",
 )
@@ -28,6 +29,7 @@ DEFAULT_LOCAL = "http://127.0.0.1:1234"
 SHORTEST_S, LONGEST_S = 0.1, 60.0
 STATE_FOLDER = "cortex-agent"
 MAX_NODE_NAME = 128
+_GPU = re.compile(r"\d{1,3}|(?:GPU|MIG)-[0-9a-fA-F-]{1,60}")
 _UNIT = re.compile(r"[A-Za-z0-9:_.@\\][A-Za-z0-9:_.@\\-]*")
 
 
@@ -43,6 +45,8 @@ class Settings:
     restart: tuple[str, ...] = ()
     """Run without a shell; empty = this agent restarts nothing."""
     token_file: Path | None = None
+    gpus: frozenset[str] | None = None
+    """Indices or UUIDs of the GPUs that the node uses; None = all of this machine."""
     interval_s: float | None = None
     """None = as the gateway asks."""
     state_dir: Path
@@ -109,6 +113,7 @@ def read(options: Mapping[str, str | None], environ: Mapping[str, str]) -> Setti
     interval = given.checked(
         "interval", f"seconds from {SHORTEST_S:g} to {LONGEST_S:g}", _is_interval
     )
+    gpus = given.checked("gpus", "indices or UUIDs such as 0,1", _is_gpus)
     token_file = given.checked("token_file", "a file with one line, the token", _is_token_file)
     state_dir, _ = given.text("state_dir")
     restart = _restart(given)
@@ -120,6 +125,7 @@ def read(options: Mapping[str, str | None], environ: Mapping[str, str]) -> Setti
         local=local.rstrip("/"),
         restart=restart,
         token_file=Path(token_file) if token_file else None,
+        gpus=_gpus(gpus or environ.get("CUDA_VISIBLE_DEVICES", "")),
         interval_s=float(interval) if interval else None,
         state_dir=Path(state_dir).expanduser() if state_dir else _state_dir(environ),
     )
@@ -173,6 +179,16 @@ def _is_interval(text: str) -> bool:
         return math.isfinite(value := float(text)) and SHORTEST_S <= value <= LONGEST_S
     except ValueError:
         return False
+
+
+def _gpus(text: str) -> frozenset[str] | None:
+    """What is named; None where nothing is, or nothing that could be read."""
+    named = [word.strip() for word in text.split(",")]
+    return frozenset(named) if text and _is_gpus(text) else None
+
+
+def _is_gpus(text: str) -> bool:
+    return all(_GPU.fullmatch(word.strip()) for word in text.split(","))
 
 
 def _is_unit(text: str) -> bool:

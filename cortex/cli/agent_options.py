@@ -18,6 +18,7 @@ OPTIONS = (
     ("--unit", "NAME", "systemd unit to restart when told (default: none, nothing is restarted)"),
     ("--restart-command", "ARGV", "run this instead of systemctl; quoted words, no shell"),
     ("--token-file", "FILE", "file with the token that the gateway knows agents by"),
+    ("--gpus", "LIST", "GPUs of the node, as indices or UUIDs of nvidia-smi (default: CUDA_VISIBLE_DEVICES, all)"),
     ("--interval", "SECONDS", "time between reports (default: what the gateway asks for)"),
     (
         "--state-dir",

@@ -177,8 +177,9 @@ class Eviction(Section):
         50, description="Unload cycles after which a node is due for a restart; 0 = never."
     )
     idle_unload_s: SecondsOrOff = Field(None, description='Unload after this idle time; "off".')
-    min_residency_s: Annotated[float, Field(ge=0)] = Field(
-        0.0, description="A model is not evicted sooner after its load."
+    min_residency_s: Annotated[float, Field(ge=0)] | None = Field(
+        None,
+        description="A model is not evicted sooner after its load. Default: as long as it took to load.",
     )
 
 

@@ -19,6 +19,15 @@ def why_due(node: NodeView, *, after_cycles: int) -> str | None:
     if wedged:
         return f"{', '.join(wedged)} wedged: only a restart clears it"
     total = node.vram_total_mib
+    lacking = [
+        model.id
+        for model in models
+        if total is not None
+        and model.out_of_memory
+        and total - node.residue_mib < (model.size_mib or 0) <= total
+    ]
+    if lacking:
+        return f"unloads left {node.residue_mib} MiB behind, which {', '.join(sorted(lacking))} lacks"
     if total is not None and node.residue_mib > RESIDUE_SHARE * total:
         return f"unloads left {node.residue_mib} MiB of {total} MiB behind"
     return None

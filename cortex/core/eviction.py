@@ -3,8 +3,9 @@
 Nothing in use is ever cut: a victim is drained first. Three things keep the rest fair. A model
 that an older request waits for is left to it, so the oldest waiter always gets its memory and two
 models cannot displace each other for ever. A model in constant use gives way once a request has
-waited `DRAIN_AFTER_S` for it. And a model loaded a moment ago stays for `min_residency_s`, but not
-so long that a request would miss its deadline.
+waited for it twice as long as its answers take, so that a short one ends by itself. And a model
+loaded a moment ago stays for as long as its load took, or `min_residency_s`, but not so long that a
+request would miss its deadline.
 """
 
 import itertools
@@ -16,12 +17,14 @@ from cortex.core.decisions import Want
 from cortex.core.ids import ModelId
 from cortex.core.snapshot import EvictionRules, ModelStatus, ModelView, NodeView, Strategy
 
-DRAIN_AFTER_S = 5.0
-"""How long a request waits for a model in use to fall idle before that model is drained for it."""
+ANSWERS_AWAITED = 2
+"""A model in use is drained once a request has waited for so many of its answers."""
+DRAIN_SHARE = 0.25
+"""Share of a request's patience after which it is drained in any case."""
 EXACT_UP_TO = 12
 """Victims to choose among up to which the smallest sufficient set is found exactly."""
 _DEADLINE_SHARE = 0.25
-"""Share of a request's patience that is kept for the load itself, where no load time is known."""
+"""Share of a request's patience at whose beginning no residency protects any more."""
 
 Rank = tuple[int, int, str]
 """(priority, last use, id): who gives way first; the priority counts under `priority` only."""
@@ -72,6 +75,7 @@ class Displaceable:
     comes first in a rank.
     """
 
+    rules: EvictionRules
     views: tuple[ModelView, ...]
     sizes: tuple[int | None, ...]
     ranks: tuple[Rank, ...]
@@ -82,6 +86,10 @@ class Displaceable:
     ids: frozenset[ModelId]
     undrainable_until_s: float
     """The latest of theirs."""
+    settled_s: float
+    """When the last of them is no longer protected by its load (monotonic)."""
+    answer_s: float
+    """Of those in use, the one whose answers are shortest."""
 
     def below(self, wanted: ModelView) -> int:
         """How many of them rank no higher than `wanted`, where priorities count."""
@@ -97,17 +105,17 @@ class Displaceable:
         return self.ranks[at]
 
 
-def displaceable(node: NodeView, strategy: Strategy) -> Displaceable:
+def displaceable(node: NodeView, rules: EvictionRules) -> Displaceable:
     """Computed once a view."""
-    known: Displaceable | None = node.derived.get(strategy)
-    if known is None:
-        known = node.derived[strategy] = _displaceable(node, strategy)
+    known: Displaceable | None = node.derived.get("displaceable")
+    if known is None or known.rules is not rules:
+        known = node.derived["displaceable"] = _displaceable(node, rules)
     return known
 
 
-def _displaceable(node: NodeView, strategy: Strategy) -> Displaceable:
+def _displaceable(node: NodeView, rules: EvictionRules) -> Displaceable:
     ranked = sorted(
-        (rank_of(view, strategy), view)
+        (rank_of(view, rules.strategy), view)
         for view in node.models.values()
         if view.status is ModelStatus.LOADED and not view.pinned and not view.wedged
     )
@@ -116,6 +124,7 @@ def _displaceable(node: NodeView, strategy: Strategy) -> Displaceable:
     counted = [float("inf") if size is None else size for size in sizes]
     idle = [mib for view, mib in zip(views, counted, strict=True) if not view.in_flight]
     return Displaceable(
+        rules=rules,
         views=views,
         sizes=sizes,
         ranks=tuple(rank for rank, _ in ranked),
@@ -123,15 +132,19 @@ def _displaceable(node: NodeView, strategy: Strategy) -> Displaceable:
         idle_mib=sum(idle) if idle else -1.0,
         ids=frozenset(view.id for view in views),
         undrainable_until_s=max((view.undrainable_until_s for view in views), default=0.0),
+        settled_s=max(map(rules.settled_s, views), default=0.0),
+        answer_s=min((view.answer_s for view in views if view.in_flight), default=0.0),
     )
 
 
-def _within_reach(there: Displaceable, wanted: ModelView, strategy: Strategy) -> int:
+def within_reach(there: Displaceable, wanted: ModelView, strategy: Strategy) -> int:
+    """How many of them, the first ones, `wanted` may displace."""
     return there.below(wanted) if strategy is Strategy.PRIORITY else len(there.views)
 
 
 def surely_later_s(
     there: Displaceable,
+    wanted: ModelView,
     want: Want,
     rules: EvictionRules,
     *,
@@ -142,9 +155,10 @@ def surely_later_s(
 
     None = not told so easily. Spares looking at each model of a fleet that is in use everywhere.
     """
-    drain_s = (now_s if want.since_s is None else want.since_s) + DRAIN_AFTER_S
+    drain_s = _drained_from_s(there.answer_s, want, rules, now_s=now_s)
     plain = (
-        not rules.min_residency_s
+        there.settled_s <= now_s
+        and within_reach(there, wanted, rules.strategy) == len(there.views)
         and there.undrainable_until_s <= now_s < drain_s
         and there.idle_mib < (deficit_mib or 0)
         and want.seniors.isdisjoint(there.ids)
@@ -169,11 +183,11 @@ def evict(
     """
     if not node.may_unload:
         return Impossible(reason=node.no_unload_reason or "it may not unload")
-    there = displaceable(node, rules.strategy)
+    there = displaceable(node, rules)
     candidates = [
-        _Candidate(view, size, rank, _may_go_s(view, wanted, want, rules, now_s=now_s))
+        _Candidate(view, size, rank, _may_go_s(view, want, rules, now_s=now_s))
         for view, size, rank in zip(
-            there.views[: _within_reach(there, wanted, rules.strategy)],
+            there.views[: within_reach(there, wanted, rules.strategy)],
             there.sizes,
             there.ranks,
             strict=False,
@@ -220,28 +234,35 @@ def why_never(view: ModelView, wanted: ModelView, strategy: Strategy) -> str | N
     return None
 
 
-def _may_go_s(
-    view: ModelView, wanted: ModelView, want: Want, rules: EvictionRules, *, now_s: float
-) -> float:
+def _may_go_s(view: ModelView, want: Want, rules: EvictionRules, *, now_s: float) -> float:
     if view.id in want.seniors:
         return float("inf")
-    since_s = now_s if want.since_s is None else want.since_s
     bounds = [view.undrainable_until_s]
     if view.in_flight:
-        bounds.append(since_s + DRAIN_AFTER_S)
-    if rules.min_residency_s and view.resident_since_s is not None:
-        settled_s = view.resident_since_s + rules.min_residency_s
-        bounds.append(min(settled_s, _yields_s(wanted, want, since_s)))
+        bounds.append(_drained_from_s(view.answer_s, want, rules, now_s=now_s))
+    settled_s = rules.settled_s(view)
+    if settled_s > now_s:
+        bounds.append(min(settled_s, _yields_s(want, now_s=now_s)))
     return max(bounds)
 
 
-def _yields_s(wanted: ModelView, want: Want, since_s: float) -> float:
-    """When residency no longer protects: what is left of the request's patience is for the load."""
+def _drained_from_s(
+    answer_s: float, want: Want, rules: EvictionRules, *, now_s: float
+) -> float:
+    """From when on a model in use is drained for a request."""
+    since_s = now_s if want.since_s is None else want.since_s
+    after_s = max(rules.drain_after_s, ANSWERS_AWAITED * answer_s)
+    if want.deadline_s is not None:
+        after_s = min(after_s, DRAIN_SHARE * (want.deadline_s - since_s))
+    return since_s + after_s
+
+
+def _yields_s(want: Want, *, now_s: float) -> float:
+    """When residency no longer protects; the time of a load does not count against the deadline."""
     if want.deadline_s is None:
         return float("inf")
-    patience_s = want.deadline_s - since_s
-    kept_s = _DEADLINE_SHARE * patience_s if wanted.load_s is None else 2 * wanted.load_s
-    return want.deadline_s - min(kept_s, patience_s)
+    since_s = now_s if want.since_s is None else want.since_s
+    return want.deadline_s - _DEADLINE_SHARE * (want.deadline_s - since_s)
 
 
 def _smallest(

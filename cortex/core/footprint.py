@@ -4,6 +4,11 @@ import re
 
 GROWTH_WEIGHT = 0.3
 """Share of the newest sample in the average that a smaller sample can lower the estimate to."""
+TOLERANCE_SHARE, TOLERANCE_MIB = 0.03, 512
+"""What an estimated size and a measured free memory may differ by; a model is never smaller by more
+than half for it."""
+NOISE_MIB = 32
+"""Two readings of a device's memory differ by as much without anybody having done anything."""
 RETURNED_SHARE = 0.75
 """An unload counts as verified when this share of the model's size is free again (contract §2.3)."""
 
@@ -17,6 +22,12 @@ _OUT_OF_MEMORY = re.compile(
 def is_out_of_memory(message: str) -> bool:
     """Whether a node's complaint about a load means that the memory did not suffice."""
     return _OUT_OF_MEMORY.search(message) is not None
+
+
+def least_mib(size_mib: int) -> int:
+    """The least free memory in which a model of an estimated size is worth a try."""
+    tolerance_mib = max(round(TOLERANCE_SHARE * size_mib), TOLERANCE_MIB)
+    return size_mib - min(tolerance_mib, size_mib // 2)
 
 
 def taken_mib(before_mib: int | None, after_mib: int | None) -> int | None:
@@ -59,6 +70,7 @@ def is_returned(
     return after_mib - before_mib >= RETURNED_SHARE * size_mib
 
 
-def residue_mib(size_mib: int, before_mib: int, after_mib: int) -> int:
-    """What an unload of a model of `size_mib` did not give back."""
-    return max(0, size_mib - (after_mib - before_mib))
+def residue_mib(held_mib: int, before_mib: int, after_mib: int) -> int:
+    """What an unload of a model that held `held_mib` did not give back, noise apart."""
+    left_mib = held_mib - (after_mib - before_mib)
+    return left_mib if left_mib > NOISE_MIB else 0

@@ -14,11 +14,23 @@ from cortex.core.eviction import (
     displaceable,
     evict,
     surely_later_s,
+    within_reach,
 )
+from cortex.core.guesses import guessed, largest_elsewhere, sized
 from cortex.core.health import CLOSED
 from cortex.core.ids import ModelId
 from cortex.core.routing import Survey, candidates, refusal, unfit
-from cortex.core.snapshot import EvictionRules, FleetSnapshot, ModelStatus, ModelView, NodeView
+from cortex.core.snapshot import (
+    EvictionRules,
+    FleetSnapshot,
+    ModelStatus,
+    ModelView,
+    NodeView,
+    needed_mib,
+)
+
+NEARLY_FULL_SHARE = 0.1
+"""Share of a device that must be free for a try of what is only guessed to need more."""
 
 
 class Looked(NamedTuple):
@@ -63,7 +75,7 @@ def place(
     """Choose a node to load the model on, else say what each node is good for.
 
     1. Where it fits: most memory left over first. 2. Where nobody knows whether it fits (its
-    size, or the node's memory, is unknown): most free first. 3. Where evicting makes it fit:
+    size is a guess or unknown, or the node's memory is): most free first. 3. Where evicting makes it fit:
     the least valuable victims first, then the fewest, then the least memory. Ties go by name.
 
     A node's victims are only worked out while it could still be the best: first where the least
@@ -92,18 +104,19 @@ def place(
 def _sift(snapshot: FleetSnapshot, want: Want, survey: Survey, *, now_s: float) -> _Found:
     """A quick look at each node: whether victims would suffice, not which they are."""
     found = _Found()
+    elsewhere = largest_elsewhere(snapshot, want)
     for node, model, verdict in survey.refused:
         if model.status is not ModelStatus.LOADED:
             found.refused.append(Looked(node, model, _too_small(node, model) or verdict))
-    for node, model in survey.absent:
+    for node, unsized in survey.absent:
+        model = sized(node, unsized, elsewhere)
         obstacle = _too_small(node, model) or _cannot_load(node, model, now_s=now_s)
         if obstacle is not None:
             found.refused.append(Looked(node, model, obstacle))
             continue
-        available = node.available_mib(now_s)
-        deficit = _deficit(model, available)
+        deficit = _deficit(snapshot.eviction, node, model, now_s=now_s)
         if _fits(model, deficit):
-            room = _room_cost(model, available)
+            room = _room_cost(model, node.available_mib(now_s))
             if found.roomiest is None or room < found.roomiest[0]:
                 found.roomiest = room, node, model
             continue
@@ -126,11 +139,11 @@ def _squeeze(
 ) -> _Tight | Looked:
     if _displaces_nobody(model, want, now_s=now_s):
         return Looked(node, model, Verdict.BREAKER_OPEN)
-    there = displaceable(node, rules.strategy)
+    there = displaceable(node, rules)
     loss = there.least_loss(model, rules.strategy, deficit_mib) if node.may_unload else None
     if loss is None:
         return Looked(node, model, Verdict.NO_ROOM)
-    later_s = surely_later_s(there, want, rules, deficit_mib=deficit_mib, now_s=now_s)
+    later_s = surely_later_s(there, model, want, rules, deficit_mib=deficit_mib, now_s=now_s)
     if later_s is not None:
         return Looked(node, model, Verdict.IN_USE, later_s)
     return _Tight(node, model, deficit_mib, loss)
@@ -190,9 +203,11 @@ def told(
     """What placement saw of each node that does not hold the model ready, in words."""
     allowed = snapshot.allowed_nodes.get(want.model)
     refused, options = [], []
-    for node, model in candidates(snapshot, want):
-        if model.status is ModelStatus.LOADED:
+    elsewhere = largest_elsewhere(snapshot, want)
+    for node, unsized in candidates(snapshot, want):
+        if unsized.status is ModelStatus.LOADED:
             continue
+        model = sized(node, unsized, elsewhere)
         verdict = _too_small(node, model) or unfit(node, want, allowed)
         seen = in_words(snapshot, want, node, model, verdict, now_s=now_s)
         if seen.verdict is not Verdict.LESS_ROOM:
@@ -238,7 +253,7 @@ def moving_in_words(node: NodeView) -> str:
 def _room_in_words(
     snapshot: FleetSnapshot, want: Want, node: NodeView, model: ModelView, *, now_s: float
 ) -> Considered:
-    deficit = _deficit(model, node.available_mib(now_s))
+    deficit = _deficit(snapshot.eviction, node, model, now_s=now_s)
     if _fits(model, deficit):
         return _room(node, model, now_s=now_s).seen
     if _displaces_nobody(model, want, now_s=now_s):
@@ -258,9 +273,9 @@ def _room_in_words(
 
 def _too_small(node: NodeView, model: ModelView) -> Verdict | None:
     """Asked first: a node that is down as well is still too small."""
-    if node.vram_total_mib is not None and (model.size_mib or 0) > node.vram_total_mib:
-        return Verdict.TOO_SMALL
-    return None
+    total = node.vram_total_mib
+    too_small = total is not None and not model.size_guess and (model.size_mib or 0) > total
+    return Verdict.TOO_SMALL if too_small else None
 
 
 def _cannot_load(node: NodeView, model: ModelView, *, now_s: float) -> Verdict | None:
@@ -277,9 +292,29 @@ def _cannot_load(node: NodeView, model: ModelView, *, now_s: float) -> Verdict |
     return Verdict.MOVING if node.moving is not None else None
 
 
-def _deficit(model: ModelView, available: int | None) -> int | None:
-    """How much is missing; None = nobody knows."""
-    return None if model.size_mib is None or available is None else model.size_mib - available
+def _deficit(
+    rules: EvictionRules, node: NodeView, model: ModelView, *, now_s: float
+) -> int | None:
+    """How much is missing for a try; None = nobody knows, at most 0 = nothing.
+
+    Sizes are estimates. So where all that is in memory can go, or where the size is a guess, no
+    more is missing than that frees, and the rest is tried; but not on a card that others fill, and
+    not anew where a load ran out of memory.
+    """
+    available = node.available_mib(now_s)
+    if model.size_mib is None or available is None:
+        return None
+    missing = needed_mib(model) - available
+    if missing <= 0:
+        return missing
+    there = displaceable(node, rules)
+    reach = within_reach(there, model, rules.strategy)
+    freed = there.sums[reach - 1] if reach else 0
+    if freed >= missing:
+        return missing
+    emptied = 0 < reach == node.occupancy.count and not model.out_of_memory
+    full = not reach and available < NEARLY_FULL_SHARE * (node.vram_total_mib or 0)
+    return int(freed) if emptied or (model.size_guess and not full) else missing
 
 
 def _fits(model: ModelView, deficit: int | None) -> bool:
@@ -287,7 +322,7 @@ def _fits(model: ModelView, deficit: int | None) -> bool:
 
 
 def _room_cost(model: ModelView, available: int | None) -> tuple[int, int]:
-    known = model.size_mib is not None and available is not None
+    known = model.size_mib is not None and not model.size_guess and available is not None
     return 0 if known else 1, (model.size_mib or 0) - (available or 0)
 
 
@@ -325,7 +360,8 @@ def _seen(
         need_mib=model.size_mib,
         available_mib=node.available_mib(now_s),
         total_mib=node.vram_total_mib,
-        detail=detail,
+        # Where it waits, the detail is what it waits for.
+        detail=detail if verdict is Verdict.IN_USE else guessed(model, detail),
     )
 
 
@@ -339,4 +375,6 @@ def _reason(best: _Option) -> str:
         return "size unknown: tried where most memory is free"
     if seen.available_mib is None:
         return "the node reports no free memory: tried"
+    if seen.need_mib > seen.available_mib:
+        return f"tried: about {seen.need_mib} MiB wanted, {seen.available_mib} MiB free"
     return f"fits: needs {seen.need_mib} MiB of {seen.available_mib} MiB free"

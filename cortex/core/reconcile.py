@@ -6,8 +6,8 @@ from cortex.core.health import CLOSED
 from cortex.core.listing import ReportedStatus
 from cortex.core.snapshot import ModelStatus, ModelView
 
-LOAD_TIME_WEIGHT = 0.3
-"""Share of the newest sample in the moving average of load times."""
+NEWEST_WEIGHT = 0.3
+"""Share of the newest sample in a moving average of times."""
 
 _MEANING = {
     ReportedStatus.LOADED: ModelStatus.LOADED,
@@ -57,6 +57,7 @@ def reconcile(
         reported_loading=loading,
         reloading_since_s=asked_s,
         resident_since_s=_since(view, status, now_s),
+        took_mib=view.took_mib if status is view.status else None,
         # A load that was given up came about after all.
         breaker=view.breaker.tried_again() if arrived else view.breaker,
     )
@@ -64,10 +65,10 @@ def reconcile(
 
 
 def averaged(known_s: float | None, sample_s: float | None) -> float | None:
-    """The moving average of load times after one more sample; None = no sample."""
+    """The moving average after one more sample; None = no sample."""
     if sample_s is None or known_s is None:
         return known_s if sample_s is None else sample_s
-    return LOAD_TIME_WEIGHT * sample_s + (1 - LOAD_TIME_WEIGHT) * known_s
+    return NEWEST_WEIGHT * sample_s + (1 - NEWEST_WEIGHT) * known_s
 
 
 def _since(view: ModelView, status: ModelStatus, now_s: float) -> float | None:

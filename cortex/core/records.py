@@ -129,6 +129,8 @@ class NodeRecord:
     """What is remembered of one node over restarts."""
 
     name: NodeName
+    endpoint: str = ""
+    """Where it was reached; "" = that was not kept."""
     cycles: int = 0
     boot_at_s: int | None = None
     last_restart_at_ms: int | None = None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from cortex.core.footprint import least_mib
 from cortex.core.health import CLOSED, UNSEEN, Breaker, Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName
 
@@ -30,8 +31,19 @@ class EvictionRules:
     """`[eviction]` as the planner needs it."""
 
     strategy: Strategy = Strategy.LRU
-    min_residency_s: float = 0.0
-    """A model stays this long after its load, unless a request would miss its deadline for it."""
+    min_residency_s: float | None = None
+    """A model stays this long after its load, unless a request would miss its deadline for it; None =
+    as long as it took to load."""
+    drain_after_s: float = 5.0
+    """A model in use is drained for a request that has waited so long, or longer where its answers take
+    longer."""
+
+    def settled_s(self, view: "ModelView") -> float:
+        """From when on a model is no longer protected by its load (monotonic)."""
+        if view.resident_since_s is None:
+            return 0.0
+        own_s = self.min_residency_s
+        return view.resident_since_s + ((view.load_s or 0.0) if own_s is None else own_s)
 
 
 class Drain(StrEnum):
@@ -104,9 +116,15 @@ class ModelView:
     """Wall clock, so that the LRU order survives a restart; 0 = never."""
     size_mib: int | None = None
     """From the configuration, else learned; None = unknown."""
+    size_guess: str = ""
+    """What `size_mib` is guessed by, where the planner had to; "" = it is the model's own."""
+    took_mib: int | None = None
+    """What its present load was measured to take; None = it was not."""
     load_s: float | None = None
     """Learned load time in seconds (moving average); None = never loaded by cortex."""
     loads: int = 0
+    answer_s: float = 0.0
+    """How long its requests take from lease to end (moving average); 0 = none has ended yet."""
     resident_since_s: float | None = None
     """Monotonic; None = not resident, or for longer than this process knows."""
     undrainable_until_s: float = 0.0
@@ -140,6 +158,12 @@ class ModelView:
         return self.status is not ModelStatus.UNLOADED
 
 
+def needed_mib(model: ModelView) -> int:
+    """The least free memory in which it is worth a try; with less than its size it failed, if so."""
+    size_mib = model.size_mib or 0
+    return size_mib if model.out_of_memory else least_mib(size_mib)
+
+
 @dataclass(frozen=True, slots=True)
 class Occupancy:
     """What the models of one node come to."""
@@ -150,6 +174,8 @@ class Occupancy:
     """What residents, loads apart, are known to hold."""
     unknown: int
     """Models in memory whose size nobody knows."""
+    count: int
+    """Models in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +183,14 @@ class NodeView:
     """One node: what it holds and whether it may be given work."""
 
     name: NodeName
+    endpoint: str = ""
+    """Where its process listens, which is what makes it the same node under another name."""
     liveness: Liveness = UNSEEN
     drains: frozenset[Drain] = frozenset()
     """Why it takes no new lease and no load; empty = it does."""
     vram_total_mib: int | None = None
+    device_mib: int | None = None
+    """Total device memory as the node itself reports it, whatever the configuration says."""
     free_mib: int | None = None
     """Free device memory as it was last read; None = the node reports none."""
     free_read_s: float | None = None
@@ -215,6 +245,19 @@ class NodeView:
         return self.occupancy.reserved_mib
 
     @property
+    def largest(self) -> ModelView | None:
+        """Of its models that of the largest size, known or shared out; None = no size can be said."""
+        if "largest" not in self.derived:
+            sized = [
+                (size, view.id, view)
+                for view in self.models.values()
+                if (size := self.size_of(view) if view.occupies else view.size_mib) is not None
+            ]
+            self.derived["largest"] = max(sized, default=(0, "", None))[2]
+        found: ModelView | None = self.derived["largest"]
+        return found
+
+    @property
     def occupancy(self) -> Occupancy:
         """Computed once a view."""
         known: Occupancy | None = self.derived.get("occupancy")
@@ -240,23 +283,27 @@ class NodeView:
     def size_of(self, model: ModelView) -> int | None:
         """What `model` holds there; a size nobody knows is an even share of what is unaccounted for.
 
-        None where even that cannot be said.
+        None where even that cannot be said. The only model there may have outgrown its size.
         """
-        if model.size_mib is not None:
-            return model.size_mib
         if self.vram_total_mib is None or self.free_mib is None:
-            return None
+            return model.size_mib
         occupancy = self.occupancy
+        if model.size_mib is not None:
+            if occupancy.count > 1:
+                return model.size_mib
+            used_mib = self.vram_total_mib - self.free_mib - self.residue_mib
+            return max(model.size_mib, used_mib)
         known = occupancy.held_mib + occupancy.reserved_mib
         return max(0, self.vram_total_mib - self.free_mib - known) // max(1, occupancy.unknown)
 
 
 def _occupancy(models: Iterable[ModelView]) -> Occupancy:
-    moving, reserved, held, unknown = None, 0, 0, 0
+    moving, reserved, held, unknown, count = None, 0, 0, 0, 0
     for model in models:
         status = model.status
         if status is ModelStatus.UNLOADED:
             continue
+        count += 1
         if moving is None and status is not ModelStatus.LOADED:
             moving = model
         if model.size_mib is None:
@@ -265,7 +312,7 @@ def _occupancy(models: Iterable[ModelView]) -> Occupancy:
             reserved += model.size_mib
         else:
             held += model.size_mib
-    return Occupancy(moving, reserved, held, unknown)
+    return Occupancy(moving, reserved, held, unknown, count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

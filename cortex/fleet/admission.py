@@ -13,7 +13,8 @@ from cortex.core.ids import ModelId, NodeName
 from cortex.core.pace import Pace
 from cortex.core.plan import RETRY_AFTER_S, plan
 from cortex.fleet.fairqueue import FairQueue
-from cortex.fleet.state import FleetState, Lease
+from cortex.fleet.lease import Lease
+from cortex.fleet.state import FleetState
 
 NOBODY: frozenset[ModelId] = frozenset()
 

@@ -1,6 +1,7 @@
 """Which node served a conversation last, so that its next turn finds a warm KV cache."""
 
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from cortex.core.ids import ModelId, NodeName
 
@@ -22,3 +23,9 @@ class Affinity:
         self._nodes.move_to_end((model, key))
         if len(self._nodes) > CAPACITY:
             self._nodes.popitem(last=False)
+
+    def rename(self, renames: Mapping[NodeName, NodeName]) -> None:
+        """The same nodes are called otherwise."""
+        for place, node in self._nodes.items():
+            if node in renames:
+                self._nodes[place] = renames[node]

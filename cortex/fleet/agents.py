@@ -2,15 +2,18 @@
 
 import asyncio
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cortex.core.ids import NodeName
 from cortex.core.records import EventKind
+from cortex.fleet.keeping import moved
 from cortex.fleet.observations import Observations
 from cortex.fleet.state import FleetState
 
 RESTART = "restart"
+TOTALS_DIFFER_SHARE = 0.1
+"""What an agent and its node may differ by about the memory of the same GPUs."""
 
 
 @dataclass(slots=True)
@@ -30,6 +33,8 @@ class _Agent:
     seen_s: float
     can_restart: bool
     lost: bool = False
+    total_mib: int | None = None
+    """Of the GPUs that it reads."""
     command: Command | None = None
 
 
@@ -47,11 +52,13 @@ class Agents:
         *,
         can_restart: bool,
         free_mib: int | None,
+        total_mib: int | None = None,
         acks: Iterable[tuple[str, str | None]],
     ) -> Sequence[Command]:
         """Take in a report; returns the commands that are still to be carried out.
 
-        `acks` are (command id, failure or None).
+        `free_mib` and `total_mib` are of the GPUs that it reads; they are used where the total is the
+        node's own. `acks` are (command id, failure or None).
         """
         now_s = self._state.clock.now_s()
         agent = self._agents.get(name)
@@ -60,7 +67,8 @@ class Agents:
         if agent is None:
             agent = self._agents[name] = _Agent(now_s, can_restart)
         agent.seen_s, agent.can_restart, agent.lost = now_s, can_restart, False
-        if free_mib is not None:
+        agent.total_mib = total_mib
+        if free_mib is not None and self.why_unused(name) is None:
             self._observations.measured(name, free_mib=free_mib)
         command = agent.command
         for command_id, failure in acks:
@@ -71,10 +79,26 @@ class Agents:
             return ()
         return (command,)
 
+    def rename(self, renames: Mapping[NodeName, NodeName]) -> None:
+        """The same nodes are called otherwise."""
+        self._agents = moved(self._agents, renames)
+
     def can_restart(self, name: NodeName) -> bool:
         """Whether an agent beside the node reported lately that it can."""
         agent = self._agents.get(name)
         return agent is not None and agent.can_restart and not self._silent(agent)
+
+    def why_unused(self, name: NodeName) -> str | None:
+        """Why what an agent reads of the GPUs is not used; None = it is, or there is nothing."""
+        agent, node = self._agents.get(name), self._state.node(name)
+        read = None if agent is None else agent.total_mib
+        own = None if node is None else node.device_mib
+        if read is None or own is None or abs(read - own) <= TOTALS_DIFFER_SHARE * own:
+            return None
+        return (
+            f"the agent beside {name} reads GPUs of {read} MiB, the node has {own} MiB:"
+            " tell the agent which are the node's (--gpus)"
+        )
 
     def age_s(self, name: NodeName) -> float | None:
         """Since its last report; None = there never was one."""

@@ -1,9 +1,12 @@
 """The front door: all that the gateway and the daemon want of the fleet, they ask here."""
 
 import asyncio
+import logging
 from collections.abc import Mapping
+from functools import partial
 
 from cortex.core.decisions import Decision, Want
+from cortex.core.errors import StoreError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import Recollection
 from cortex.core.snapshot import FleetSnapshot, ModelView, NodeView
@@ -13,14 +16,17 @@ from cortex.fleet.agents import Agents
 from cortex.fleet.defrag import Defrag
 from cortex.fleet.guard import Guard
 from cortex.fleet.keeper import Keeper
+from cortex.fleet.lease import Lease
 from cortex.fleet.lifecycle import Lifecycle
 from cortex.fleet.observations import Observations
 from cortex.fleet.operator import Operator
 from cortex.fleet.policy import FleetPolicy
 from cortex.fleet.poller import Poller
 from cortex.fleet.ports import NodeControl, Ports
-from cortex.fleet.state import FORGOTTEN, FleetState, Lease
+from cortex.fleet.state import FORGOTTEN, FleetState
 from cortex.fleet.verdict import Verdict
+
+log = logging.getLogger("cortex.fleet")
 
 
 class Fleet:
@@ -60,7 +66,9 @@ class Fleet:
             state, store=store, client_of=self._client_of, watcher=watcher, guard=guard
         )
         self._admission = admission = Admission(
-            state, begin_load=lifecycle.load, nobody_waits=lifecycle.withdraw
+            state,
+            begin_load=partial(lifecycle.load, awaited=True),
+            nobody_waits=lifecycle.withdraw,
         )
         self.agents = Agents(state)
         self._defrag = Defrag(
@@ -82,6 +90,8 @@ class Fleet:
         #: Which node served a conversation last.
         self.affinity = Affinity()
         self.when_down = state.when_down
+        state.when_renamed += [self.affinity.rename, self.agents.rename, self._renamed]
+        self._store = store
         self._group: asyncio.TaskGroup
         self._loops: list[asyncio.Task[None]] = []
 
@@ -92,6 +102,8 @@ class Fleet:
         for name, work in (("keeper", self._keeper.run), ("defrag", self._defrag.run)):
             task = group.create_task(self.guard.keep(name, work), name=name)
             self._loops.append(task)
+        if self._state.renamed_at_start:
+            self._renamed(self._state.renamed_at_start)
         self._follow()
 
     def stop(self) -> None:
@@ -105,6 +117,16 @@ class Fleet:
         """Take over another configuration, and the clients in `nodes` as they are now."""
         self._state.apply(policy)
         self._follow()
+
+    def _renamed(self, renames: Mapping[NodeName, NodeName]) -> None:
+        work = partial(self._keep_names, renames)
+        self._group.create_task(self.guard.keep("job", work), name="rename")
+
+    async def _keep_names(self, renames: Mapping[NodeName, NodeName]) -> None:
+        try:
+            await self._store.rename_nodes(renames)
+        except StoreError as exc:
+            log.warning("not renamed in the store", extra={"fields": {"reason": exc.message}})
 
     def snapshot(self) -> FleetSnapshot:
         """The fleet at this moment; the same object until something changes."""

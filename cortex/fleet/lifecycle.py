@@ -14,6 +14,7 @@ from cortex.core.decisions import Load
 from cortex.core.errors import NodeError, StoreError
 from cortex.core.footprint import taken_mib
 from cortex.core.ids import ModelId, NodeName
+from cortex.core.snapshot import needed_mib
 from cortex.fleet.guard import Guard
 from cortex.fleet.keeping import node_record, residency_record
 from cortex.fleet.loading import LoadFailedError, bring_in
@@ -38,6 +39,8 @@ class _Job:
         #: The deadline of its drain, while it drains: moved to now, it ends the drain.
         self.drain: asyncio.Timeout | None = None
         self.unwanted = False
+        #: Requests wait for it, and withdraw it when they give up.
+        self.awaited = False
 
 
 class Lifecycle:
@@ -71,14 +74,18 @@ class Lifecycle:
         for task in self._tasks:
             task.cancel()
 
-    def load(self, decision: Load) -> asyncio.Future[str | None]:
+    def load(self, decision: Load, *, awaited: bool = False) -> asyncio.Future[str | None]:
         """Start the load that was just decided; no await since the snapshot it was made on.
+
+        `awaited`: by requests, so what has to go is drained until it is idle or nobody waits any
+        more. To give up and begin anew would cost those who use it twice.
 
         Returns:
             None once the model is loaded; else why it is not.
         """
         transition, victims = self._transitions.begin_load(decision)
         job = _Job(transition)
+        job.awaited = awaited
         work = self._load(job, victims)
         return self._run(job, work, f"load {transition}", victims)
 
@@ -149,7 +156,7 @@ class Lifecycle:
         failure: str | None = None
         try:
             await self._make_room(job, victims, node)
-            free_mib = await self._measure(transition.node, node)
+            free_mib = await self._measure(transition, node)
             self._check_room(transition)
             began_s = self._state.clock.now_s()
             async with asyncio.timeout(self._state.policy.load_timeout_s):
@@ -182,14 +189,16 @@ class Lifecycle:
         self, job: _Job, victims: Sequence[Transition], node: NodeControl
     ) -> None:
         """Wait until no victim is in use, then unload them one by one."""
+        policy = self._state.policy
+        drain_s = policy.load_timeout_s if job.awaited else policy.drain_timeout_s
         try:
-            async with asyncio.timeout(self._state.policy.drain_timeout_s) as job.drain:
+            async with asyncio.timeout(drain_s) as job.drain:
                 for victim in victims:
-                    await self._state.idle(victim.node, victim.model)
+                    await self._state.idle(victim.ref, victim.model)
         except TimeoutError:
             if job.unwanted:
                 raise _WithdrawnError("nobody waits for it any more") from None
-            why = f"still in use after {self._state.policy.drain_timeout_s:g} s"
+            why = f"still in use after {drain_s:g} s"
             for victim in victims:
                 view = self._state.model(victim.node, victim.model)
                 if view is not None and view.in_flight:
@@ -204,7 +213,7 @@ class Lifecycle:
     async def _unload(self, transition: Transition) -> str | None:
         try:
             async with asyncio.timeout(self._state.policy.drain_timeout_s):
-                await self._state.idle(transition.node, transition.model)
+                await self._state.idle(transition.ref, transition.model)
         except TimeoutError:
             why = f"still in use after {self._state.policy.drain_timeout_s:g} s"
             self._transitions.revive(transition, why, spared_s=self._state.waits.spared_s)
@@ -217,7 +226,7 @@ class Lifecycle:
         view = self._state.model(victim.node, victim.model)
         if view is None or not self._transitions.begin_unload(victim):
             return False
-        before_mib = await self._measure(victim.node, node)
+        before_mib = await self._measure(victim, node)
         if not self._transitions.is_current(victim):
             # A new process, which may be using the model by now: not ours to unload.
             return False
@@ -226,6 +235,7 @@ class Lifecycle:
                 node,
                 victim.model,
                 size_mib=view.size_mib,
+                took_mib=view.took_mib,
                 before_mib=before_mib,
                 waits=self._state.waits,
             )
@@ -243,9 +253,13 @@ class Lifecycle:
         view = self._state.node(transition.node)
         if view is None or not self._transitions.is_current(transition):
             raise _WithdrawnError("the node restarted or was removed")
-        need = view.models[transition.model].size_mib
+        model = view.models[transition.model]
+        need = model.size_mib
         available = view.available_mib(self._state.clock.now_s())
-        if need is not None and available is not None and available < 0:
+        if need is None or available is None or view.occupancy.count == 1:
+            # Nothing else is there: sizes are estimates, and the node decides.
+            return
+        if need + available < needed_mib(model):
             raise _WithdrawnError(
                 f"needs {need} MiB, {need + available} MiB are free after all"
             )
@@ -254,16 +268,16 @@ class Lifecycle:
         self, transition: Transition, node: NodeControl, before_mib: int | None
     ) -> None:
         """Read what is left, and what the load took where nothing else moved meanwhile."""
-        after_mib = await self._measure(transition.node, node)
+        after_mib = await self._measure(transition, node)
         view = self._state.node(transition.node)
         if view is not None and view.moving is None:
             self._transitions.learn_size(transition, taken_mib(before_mib, after_mib))
 
-    async def _measure(self, name: NodeName, node: NodeControl) -> int | None:
+    async def _measure(self, transition: Transition, node: NodeControl) -> int | None:
         info = await read_info(node, self._state.waits)
         if info is None:
             return None
-        self._observations.informed(name, info)
+        self._observations.informed(transition.node, info)
         return info.free_mib
 
     async def _keep(self, transition: Transition) -> None:
@@ -272,10 +286,11 @@ class Lifecycle:
         if view is None or transition.model not in view.models:
             return
         try:
-            await self._store.save_node(node_record(view))
+            # Each row is taken as it is when it is handed over: there are other writers.
             await self._store.save_residency(
-                residency_record(transition.node, view.models[transition.model])
+                residency_record(view.name, view.models[transition.model])
             )
+            await self._store.save_node(node_record(self._state.node(view.name) or view))
         except StoreError as exc:
             log.warning(
                 "not saved",

@@ -71,6 +71,7 @@ class Observations:
         fresh = replace(
             node,
             version=info.version,
+            device_mib=info.vram_total_mib,
             free_mib=info.free_mib,
             free_read_s=state.clock.now_s(),
             vram_total_mib=configured or info.vram_total_mib,

@@ -9,8 +9,9 @@ from cortex.core.versions import why_unload_destroys
 
 _OFF = 'lifecycle = "off"'
 
-Pins = Set[tuple[NodeName | None, ModelId]]
-"""Runtime pins; node None = wherever the model is."""
+Pin = tuple[NodeName | None, ModelId]
+"""Node None = wherever the model is."""
+Pins = Set[Pin]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,6 +51,7 @@ class Poller:
         self._tasks: dict[NodeName, asyncio.Task[None]] = {}
         self._kicks: dict[NodeName, asyncio.Event] = {}
         self._last_answer_s: dict[NodeName, float] = {}
+        self._asked_all = False
         #: Nodes whose first poll has ended, either way.
         self._asked: set[NodeName] = set()
         #: What was saved of a node last, and the view it was taken from: the same one needs no look.
@@ -63,7 +64,8 @@ class Poller:
     @property
     def first_round_done(self) -> bool:
         """True once every node has been asked at least once."""
-        return self._tasks.keys() <= self._asked
+        self._asked_all = self._asked_all or self._tasks.keys() <= self._asked
+        return self._asked_all
 
     def last_answer_age_s(self, name: NodeName) -> float | None:
         at_s = self._last_answer_s.get(name)
@@ -208,8 +210,9 @@ class Poller:
         fingerprint = (node, tuple(replace(record, last_used_at_ms=0) for record in records))
         if saved != fingerprint:
             try:
-                await self._store.save_node(node)
+                # Each row is taken as it is when it is handed over: there are other writers.
                 await self._store.save_residency(*records)
+                await self._store.save_node(node_record(self._state.node(name) or view))
             except StoreError as exc:
                 fields = {"node": name, "reason": exc.message}
                 log.warning("not saved", extra={"fields": fields})

@@ -7,31 +7,25 @@ What the nodes say comes in through `observations`, what cortex does to them thr
 """
 
 import asyncio
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from cortex.core.health import CLOSED
+from cortex.core.identity import renamed
 from cortex.core.ids import ModelId, NodeName
+from cortex.core.locations import NOTHING, relocated
+from cortex.core.reconcile import averaged
 from cortex.core.records import EventKind, FleetEvent, Recollection
 from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView, evolve
-from cortex.fleet.keeping import Remembered
+from cortex.fleet.keeping import Remembered, moved, renamed_pins
+from cortex.fleet.lease import Lease, Ref
 from cortex.fleet.policy import FleetPolicy, govern, govern_model
 from cortex.fleet.ports import Clock, Journal
 from cortex.fleet.waits import WAITS, Waits
 
 FORGOTTEN = Recollection()
 """A first start."""
-NOTHING: Set[ModelId] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """One request's hold on a resident model; give it back with `FleetState.release`."""
-
-    node: NodeName
-    model: ModelId
 
 
 class FleetState:
@@ -50,6 +44,7 @@ class FleetState:
         self.waits = waits
         self._journal = journal
         self._nodes: dict[NodeName, NodeView] = {}
+        self._refs: dict[NodeName, Ref] = {}
         #: Runtime pins, kept over restarts; node None = wherever the model is.
         self._pins = set(recollection.pins)
         self._remembered = Remembered(recollection)
@@ -61,6 +56,10 @@ class FleetState:
         self._locations: Mapping[ModelId, tuple[NodeName, ...]] = {}
         #: Called after every change that somebody may be waiting for.
         self.listeners: list[Callable[[], None]] = []
+        #: Called with old names and new ones, when nodes are called otherwise.
+        self.when_renamed: list[Callable[[Mapping[NodeName, NodeName]], None]] = []
+        #: Old names to new ones, of what the store remembers; nobody listened then.
+        self.renamed_at_start: Mapping[NodeName, NodeName] = {}
         #: Called with the reason when a node is found down.
         self.when_down: list[Callable[[NodeName, str], None]] = []
         self.policy = policy
@@ -92,12 +91,17 @@ class FleetState:
         What is resident stays resident; a removed node disappears once its last lease is back.
         """
         first = not self._nodes
-        self.policy = policy
+        rules = replace(policy.eviction, drain_after_s=self.waits.drain_after_s)
+        self.policy = policy = replace(policy, eviction=rules)
         self._note_pins()
         self._allowed_nodes = {
             model: rule.nodes for model, rule in policy.models.items() if rule.nodes is not None
         }
-        wanted = {node.name for node in policy.nodes}
+        wanted = {node.name: node.endpoint for node in policy.nodes}
+        here = {name: node.endpoint for name, node in self._nodes.items()}
+        gone = {n: url for n, url in self._remembered.endpoints.items() if n not in here}
+        if renames := renamed(gone | here, wanted):
+            self._rename(renames)
         for name in list(self._nodes):
             if name not in wanted:
                 self._mark(name, Drain.REMOVED)
@@ -108,8 +112,11 @@ class FleetState:
                 old = self._remembered.node(node, self.clock.now_ms())
                 if not first:
                     self.event(EventKind.NODE_ADDED, "added to the configuration", node.name)
-            back = replace(old, drains=old.drains - {Drain.REMOVED})
+            drains = old.drains - {Drain.REMOVED}
+            back = replace(old, drains=drains, endpoint=node.endpoint)
             self.put(govern(back, policy, self._pins))
+        # In the order of the configuration, those that still leave at the end.
+        self._nodes = {name: self._nodes[name] for name in wanted} | self._nodes
         self.changed()
 
     def pin(self, model: ModelId, node: NodeName | None) -> None:
@@ -126,13 +133,16 @@ class FleetState:
 
     def drain(self, name: NodeName, why: Drain, reason: str) -> None:
         """Give the node nothing new; what runs goes on."""
-        if why not in self._nodes[name].drains:
+        node = self._nodes.get(name)
+        if node is not None and why not in node.drains:
             self._mark(name, why)
             self.event(EventKind.DRAIN, reason, name)
             self.changed()
 
     def undrain(self, name: NodeName, why: Drain, reason: str) -> None:
         node = self._nodes.get(name)
+        if why is Drain.REQUEST:
+            self._remembered.drained.discard(name)
         if node is not None and why in node.drains:
             self.put(replace(node, drains=node.drains - {why}))
             self.event(EventKind.UNDRAIN, reason, name)
@@ -144,7 +154,7 @@ class FleetState:
         view = node.models[model]
         assert view.resident, f"{model} is {view.status} on {name}"
         self._use(node, evolve(view, in_flight=view.in_flight + 1), +1)
-        return Lease(name, model)
+        return Lease(self._refs[name], model, self.clock.now_s())
 
     def release(
         self,
@@ -164,14 +174,23 @@ class FleetState:
             count: False leaves the breaker alone: the caller went away, or was at fault.
             used: False leaves the order of last use alone: the model did nothing for anybody.
         """
+        if self._refs.get(lease.node) is not lease.ref:
+            return  # another node has taken its name, and it is gone
         node = self._nodes[lease.node]
         view = node.models[lease.model]
         if failure is not None:
             view = self.failed(lease.node, view, failure, client=client)
         breaker = CLOSED if count and failure is None else view.breaker
-        used_at_ms = self.clock.now_ms() if used else view.last_used_at_ms
+        used_at_ms, answer_s = view.last_used_at_ms, view.answer_s
+        if used:
+            used_at_ms = self.clock.now_ms()
+            answer_s = averaged(answer_s or None, self.clock.now_s() - lease.since_s) or 0.0
         view = evolve(
-            view, in_flight=view.in_flight - 1, breaker=breaker, last_used_at_ms=used_at_ms
+            view,
+            in_flight=view.in_flight - 1,
+            breaker=breaker,
+            last_used_at_ms=used_at_ms,
+            answer_s=answer_s,
         )
         self._use(node, view, -1)
         if node.drains:
@@ -187,10 +206,14 @@ class FleetState:
             self.put_model(name, self.failed(name, view, reason, client=client))
             self.changed()
 
-    async def idle(self, name: NodeName, model: ModelId) -> None:
-        """Return when nobody uses the model; the caller's deadline bounds it."""
+    async def idle(self, ref: Ref, model: ModelId) -> None:
+        """Return when nobody uses the model, or its node is gone; the caller's deadline bounds it."""
         await self.until(
-            lambda: (view := self.model(name, model)) is None or not view.in_flight
+            lambda: (
+                not self.is_known(ref)
+                or (view := self.model(ref.name, model)) is None
+                or not view.in_flight
+            )
         )
 
     async def until(self, holds: Callable[[], bool]) -> None:
@@ -227,7 +250,10 @@ class FleetState:
         old = self._nodes.get(node.name)
         listed = old.models.keys() if old is not None else NOTHING
         if listed != node.models.keys():
-            self._relocate(node.name, listed - node.models.keys(), node.models.keys() - listed)
+            come, gone = node.models.keys() - listed, listed - node.models.keys()
+            self._locations = relocated(self._locations, node.name, gone=gone, come=come)
+        if old is None:
+            self._refs[node.name] = Ref(node.name)
         self._nodes[node.name] = node
         self._snapshot = None
 
@@ -235,6 +261,15 @@ class FleetState:
         """As `put_model`, of what no listing that is under way can know of."""
         self.moves += 1
         self.put_model(name, replace(view, moved=self.moves))
+        if Drain.REMOVED in self._nodes[name].drains:
+            self._drop_if_idle(name)
+
+    def ref(self, name: NodeName) -> Ref:
+        return self._refs[name]
+
+    def is_known(self, ref: Ref) -> bool:
+        """The node is still here, under whatever name."""
+        return self._refs.get(ref.name) is ref
 
     def put_model(self, name: NodeName, view: ModelView) -> None:
         node = self._nodes[name]
@@ -305,7 +340,36 @@ class FleetState:
 
     def _mark(self, name: NodeName, why: Drain) -> None:
         node = self._nodes[name]
+        if why is Drain.REQUEST:
+            self._remembered.drained.add(name)
         self.put(replace(node, drains=node.drains | {why}))
+
+    def _rename(self, renames: Mapping[NodeName, NodeName]) -> None:
+        """The same nodes under other names: with their leases, transitions, and all that is known.
+
+        A restart for defragmentation that is under way is given up: it goes by the name.
+        """
+        self._remembered.rename(renames)
+        self._pins = renamed_pins(self._pins, renames)
+        self._note_pins()
+        self._nodes = {
+            name: replace(node, name=name, drains=node.drains - {Drain.DEFRAG})
+            if node.name != name
+            else node
+            for name, node in moved(self._nodes, renames).items()
+        }
+        self._refs = moved(self._refs, renames)
+        for name, ref in self._refs.items():
+            ref.name = name
+        self._locations = {}
+        for name, node in self._nodes.items():
+            self._locations = relocated(self._locations, name, come=node.models.keys())
+        for old, new in renames.items():
+            if new in self._nodes:
+                self.event(EventKind.CONFIG, f"{old} is called {new} now", new)
+        self.renamed_at_start = {} if self.when_renamed else dict(renames)
+        for tell in self.when_renamed:
+            tell(renames)
 
     def _use(self, node: NodeView, view: ModelView, by: int) -> None:
         """One lease more or less; `view` is the model with it."""
@@ -326,21 +390,11 @@ class FleetState:
     def _drop_if_idle(self, name: NodeName) -> None:
         """A node that left the configuration goes with its last lease and its last transition."""
         node = self._nodes[name]
-        if self.policy.node(name) is None and not node.in_flight:
+        moving = any(model.moved_by_us for model in node.models.values())
+        if self.policy.node(name) is None and not node.in_flight and not moving:
+            self._remembered.keep(node)
             del self._nodes[name]
-            self._relocate(name, node.models.keys(), NOTHING)
+            del self._refs[name]
+            self._locations = relocated(self._locations, name, gone=node.models.keys())
             self.event(EventKind.NODE_REMOVED, "removed from the configuration", name)
             self.changed()
-
-    def _relocate(self, name: NodeName, gone: Set[ModelId], come: Set[ModelId]) -> None:
-        """Note which models a node no longer lists, and which it lists now; names stay sorted."""
-        found = dict(self._locations)
-        for model in gone:
-            found[model] = tuple(node for node in found[model] if node != name)
-            if not found[model]:
-                del found[model]
-        for model in come:
-            names = found.get(model, ())
-            at = bisect_left(names, name)
-            found[model] = (*names[:at], name, *names[at:])
-        self._locations = found

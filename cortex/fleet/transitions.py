@@ -13,6 +13,7 @@ from cortex.core.ids import ModelId, NodeName
 from cortex.core.reconcile import averaged
 from cortex.core.records import EventKind
 from cortex.core.snapshot import ModelStatus, ModelView
+from cortex.fleet.lease import Ref
 from cortex.fleet.state import FleetState
 
 
@@ -20,9 +21,14 @@ from cortex.fleet.state import FleetState
 class Transition:
     """A change of one model on one node that is under way."""
 
-    node: NodeName
+    ref: Ref
     model: ModelId
     generation: int
+
+    @property
+    def node(self) -> NodeName:
+        """As it is called now."""
+        return self.ref.name
 
     def __str__(self) -> str:
         return f"{self.model} on {self.node}"
@@ -97,7 +103,12 @@ class Transitions:
         size = learned_mib(view.size_mib, taken_mib, floor=view.out_of_memory)
         self._state.put_model(
             transition.node,
-            replace(view, size_mib=self._configured(view.id) or size, out_of_memory=False),
+            replace(
+                view,
+                size_mib=self._configured(view.id) or size,
+                took_mib=taken_mib,
+                out_of_memory=False,
+            ),
         )
         self._state.changed()
 
@@ -193,7 +204,7 @@ class Transitions:
         self._state.put(node)
         self._leave(
             transition,
-            replace(view, status=ModelStatus.UNLOADED, resident_since_s=None),
+            replace(view, status=ModelStatus.UNLOADED, resident_since_s=None, took_mib=None),
         )
         self._say(EventKind.UNLOADED, "the node confirmed it", transition, freed_mib=freed.mib)
         if freed.residue_mib:
@@ -263,13 +274,15 @@ class Transitions:
                 generation=generation,
             ),
         )
-        return Transition(node, view.id, generation)
+        return Transition(self._state.ref(node), view.id, generation)
 
     def _leave(self, transition: Transition, view: ModelView) -> None:
         self._state.moved(transition.node, view)
 
     def _current(self, transition: Transition) -> ModelView | None:
         """The view, unless a newer transition has begun: a late answer must not touch it."""
+        if not self._state.is_known(transition.ref):
+            return None
         view = self._state.model(transition.node, transition.model)
         return view if view is not None and view.generation == transition.generation else None
 

@@ -6,7 +6,7 @@ The caller has drained the model: an unload ends running streams with a clean en
 import asyncio
 
 from cortex.core.errors import NodeError
-from cortex.core.footprint import is_returned, residue_mib
+from cortex.core.footprint import NOISE_MIB, is_returned, residue_mib
 from cortex.core.ids import ModelId
 from cortex.core.listing import NodeInfo, ReportedStatus
 from cortex.fleet.loading import model_status
@@ -35,20 +35,21 @@ async def take_out(
     model: ModelId,
     *,
     size_mib: int | None,
+    took_mib: int | None,
     before_mib: int | None,
     waits: Waits,
 ) -> Freed:
     """Unload `model` and wait until its memory is free again; `before_mib` was free just before.
 
     1. Unload; only the body's `status` counts. An answer that was lost is settled by a status call.
-    2. Read the free memory until enough of the model's size is back, for at most `waits.verify_s`.
-       Where the size is unknown, until two readings agree.
+    2. Read the free memory until all is back that the load took, or enough of the model's size and
+       two readings agree, for at most `waits.verify_s`. Where nothing is known, until two agree.
 
     Raises:
         UnloadFailedError: It is still there, or nobody knows.
     """
     await _unload(node, model, waits)
-    return await _verify(node, size_mib, before_mib, waits)
+    return await _verify(node, size_mib, took_mib, before_mib, waits)
 
 
 async def _unload(node: NodeControl, model: ModelId, waits: Waits) -> None:
@@ -65,12 +66,16 @@ async def _unload(node: NodeControl, model: ModelId, waits: Waits) -> None:
 
 
 async def _verify(
-    node: NodeControl, size_mib: int | None, before_mib: int | None, waits: Waits
+    node: NodeControl,
+    size_mib: int | None,
+    took_mib: int | None,
+    before_mib: int | None,
+    waits: Waits,
 ) -> Freed:
     if before_mib is None:
         return Freed()
-    last_mib = before_mib
-    pause_s = waits.verify_first_s
+    held_mib = size_mib if took_mib is None else took_mib
+    last_mib, pause_s = before_mib, waits.verify_first_s
     try:
         async with asyncio.timeout(waits.verify_s):
             while True:
@@ -80,13 +85,17 @@ async def _verify(
                     continue
                 if info.free_mib is None:
                     return Freed()
-                steady = info.free_mib == last_mib > before_mib
+                steady = abs(info.free_mib - last_mib) <= NOISE_MIB and last_mib > before_mib
                 last_mib = info.free_mib
-                if is_returned(size_mib, before_mib, last_mib) or (size_mib is None and steady):
-                    return Freed(mib=last_mib - before_mib, free_mib=last_mib)
+                left_mib = None if held_mib is None else held_mib - (last_mib - before_mib)
+                whole = left_mib is not None and left_mib <= NOISE_MIB
+                enough = is_returned(held_mib, before_mib, last_mib) is not False
+                if whole or (steady and enough):
+                    break
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, waits.verify_longest_s)
     except TimeoutError:
-        freed_mib = last_mib - before_mib
-        left_mib = None if size_mib is None else residue_mib(size_mib, before_mib, last_mib)
-        return Freed(mib=freed_mib, residue_mib=left_mib, free_mib=last_mib)
+        took_mib = held_mib
+    # A size may be a careful one; only what a load was seen to take must come back to the last.
+    residue = None if took_mib is None else residue_mib(took_mib, before_mib, last_mib)
+    return Freed(mib=last_mib - before_mib, residue_mib=residue, free_mib=last_mib)

@@ -21,6 +21,8 @@ class Waits:
     """Before the second reading of it; doubles, for a reading costs the node something…"""
     verify_longest_s: float = 0.5
     """…up to this."""
+    drain_after_s: float = 5.0
+    """How long a request waits at least for a model in use to fall idle before that is drained for it."""
     spared_s: float = 30.0
     """How long a model is left alone whose drain ran out of time."""
     cannot_unload_s: float = 600.0

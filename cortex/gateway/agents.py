@@ -27,6 +27,7 @@ async def report(request: web.Request) -> web.Response:
         name,
         can_restart=body.can_restart,
         free_mib=sum(gpu.free_mib for gpu in body.gpus) if body.gpus else None,
+        total_mib=sum(gpu.total_mib for gpu in body.gpus) if body.gpus else None,
         acks=[(ack.id, _failure(ack)) for ack in body.acks],
     )
     now_s = svc.fleet.clock.now_s()

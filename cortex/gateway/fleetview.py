@@ -43,6 +43,8 @@ def health_of(svc: Services) -> HealthBody:
             if model.phantom
         )
     missing.extend(_odd_pins(snapshot))
+    odd = map(svc.fleet.agents.why_unused, snapshot.nodes)
+    missing.extend(why for why in odd if why is not None)
     for model_id, names in snapshot.locations.items():
         nodes = [snapshot.nodes[name] for name in names]
         if all(node.models[model_id].phantom for node in nodes):

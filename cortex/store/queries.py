@@ -210,7 +210,8 @@ def node_of_response(connection: sqlite3.Connection, response_id: str) -> NodeNa
 def recall(connection: sqlite3.Connection) -> Recollection:
     """What the fleet knew when the last process ended."""
     nodes = connection.execute(
-        "SELECT name, cycles, boot_at_s, last_restart_at_ms, health, version, residue_mib FROM nodes"
+        "SELECT name, cycles, boot_at_s, last_restart_at_ms, health, version, residue_mib,"
+        " endpoint FROM nodes"
     )
     drained = connection.execute("SELECT name FROM nodes WHERE drained")
     residency = connection.execute(
@@ -227,8 +228,9 @@ def recall(connection: sqlite3.Connection) -> Recollection:
                 health=health,
                 version=version,
                 residue_mib=residue,
+                endpoint=endpoint or "",
             )
-            for name, cycles, boot_at_s, restarted, health, version, residue in nodes
+            for name, cycles, boot_at_s, restarted, health, version, residue, endpoint in nodes
         ),
         residency=tuple(
             ResidencyRecord(

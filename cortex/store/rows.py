@@ -53,11 +53,18 @@ SAVE_RESIDENCY = (
 # Who saves what was seen of a node may have looked at it before an operator's drain was committed,
 # and be written after it: each has columns of its own.
 SAVE_NODE = (
-    "INSERT INTO nodes (name, cycles, boot_at_s, last_restart_at_ms, health, version, residue_mib)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE"
+    "INSERT INTO nodes"
+    " (name, cycles, boot_at_s, last_restart_at_ms, health, version, residue_mib, endpoint)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE"
     " SET cycles = excluded.cycles, boot_at_s = excluded.boot_at_s,"
     " last_restart_at_ms = excluded.last_restart_at_ms, health = excluded.health,"
-    " version = excluded.version, residue_mib = excluded.residue_mib"
+    " version = excluded.version, residue_mib = excluded.residue_mib,"
+    " endpoint = excluded.endpoint"
+)
+# By way of names that no node can have, so that two may change theirs for each other's.
+RENAME = tuple(
+    f"UPDATE OR REPLACE {table} SET {column} = ? WHERE {column} = ?"  # noqa: S608
+    for table, column in (("nodes", "name"), ("residency", "node"), ("pins", "node"))
 )
 SAVE_DRAINED = (
     "INSERT INTO nodes (name, health, drained) VALUES (?, 'unknown', ?)"
@@ -189,7 +196,7 @@ def residency_values(record: ResidencyRecord) -> Values:
 def node_values(record: NodeRecord) -> Values:
     r = record
     fields = (r.name, r.cycles, r.boot_at_s, r.last_restart_at_ms, r.health, r.version)
-    return tuple(map(plain, (*fields, r.residue_mib)))
+    return tuple(map(plain, (*fields, r.residue_mib, r.endpoint or None)))
 
 
 def plain(value: object) -> int | float | str | None:

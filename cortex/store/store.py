@@ -6,7 +6,7 @@ import itertools
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -156,6 +156,13 @@ class Store:
 
     async def save_drained(self, node: NodeName, *, drained: bool) -> None:
         await self._save(rows.SAVE_DRAINED, [(rows.plain(node), int(drained))])
+
+    async def rename_nodes(self, renames: Mapping[NodeName, NodeName]) -> None:
+        """Put what is kept of each node under its new name."""
+        pairs = [(rows.plain(old), rows.plain(new)) for old, new in renames.items()]
+        for sql in rows.RENAME:
+            aside = [(f"\0{new}", old) for old, new in pairs]
+            await self._save(sql, [*aside, *((new, f"\0{new}") for _, new in pairs)])
 
     async def save_pin(self, model: ModelId, node: NodeName | None) -> None:
         await self._save(rows.SAVE_PIN, [(rows.plain(node or ""), rows.plain(model))])

@@ -51,6 +51,9 @@ class FakeNvml:
             raise NVMLError(self.broken[index])
         return index
 
+    def nvmlDeviceGetUUID(self, handle: int) -> bytes | str:
+        return f"GPU-{handle}abc-def" if handle else b"GPU-0abc-def"
+
     def nvmlDeviceGetName(self, handle: int) -> bytes | str:
         self._optional()
         return b"GPU \xff" if handle else "GPU A"

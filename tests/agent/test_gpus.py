@@ -25,6 +25,26 @@ def test_every_gpu_is_read():
     assert (second.index, second.name) == (1, "GPU \N{REPLACEMENT CHARACTER}")
 
 
+@pytest.mark.parametrize(
+    ("only", "indices"),
+    [
+        ({"1"}, [1]),
+        ({"0", "1"}, [0, 1]),
+        ({"GPU-1abc-def"}, [1]),
+        ({"GPU-0a"}, [0]),
+        ({"GPU-1abc-def", "0"}, [0, 1]),
+    ],
+)
+def test_only_the_gpus_of_the_node_are_read(only: set[str], indices: list[int]):
+    readings = GpuReader(FakeNvml, frozenset(only)).read()
+    assert [gpu.index for gpu in readings.gpus] == indices
+
+
+def test_a_gpu_that_is_not_there_is_told():
+    readings = GpuReader(FakeNvml, frozenset({"7"})).read()
+    assert readings == Readings(reason="NVIDIA driver: none of its 2 GPUs is 7")
+
+
 def test_the_driver_stays_open_between_readings():
     nvml = FakeNvml()
     reader = reader_of(nvml)

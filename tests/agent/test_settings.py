@@ -58,6 +58,17 @@ def test_an_empty_variable_is_none():
     assert read(NEEDED, {"CORTEX_AGENT_UNIT": "", "CORTEX_AGENT_INTERVAL": " "}).restart == ()
 
 
+def test_which_gpus_are_the_nodes():
+    assert read(NEEDED, {}).gpus is None
+    assert read(NEEDED, {"CUDA_VISIBLE_DEVICES": "1, 2"}).gpus == {"1", "2"}
+    given = read(NEEDED | {"gpus": "GPU-1a-2b"}, {"CUDA_VISIBLE_DEVICES": "0"})
+    assert given.gpus == {"GPU-1a-2b"}
+    # CUDA's own variable may hold what means nothing here.
+    assert read(NEEDED, {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}).gpus is None
+    with pytest.raises(ConfigError, match="--gpus: expected indices or UUIDs such as 0,1"):
+        read(NEEDED | {"gpus": "first"}, {})
+
+
 def test_a_restart_command_goes_before_the_unit():
     found = read(NEEDED | {"unit": "a", "restart_command": "sudo 'x y' --now"}, {})
     assert found.restart == ("sudo", "x y", "--now")

@@ -43,14 +43,18 @@ interval_s = 0.1
 timeout_s = 0.5
 """
 HASTE = {
-    "cortex.core.eviction.DRAIN_AFTER_S": 0.15,
     "cortex.core.health.BREAKER_BASE_S": 0.1,
     "cortex.core.health.BREAKER_MAX_S": 0.5,
     "cortex.core.snapshot.FRESH_S": 0.2,
 }
 """Waits of the core that are seconds or minutes in earnest; a run has seconds."""
 BRIEF = Waits(
-    verify_s=0.25, status_interval_s=0.05, spared_s=0.3, cannot_unload_s=0.5, house_s=0.1
+    drain_after_s=0.15,
+    verify_s=0.25,
+    status_interval_s=0.05,
+    spared_s=0.3,
+    cannot_unload_s=0.5,
+    house_s=0.1,
 )
 """As those, of the fleet."""
 ROUNDING_MS = 30

@@ -58,6 +58,8 @@ def test_three_quarters_back_is_back() -> None:
     assert is_returned(None, 100, 850) is None
     assert residue_mib(1000, 100, 850) == 250
     assert residue_mib(1000, 100, 1200) == 0
+    assert residue_mib(1000, 100, 1068) == 0
+    assert residue_mib(1000, 100, 1067) == 33
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,13 @@ from cortex.core.snapshot import (
 from tests.core.fleets import WANTED, absent, fleet, model, node, want
 
 NOW_S = 1000.0
-SIZES = (2, 4)
+GIB = 1024
+SIZES = (2 * GIB, 4 * GIB)
+
+
+def _least(size: int) -> int:
+    """The free memory that is enough for a try."""
+    return size - min(max(round(size * 0.03), 512), size // 2)
 
 
 def _rank(view: ModelView, strategy: Strategy) -> tuple[int, int, str]:
@@ -65,7 +71,13 @@ def _best(snapshot: FleetSnapshot, *, with_busy: bool) -> tuple[str, frozenset[s
             movable = [m for m in movable if not m.in_flight]
         for victims in _subsets(movable):
             freed = sum(m.size_mib or 0 for m in victims)
-            if wanted.size_mib > free + freed or wanted.size_mib > n.vram_total_mib:
+            there = [m for m in n.models.values() if m.status is not ModelStatus.UNLOADED]
+            if len(there) == 1 and victims and n.free_mib is not None:
+                freed = max(freed, n.vram_total_mib - n.free_mib)
+            emptied = len(victims) == len(there) > 0
+            if wanted.size_mib > n.vram_total_mib or not (
+                emptied or _least(wanted.size_mib) <= free + freed
+            ):
                 continue
             ranks = sorted(_rank(m, strategy) for m in victims)
             cost: tuple[object, ...]
@@ -126,8 +138,8 @@ def _made(name: str, at: int, kind: tuple[int, bool, int, int] | None) -> list[M
 
 
 @pytest.mark.parametrize("strategy", list(Strategy))
-@pytest.mark.parametrize("size", [3, 5, 8, 9])
-def test_one_node_with_up_to_three_residents(strategy: Strategy, size: int) -> None:
+@pytest.mark.parametrize("size_gib", [3, 5, 8, 9])
+def test_one_node_with_up_to_three_residents(strategy: Strategy, size_gib: int) -> None:
     """Sizes, pins, use, priorities and outside use in every combination: 14,739 fleets each."""
     priorities = (100,) if strategy is Strategy.LRU else (100, 200)
     kinds = [_residents(n, SIZES, priorities) for n in "abc"]
@@ -139,14 +151,15 @@ def test_one_node_with_up_to_three_residents(strategy: Strategy, size: int) -> N
             for view in _made(name, at, kind)
         ]
         held = sum(view.size_mib or 0 for view in views)
-        if held > 8:
+        if held > 8 * GIB:
             continue
-        for outside in (None, 0, 2):
-            free = None if outside is None else max(0, 8 - held - outside)
-            n = node("n", absent(size, priority=100), *views, total_mib=8, free_mib=free)
+        for outside in (None, 0, 2 * GIB):
+            free = None if outside is None else max(0, 8 * GIB - held - outside)
+            wanted = absent(size_gib * GIB, priority=100)
+            n = node("n", wanted, *views, total_mib=8 * GIB, free_mib=free)
             seen.add(_check(fleet(n, eviction=EvictionRules(strategy=strategy))))
     assert seen == (
-        {"model_never_fits"} if size == 9 else {"fits", "evict", "drain", "no_room"}
+        {"model_never_fits"} if size_gib == 9 else {"fits", "evict", "drain", "no_room"}
     )
 
 
@@ -184,18 +197,21 @@ def _check_all_of_two_nodes(
 
 
 def _full(name: str, views: list[ModelView], total: int) -> NodeView:
-    return node(name, absent(5), *views, total_mib=total)
+    return node(name, absent(5 * GIB), *views, total_mib=total * GIB)
 
 
 _view = st.tuples(
-    st.integers(1, 40), st.booleans(), st.integers(0, 1), st.sampled_from([50, 100, 150])
+    st.integers(1, 40).map(GIB.__mul__),
+    st.booleans(),
+    st.integers(0, 1),
+    st.sampled_from([50, 100, 150]),
 )
 
 
 @settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.lists(_view, max_size=9), min_size=1, max_size=4),
-    st.integers(1, 200),
+    st.integers(1, 200).map(GIB.__mul__),
     st.sampled_from(list(Strategy)),
     st.randoms(use_true_random=False),
 )
@@ -208,13 +224,16 @@ def test_large_fleets(
         for index, kind in enumerate(kinds):
             at = random.randrange(5)  # type: ignore[attr-defined]
             views += _made(f"m{number}-{index}", at, kind)
-        total = max(60, sum(v.size_mib or 0 for v in views))
+        total = max(60 * GIB, sum(v.size_mib or 0 for v in views))
         made.append(node(f"n{number}", absent(size), *views, total_mib=total))
     _check(fleet(*made, eviction=EvictionRules(strategy=strategy)))
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.integers(1, 30), min_size=13, max_size=40), st.integers(1, 400))
+@given(
+    st.lists(st.integers(1, 30).map(GIB.__mul__), min_size=13, max_size=40),
+    st.integers(1, 400).map(GIB.__mul__),
+)
 def test_beyond_twelve_candidates_the_set_is_still_sufficient_and_lean(
     sizes: list[int], size: int
 ) -> None:
@@ -227,11 +246,11 @@ def test_beyond_twelve_candidates_the_set_is_still_sufficient_and_lean(
     assert isinstance(answer, Load)
     by_id = {view.id: view.size_mib or 0 for view in views}
     freed = [by_id[victim] for victim in answer.evict]
-    assert sum(freed) >= size
+    assert sum(freed) >= _least(size)
     # None of them could have stayed, and nothing more valuable than needed went.
-    assert all(sum(freed) - mib < size for mib in freed)
+    assert all(sum(freed) - mib < _least(size) for mib in freed)
     worst = max(int(victim[1:]) for victim in answer.evict)
-    assert sum(sizes[:worst]) < size
+    assert sum(sizes[:worst]) < _least(size)
 
 
 def test_serve_wins_over_everything() -> None:

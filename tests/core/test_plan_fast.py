@@ -52,6 +52,8 @@ def _resident(rng: random.Random, name: str, mood: dict[str, float]) -> ModelVie
         last_used_at_ms=rng.choice([0, 0, rng.randrange(50)]),
         size_mib=rng.randrange(1, 30) if rng.random() < mood["known"] else None,
         resident_since_s=rng.choice([None, NOW_S - 5, NOW_S - 500]),
+        load_s=rng.choice([None, 3.0, 60.0]),
+        answer_s=rng.choice([0.0, 0.0, 1.0, 40.0]),
         undrainable_until_s=NOW_S + rng.choice([-3, 3]) if rng.random() < 0.2 else 0.0,
     )
 
@@ -111,7 +113,7 @@ def _fleet(rng: random.Random, nodes: int) -> FleetSnapshot:
     return fleet(
         *(_node(rng, number, mood) for number in range(nodes)),
         eviction=EvictionRules(
-            strategy=rng.choice(list(Strategy)), min_residency_s=rng.choice([0.0, 0.0, 60.0])
+            strategy=rng.choice(list(Strategy)), min_residency_s=rng.choice([None, 0.0, 60.0])
         ),
         allowed={WANTED: allowed} if rng.random() < 0.1 else None,
     )

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, ReportedStatus, Work
@@ -66,6 +68,15 @@ class Kept:
     async def save_node(self, record: NodeRecord) -> None:
         self.saves += 1
         self.nodes[record.name] = record
+
+    async def rename_nodes(self, renames: Mapping[NodeName, NodeName]) -> None:
+        called = renames.get
+        self.nodes = {
+            called(name, name): replace(record, name=called(name, name))
+            for name, record in self.nodes.items()
+        }
+        self.pins = {(name and called(name, name), model) for name, model in self.pins}
+        self.drained = {called(name, name) for name in self.drained}
 
     async def save_drained(self, node: NodeName, *, drained: bool) -> None:
         (self.drained.add if drained else self.drained.discard)(node)

@@ -1,22 +1,20 @@
 """Models in use: they finish, they are spared, they come back; nothing running is ever cut."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from cortex.devnode.scripted import ScriptedNode
 from cortex.fleet.waits import Waits
-from tests.running import Running, running, until
+from tests.running import Running, until
+from tests.running import running as _running
 
 HI = [{"role": "user", "content": "hi"}]
 SIZES = '[models."a"]\nvram_mb = 6000\n[models."b"]\nvram_mb = 6000\n'
 
 
-@pytest.fixture(autouse=True)
-def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cortex.core.eviction.DRAIN_AFTER_S", 0.2)
+running = partial(_running, waits=Waits(drain_after_s=0.2))
 
 
 def two_models(**knobs: Any) -> ScriptedNode:
@@ -87,7 +85,7 @@ async def test_a_victim_is_revived_when_nobody_waits_for_its_room_any_more(
 
 
 async def test_a_drain_that_runs_out_of_time_spares_the_model(tmp_path: Path) -> None:
-    limits = "[limits]\ndrain_timeout_s = 0.3\nqueue_timeout_s = 1.5\n"
+    limits = "[limits]\nload_timeout_s = 0.3\nqueue_timeout_s = 1.5\n"
     async with (
         two_models(token_interval_s=0.02) as node,
         running(tmp_path, [node], toml=SIZES + limits) as gateway,
@@ -99,6 +97,20 @@ async def test_a_drain_that_runs_out_of_time_spares_the_model(tmp_path: Path) ->
         assert node.stats.unload_posts == {}
         rows = [row for row in await gateway.events() if row["kind"] == "revived"]
         assert [row["reason"] for row in rows] == ["still in use after 0.3 s"]
+
+
+async def test_a_drain_is_kept_up_for_as_long_as_somebody_waits(tmp_path: Path) -> None:
+    """To give it up and to begin anew would cost the clients of the busy model twice."""
+    limits = "[limits]\ndrain_timeout_s = 0.2\nqueue_timeout_s = 1.0\n"
+    async with (
+        two_models(token_interval_s=0.02) as node,
+        running(tmp_path, [node], toml=SIZES + limits) as gateway,
+        ask(gateway, "a", 100) as stream,
+    ):
+        # The stream takes 2 s: longer than a drain by hand may, and than the wait for a slot.
+        assert (await gateway.chat("b", max_tokens=1)).status == 200
+        assert (await stream.text()).endswith("data: [DONE]\n\n")
+        assert await kinds(gateway, "evict", "revived", "load_abandoned") == [("evict", "a")]
 
 
 async def test_a_request_for_a_model_that_drains_waits_for_its_return(tmp_path: Path) -> None:

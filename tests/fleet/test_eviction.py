@@ -69,11 +69,30 @@ async def test_alternating_clients_of_two_models_both_complete(tmp_path: Path) -
         await until(lambda: gateway.services.fleet.depth() == 0, "empty queues")
 
 
-async def test_sizes_nobody_knows_are_learned_from_a_load_that_ran_out_of_memory(
-    tmp_path: Path,
-) -> None:
+async def test_a_size_that_nobody_knows_is_not_tried_on_a_full_card(tmp_path: Path) -> None:
+    """It is taken to be as large as what is there, and learned from its load."""
     async with (
         ScriptedNode(["a", "b"], unloaded=["b"], **SMALL) as node,
+        running(tmp_path, [node]) as gateway,
+    ):
+        told = (await gateway.get("/cortex/v1/explain", params={"model": "b"})).json
+        assert (told["decision"], told["evict"]) == ("load", ["a"])
+        assert "its need is a guess: the size of a" in told["considered"][0]["detail"]
+        assert (await gateway.chat("b")).status == 200
+        assert kinds(await gateway.events())[:2] == [("load", "b"), ("evict", "a")]
+        sizes = {
+            m["model"]: m["size_mib"] for m in (await gateway.status())["nodes"][0]["models"]
+        }
+        assert sizes == {"a": 6000, "b": 6000}
+        assert node.stats.loads == {"b": 1}
+
+
+async def test_a_guess_that_was_too_small_is_learned_from_a_load_that_ran_out_of_memory(
+    tmp_path: Path,
+) -> None:
+    card = {"vram_total_mib": 10_000, "size_mib": {"a": 3000, "c": 3000, "b": 6500}}
+    async with (
+        ScriptedNode(["a", "b", "c"], unloaded=["b"], info_delay_s=0.0, **card) as node,
         running(tmp_path, [node]) as gateway,
     ):
         assert (await gateway.chat("b")).status == 200
@@ -83,9 +102,6 @@ async def test_sizes_nobody_knows_are_learned_from_a_load_that_ran_out_of_memory
             ("load", "b"),
             ("evict", "a"),
         ]
-        sizes = {
-            m["model"]: m["size_mib"] for m in (await gateway.status())["nodes"][0]["models"]
-        }
-        assert sizes == {"a": 6000, "b": 6000}
-        assert (await gateway.chat("a")).status == 200
-        assert node.stats.loads == {"a": 1, "b": 2}
+        models = (await gateway.status())["nodes"][0]["models"]
+        assert {m["model"]: m["size_mib"] for m in models}["b"] == 6500
+        assert node.stats.loads == {"b": 2}

@@ -173,6 +173,11 @@ async def test_what_was_just_loaded_serves_those_it_was_loaded_for_before_it_goe
         for task in for_b:
             world.state.release(task.result().lease)  # type: ignore[union-attr]
         await turns()
+        # What took 60 s to load is not thrown out before it has been there for as long.
+        assert world.loads == []
+        world.clock.pass_s(60)
+        world.admission._wake_heads()
+        await turns()
         assert [load.evict for load, *_ in world.loads] == [(B,)]
         world.admission.close("end")
 

@@ -3,8 +3,9 @@
 Nothing in use is ever cut: a victim is drained first. Three things keep the rest fair. A model
 that an older request waits for is left to it, so the oldest waiter always gets its memory and two
 models cannot displace each other for ever. A model in constant use gives way once a request has
-waited `DRAIN_AFTER_S` for it. And a model loaded a moment ago stays for `min_residency_s`, but not
-so long that a request would miss its deadline.
+waited twice as long as its answers take, five seconds at least and a quarter of its patience at most.
+And a model loaded a moment ago stays for as long as its load took, or `min_residency_s`, but not so
+long that a request would miss its deadline.
 """
 
 import itertools
@@ -15,12 +16,8 @@ from cortex.core.decisions import Want
 from cortex.core.snapshot import EvictionRules, ModelStatus, ModelView, NodeView, Strategy
 from tests.core.plain.memory import size_of
 
-DRAIN_AFTER_S = 5.0
-"""How long a request waits for a model in use to fall idle before that model is drained for it."""
 EXACT_UP_TO = 12
 """Victims to choose among up to which the smallest sufficient set is found exactly."""
-_DEADLINE_SHARE = 0.25
-"""Share of a request's patience that is kept for the load itself, where no load time is known."""
 
 Rank = tuple[int, int, str]
 """(priority, last use, id): who gives way first; the priority counts under `priority` only."""
@@ -86,7 +83,7 @@ def evict(
                 view,
                 size_of(node, view),
                 rank_of(view, rules.strategy),
-                _may_go_s(view, wanted, want, rules, now_s=now_s),
+                _may_go_s(view, want, rules, now_s=now_s),
             )
             for view in node.models.values()
             if why_never(view, wanted, rules.strategy) is None
@@ -134,28 +131,21 @@ def why_never(view: ModelView, wanted: ModelView, strategy: Strategy) -> str | N
     return None
 
 
-def _may_go_s(
-    view: ModelView, wanted: ModelView, want: Want, rules: EvictionRules, *, now_s: float
-) -> float:
+def _may_go_s(view: ModelView, want: Want, rules: EvictionRules, *, now_s: float) -> float:
     if view.id in want.seniors:
         return float("inf")
     since_s = now_s if want.since_s is None else want.since_s
+    patience_s = float("inf") if want.deadline_s is None else want.deadline_s - since_s
     bounds = [view.undrainable_until_s]
     if view.in_flight:
-        bounds.append(since_s + DRAIN_AFTER_S)
-    if rules.min_residency_s and view.resident_since_s is not None:
-        settled_s = view.resident_since_s + rules.min_residency_s
-        bounds.append(min(settled_s, _yields_s(wanted, want, since_s)))
+        waits_s = max(rules.drain_after_s, 2 * view.answer_s)
+        bounds.append(since_s + min(waits_s, patience_s / 4))
+    if view.resident_since_s is not None:
+        stays_s = view.load_s or 0.0 if rules.min_residency_s is None else rules.min_residency_s
+        settled_s = view.resident_since_s + stays_s
+        if settled_s > now_s:
+            bounds.append(min(settled_s, since_s + 3 * patience_s / 4))
     return max(bounds)
-
-
-def _yields_s(wanted: ModelView, want: Want, since_s: float) -> float:
-    """When residency no longer protects: what is left of the request's patience is for the load."""
-    if want.deadline_s is None:
-        return float("inf")
-    patience_s = want.deadline_s - since_s
-    kept_s = _DEADLINE_SHARE * patience_s if wanted.load_s is None else 2 * wanted.load_s
-    return want.deadline_s - min(kept_s, patience_s)
 
 
 def _smallest(

@@ -1,6 +1,8 @@
 """A node's memory, added up from its models each time it is asked for."""
 
-from cortex.core.snapshot import FRESH_S, ModelStatus, ModelView, NodeView
+from dataclasses import replace
+
+from cortex.core.snapshot import FRESH_S, FleetSnapshot, ModelStatus, ModelView, NodeView
 
 
 def moving(node: NodeView) -> ModelView | None:
@@ -28,11 +30,41 @@ def available_mib(node: NodeView, now_s: float) -> int | None:
 
 
 def size_of(node: NodeView, model: ModelView) -> int | None:
-    if model.size_mib is not None:
-        return model.size_mib
     if node.vram_total_mib is None or node.free_mib is None:
-        return None
+        return model.size_mib
     occupying = [m for m in node.models.values() if m.occupies]
+    if model.size_mib is not None:
+        alone = len(occupying) <= 1
+        used = node.vram_total_mib - node.free_mib - node.residue_mib
+        return max(model.size_mib, used) if alone else model.size_mib
     known = sum(m.size_mib or 0 for m in occupying)
     unknown = sum(m.size_mib is None for m in occupying)
     return max(0, node.vram_total_mib - node.free_mib - known) // max(1, unknown)
+
+
+def sized(fleet: FleetSnapshot, node: NodeView, model: ModelView) -> ModelView:
+    """With a guess where it has no size of its own."""
+    if model.size_mib is not None:
+        return model
+    elsewhere = [
+        (m.size_mib, other.name)
+        for other in fleet.nodes.values()
+        for m in other.models.values()
+        if m.id == model.id and m.size_mib is not None
+    ]
+    here = [
+        (size, m.id)
+        for m in node.models.values()
+        if (size := size_of(node, m) if m.occupies else m.size_mib) is not None
+    ]
+    if elsewhere:
+        size, where = max(elsewhere)
+        by = f"its size on {where}"
+    elif here:
+        size, largest = max(here)
+        by = f"the size of {largest}"
+    else:
+        return model
+    if node.vram_total_mib is not None:
+        size = min(size, node.vram_total_mib)
+    return replace(model, size_mib=size, size_guess=by)

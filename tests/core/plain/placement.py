@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from cortex.core.decisions import Considered, Load, Verdict, Want
 from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
-from tests.core.plain.eviction import Eviction, Impossible, Postponed, evict
-from tests.core.plain.memory import available_mib, moving
+from tests.core.plain.eviction import Eviction, Impossible, Postponed, evict, why_never
+from tests.core.plain.memory import available_mib, moving, size_of, sized
 from tests.core.plain.routing import candidates, unfit
 
 
@@ -48,7 +48,7 @@ def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
     the least valuable victims first, then the fewest, then the least memory. Ties go by name.
     """
     looked = [
-        _look(snapshot, node, model, want, now_s=now_s)
+        _look(snapshot, node, sized(snapshot, node, model), want, now_s=now_s)
         for node, model in candidates(snapshot, want)
         if model.status is not ModelStatus.LOADED
     ]
@@ -101,6 +101,8 @@ def _look(
 
 def _too_small(node: NodeView, model: ModelView, now_s: float) -> Considered | None:
     """Asked first: a node that is down as well is still too small."""
+    if model.size_guess:
+        return None
     if node.vram_total_mib is not None and (model.size_mib or 0) > node.vram_total_mib:
         return _seen(node, model, now_s, Verdict.TOO_SMALL)
     return None
@@ -137,8 +139,22 @@ def _option(
     snapshot: FleetSnapshot, node: NodeView, model: ModelView, want: Want, *, now_s: float
 ) -> _Option | _Refused:
     need, available = model.size_mib, available_mib(node, now_s)
-    known = need is not None and available is not None
-    deficit = need - available if need is not None and available is not None else None
+    known = need is not None and not model.size_guess and available is not None
+    deficit = None
+    if need is not None and available is not None:
+        tolerance = 0 if model.out_of_memory else min(max(round(0.03 * need), 512), need // 2)
+        deficit = need - tolerance - available
+    if deficit is not None and deficit > 0:
+        there = [m for m in node.models.values() if m.occupies]
+        going = [m for m in there if why_never(m, model, snapshot.eviction.strategy) is None]
+        sizes = [size_of(node, m) for m in going]
+        full = not going and available < 0.1 * (node.vram_total_mib or 0)
+        if (model.size_guess and not full) or (
+            going and going == there and not model.out_of_memory
+        ):
+            freed = sum(size or 0 for size in sizes)
+            if None not in sizes and freed < deficit:
+                deficit = freed
     fits = deficit <= 0 if deficit is not None else not model.out_of_memory
     if fits:
         left = (available or 0) - (need or 0)
@@ -168,13 +184,16 @@ def _seen(
     detail: str = "",
 ) -> Considered:
     """What was seen there; `LESS_ROOM` stands for "could" until the best is chosen."""
+    guess = f"its need is a guess: {model.size_guess}" if model.size_guess else ""
     return Considered(
         node=node.name,
         verdict=verdict,
         need_mib=model.size_mib,
         available_mib=available_mib(node, now_s),
         total_mib=node.vram_total_mib,
-        detail=detail,
+        detail=detail
+        if verdict is Verdict.IN_USE
+        else "; ".join(filter(None, (guess, detail))),
     )
 
 
@@ -188,4 +207,6 @@ def _reason(best: _Option) -> str:
         return "size unknown: tried where most memory is free"
     if seen.available_mib is None:
         return "the node reports no free memory: tried"
+    if seen.need_mib > seen.available_mib:
+        return f"tried: about {seen.need_mib} MiB wanted, {seen.available_mib} MiB free"
     return f"fits: needs {seen.need_mib} MiB of {seen.available_mib} MiB free"

@@ -1,0 +1,29 @@
+"""A hold on a resident model, and on the node by whatever name."""
+
+from dataclasses import dataclass
+
+from cortex.core.ids import ModelId, NodeName
+
+
+class Ref:
+    """A node, by whatever name; one for each that is known."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: NodeName) -> None:
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """One request's hold on a resident model; give it back with `FleetState.release`."""
+
+    ref: Ref
+    model: ModelId
+    since_s: float
+    """Monotonic."""
+
+    @property
+    def node(self) -> NodeName:
+        """As it is called now."""
+        return self.ref.name

@@ -1,0 +1,62 @@
+"""How a node's memory is seen to come back, and what counts as left behind."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from cortex.core.errors import NodeProtocolError
+from cortex.core.ids import ModelId
+from cortex.core.listing import NodeInfo
+from cortex.fleet.transitions import Freed
+from cortex.fleet.unloading import take_out
+from cortex.fleet.waits import Waits
+from tests.fleet.fakes import Node
+
+HASTY = Waits(verify_s=0.05, verify_first_s=0.0001, verify_longest_s=0.001)
+A = ModelId("a")
+
+
+class Releasing(Node):
+    """Frees what it is told to, reading by reading; the last goes on. None = it fails to tell."""
+
+    def __init__(self, readings: Sequence[int | None]) -> None:
+        super().__init__(loaded=("a",))
+        self.readings = list(readings)
+
+    async def system_info(self) -> NodeInfo:
+        free = self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+        if free is None:
+            raise NodeProtocolError("HTTP 503")
+        return NodeInfo(version="0.9.2", vram_total_mib=24_000, free_mib=free)
+
+
+@pytest.mark.parametrize(
+    ("size_mib", "took_mib", "readings", "freed"),
+    [
+        # All back at once, or a little later; the noise of two readings is no leak.
+        (8000, 8000, [10_000], Freed(mib=8000, residue_mib=0, free_mib=10_000)),
+        (8000, 8000, [3000, 9000, 9980], Freed(mib=7980, residue_mib=0, free_mib=9980)),
+        # Enough is back, but the rest does not come: a leak, though the unload is verified.
+        (8000, 8000, [9200, 9200], Freed(mib=7200, residue_mib=800, free_mib=9200)),
+        # A reading that moves still is waited for.
+        (8000, 8000, [9200, 9700, 10_000], Freed(mib=8000, residue_mib=0, free_mib=10_000)),
+        # A configured size may be a careful one: what it took counts, where that was measured.
+        (10_000, 8000, [10_000], Freed(mib=8000, residue_mib=0, free_mib=10_000)),
+        (10_000, None, [10_000], Freed(mib=8000, residue_mib=None, free_mib=10_000)),
+        # Not enough in time.
+        (8000, None, [6000], Freed(mib=4000, residue_mib=4000, free_mib=6000)),
+        # Nothing is known of its size: until two readings agree.
+        (None, None, [2000, 7000, 7010], Freed(mib=5010, residue_mib=None, free_mib=7010)),
+        # One reading that fails is not the end of it.
+        (8000, 8000, [None, 10_000], Freed(mib=8000, residue_mib=0, free_mib=10_000)),
+    ],
+)
+async def test_memory_comes_back(
+    size_mib: int | None, took_mib: int | None, readings: list[int | None], freed: Freed
+) -> None:
+    node = Releasing(readings)
+    told = await take_out(
+        node, A, size_mib=size_mib, took_mib=took_mib, before_mib=2000, waits=HASTY
+    )
+    assert told == freed
+    assert node.calls == ["unload a"]
