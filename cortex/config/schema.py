@@ -179,7 +179,8 @@ class Eviction(Section):
     idle_unload_s: SecondsOrOff = Field(None, description='Unload after this idle time; "off".')
     min_residency_s: Annotated[float, Field(ge=0)] | None = Field(
         None,
-        description="A model is not evicted sooner after its load. Default: as long as it took to load.",
+        description="A model is not evicted sooner after its load. Default: as long as it took to"
+        " load, twice as long while it is in demand.",
     )
 
 

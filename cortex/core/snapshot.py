@@ -33,7 +33,7 @@ class EvictionRules:
     strategy: Strategy = Strategy.LRU
     min_residency_s: float | None = None
     """A model stays this long after its load, unless a request would miss its deadline for it; None =
-    as long as it took to load."""
+    as long as it took to load, and twice as long while it is in demand."""
     drain_after_s: float = 5.0
     """A model in use is drained for a request that has waited so long, or longer where its answers take
     longer."""
@@ -42,8 +42,12 @@ class EvictionRules:
         """From when on a model is no longer protected by its load (monotonic)."""
         if view.resident_since_s is None:
             return 0.0
-        own_s = self.min_residency_s
-        return view.resident_since_s + ((view.load_s or 0.0) if own_s is None else own_s)
+        if self.min_residency_s is not None:
+            return view.resident_since_s + self.min_residency_s
+        once_s = view.resident_since_s + (view.load_s or 0.0)
+        # Whoever thinks no longer than two answers take is at work with it.
+        demanded_s = float("inf") if view.in_flight else view.used_s + 2 * view.answer_s
+        return min(once_s + (view.load_s or 0.0), max(once_s, demanded_s))
 
 
 class Drain(StrEnum):
@@ -123,6 +127,8 @@ class ModelView:
     load_s: float | None = None
     """Learned load time in seconds (moving average); None = never loaded by cortex."""
     loads: int = 0
+    used_s: float = 0.0
+    """When its last request ended (monotonic); 0 = none has."""
     answer_s: float = 0.0
     """How long its requests take from lease to end (moving average); 0 = none has ended yet."""
     resident_since_s: float | None = None

@@ -33,6 +33,8 @@ class Control:
         if node.knobs.listing_delay_s > 0:
             await asyncio.sleep(node.knobs.listing_delay_s)
         rows = [self._entry(*entry) for entry in node.residency.entries()]
+        if node.knobs.listing_late_s > 0:
+            await asyncio.sleep(node.knobs.listing_late_s)
         return answer_json({"object": "list", "data": rows})
 
     def _entry(self, model: str, status: str | None) -> Json:

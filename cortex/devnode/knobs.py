@@ -73,6 +73,8 @@ class Knobs:
     """Before the headers of an inference answer."""
     info_delay_s: float = 0.2
     listing_delay_s: float = 0.0
+    listing_late_s: float = 0.0
+    """A listing is made at once and sent so much later, when it may be true no more."""
     count_tokens_delay_s: float = 0.0
     keepalive_s: float = 10.0
     """Idle time after which a stream gets a comment; 0: never."""

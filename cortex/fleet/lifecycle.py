@@ -17,12 +17,17 @@ from cortex.core.ids import ModelId, NodeName
 from cortex.core.snapshot import needed_mib
 from cortex.fleet.guard import Guard
 from cortex.fleet.keeping import node_record, residency_record
-from cortex.fleet.loading import LoadFailedError, bring_in
 from cortex.fleet.observations import Observations
 from cortex.fleet.ports import FleetStore, NodeControl, Watcher
+from cortex.fleet.procedures import (
+    LoadFailedError,
+    UnloadFailedError,
+    bring_in,
+    read_info,
+    take_out,
+)
 from cortex.fleet.state import FleetState
 from cortex.fleet.transitions import Transition, Transitions
-from cortex.fleet.unloading import UnloadFailedError, read_info, take_out
 
 log = logging.getLogger("cortex.lifecycle")
 

@@ -100,7 +100,8 @@ class FleetState:
         wanted = {node.name: node.endpoint for node in policy.nodes}
         here = {name: node.endpoint for name, node in self._nodes.items()}
         gone = {n: url for n, url in self._remembered.endpoints.items() if n not in here}
-        if renames := renamed(gone | here, wanted):
+        renames = renamed(gone | here, wanted)
+        if renames:
             self._rename(renames)
         for name in list(self._nodes):
             if name not in wanted:
@@ -115,8 +116,9 @@ class FleetState:
             drains = old.drains - {Drain.REMOVED}
             back = replace(old, drains=drains, endpoint=node.endpoint)
             self.put(govern(back, policy, self._pins))
-        # In the order of the configuration, those that still leave at the end.
-        self._nodes = {name: self._nodes[name] for name in wanted} | self._nodes
+        if renames:
+            # In the order of the configuration, those that still leave at the end.
+            self._nodes = {name: self._nodes[name] for name in wanted} | self._nodes
         self.changed()
 
     def pin(self, model: ModelId, node: NodeName | None) -> None:
@@ -181,17 +183,15 @@ class FleetState:
         if failure is not None:
             view = self.failed(lease.node, view, failure, client=client)
         breaker = CLOSED if count and failure is None else view.breaker
-        used_at_ms, answer_s = view.last_used_at_ms, view.answer_s
+        view = evolve(view, in_flight=view.in_flight - 1, breaker=breaker)
         if used:
-            used_at_ms = self.clock.now_ms()
-            answer_s = averaged(answer_s or None, self.clock.now_s() - lease.since_s) or 0.0
-        view = evolve(
-            view,
-            in_flight=view.in_flight - 1,
-            breaker=breaker,
-            last_used_at_ms=used_at_ms,
-            answer_s=answer_s,
-        )
+            now_s = self.clock.now_s()
+            view = evolve(
+                view,
+                last_used_at_ms=self.clock.now_ms(),
+                used_s=now_s,
+                answer_s=averaged(view.answer_s or None, now_s - lease.since_s),
+            )
         self._use(node, view, -1)
         if node.drains:
             self._drop_if_idle(lease.node)

@@ -14,6 +14,7 @@ from cortex.core.reconcile import averaged
 from cortex.core.records import EventKind
 from cortex.core.snapshot import ModelStatus, ModelView
 from cortex.fleet.lease import Ref
+from cortex.fleet.procedures import Freed
 from cortex.fleet.state import FleetState
 
 
@@ -32,16 +33,6 @@ class Transition:
 
     def __str__(self) -> str:
         return f"{self.model} on {self.node}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Freed:
-    """What an unload gave back. Each None where it was not measured."""
-
-    mib: int | None = None
-    residue_mib: int | None = None
-    free_mib: int | None = None
-    """What the device has free now."""
 
 
 class Transitions:

@@ -1,8 +1,11 @@
 """What goes wrong with nodes, each for a while, and how it is mended."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from random import Random
+
+import aiohttp
 
 from cortex.devnode.scripted import ScriptedNode
 
@@ -24,6 +27,40 @@ async def restart(node: ScriptedNode, _rng: Random) -> None:
 
 async def refuse(node: ScriptedNode, rng: Random) -> None:
     await node.set(refuse_s=rng.uniform(0.05, 0.4))
+
+
+async def load_by_hand(node: ScriptedNode, rng: Random) -> None:
+    """Somebody talks to the node itself, which loads what it has to."""
+    await _post(node, "chat/completions", _smallest(rng.choice(_models(node))))
+
+
+async def unload_by_hand(node: ScriptedNode, rng: Random) -> None:
+    """Somebody unloads a model beside cortex, and cuts what it is doing."""
+    before = node.stats.cut
+    await _post(node, "models/unload", {"model_id": rng.choice(_models(node))})
+    node.stats.cut_unheard += node.stats.cut - before
+
+
+def _models(node: ScriptedNode) -> list[str]:
+    return sorted({model for model, _ in node.residency.entries()})
+
+
+def _smallest(model: str) -> dict[str, object]:
+    return {
+        "model": model,
+        "messages": [{"role": "user", "content": "by hand"}],
+        "max_tokens": 1,
+    }
+
+
+async def _post(node: ScriptedNode, path: str, body: dict[str, object]) -> None:
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        async with (
+            asyncio.timeout(1.0),
+            aiohttp.ClientSession() as http,
+            http.post(f"{node.url}/v1/{path}", json=body) as response,
+        ):
+            await response.read()
 
 
 def _for_a_while(**knobs: object) -> Fault:
@@ -50,6 +87,10 @@ FAULTS: dict[str, Fault] = {
     "stall": _for_a_while(stall=True),
     "answer late": _for_a_while(answer_delay_s=0.4),
     "list late": _for_a_while(listing_delay_s=0.8),
+    "list of before": _for_a_while(listing_late_s=0.3),
+    "load in silence": _for_a_while(requests_load=False, silent_reload_share=1.0, load_s=0.3),
+    "load by hand": load_by_hand,
+    "unload by hand": unload_by_hand,
     "leak": _for_a_while(leak_pct=40.0),
     "free late": _for_a_while(release_delay_s=0.4),
     "load slowly": _for_a_while(load_s=2.0),
@@ -68,6 +109,8 @@ async def mend(node: ScriptedNode) -> None:
         stall=False,
         answer_delay_s=0.0,
         listing_delay_s=0.0,
+        listing_late_s=0.0,
+        requests_load=True,
         leak_pct=0.0,
         release_delay_s=0.01,
         load_s=0.03,

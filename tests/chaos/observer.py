@@ -1,6 +1,7 @@
 """Watches a gateway's state after every step, and its events; tells what must never be."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from cortex.core.records import EventKind, FleetEvent
@@ -35,6 +36,7 @@ class Observer:
         self._loading: set[tuple[Any, Any]] = set()
         self._unloading: set[tuple[Any, Any]] = set()
         self._state.listeners.append(self._step)
+        self._state.when_renamed.append(self._renamed)
         journal = gateway.daemon._journal
         self._record = journal.record
         journal.record = self._event
@@ -42,6 +44,12 @@ class Observer:
     def violated(self, what: str) -> None:
         if what not in self.violations:
             self.violations.append(what)
+
+    def _renamed(self, renames: Mapping[Any, Any]) -> None:
+        for pairs in (self._loading, self._unloading):
+            called = {(renames.get(node, node), model) for node, model in pairs}
+            pairs.clear()
+            pairs |= called
 
     def _step(self) -> None:
         """After every change of the state."""

@@ -57,6 +57,7 @@ BRIEF = Waits(
     house_s=0.1,
 )
 """As those, of the fleet."""
+RENAMED = "-renamed"
 ROUNDING_MS = 30
 """Between the release of a lease and the end of its row, on a machine that is busy."""
 
@@ -104,6 +105,9 @@ class _World:
         self._models = [f"m{n}" for n in range(self._rng.randint(4, 6))]
         self._sizes = {model: self._rng.randint(3, 7) * 1000 for model in self._models}
         self._nodes = [self._node() for _ in range(self._rng.randint(2, 4))]
+        #: Stamps of use mean nothing where the clock jumps, and the log has the names of before.
+        self._jumps = self._rng.random() < 0.3
+        self._renames = self._rng.random() < 0.5
         self._ends_s = 0.0
 
     def _node(self) -> ScriptedNode:
@@ -146,10 +150,18 @@ class _World:
                 for number in range(10):
                     group.create_task(self._client(gateway, Random(self._rng.random()), number))
                 group.create_task(self._operator(gateway, Random(self._rng.random())))
+                if self._renames:
+                    group.create_task(self._renamer(gateway, Random(self._rng.random())))
+                if self._jumps:
+                    group.create_task(self._jumper(gateway, Random(self._rng.random())))
                 for node in self._nodes:
                     group.create_task(self._trouble(node, Random(self._rng.random())))
+            await self._put_back(gateway)
             await self._settle(gateway)
-            await self._check_use_order(gateway)
+            if not self._jumps and not self._renames:
+                await self._check_use_order(gateway)
+            for reason in gateway.services.fleet.guard.reasons():
+                observer.violated(reason)
             cut = sum(node.stats.cut - node.stats.cut_unheard for node in self._nodes)
             if cut:
                 observer.violated(f"{cut} requests were cut by an unload")
@@ -206,7 +218,7 @@ class _World:
             return "ok"
 
     async def _operator(self, gateway: Running, rng: Random) -> None:
-        """Somebody who pins, drains, loads and unloads at random, and puts it all back."""
+        """Somebody who pins, drains, loads and unloads at random."""
         while self._goes_on():
             await asyncio.sleep(rng.uniform(0.05, 0.3))
             model = {"model": rng.choice(self._models)}
@@ -220,10 +232,40 @@ class _World:
             if act == "drain":
                 await asyncio.sleep(rng.uniform(0.05, 0.3))
                 await gateway.post(f"/cortex/v1/nodes/{node}/undrain", {})
+
+    async def _put_back(self, gateway: Running) -> None:
         for model in self._models:
             await gateway.post("/cortex/v1/models/unpin", {"model": model})
         for number in range(len(self._nodes)):
             await gateway.post(f"/cortex/v1/nodes/n{number}/undrain", {})
+
+    async def _renamer(self, gateway: Running, rng: Random) -> None:
+        """Somebody who calls nodes otherwise, and two each other's name, and puts it all back."""
+        text = gateway.source.read_text()
+        while self._goes_on():
+            await asyncio.sleep(rng.uniform(0.3, 1.5))
+            a, b = (f"n{n}" for n in rng.sample(range(len(self._nodes)), 2))
+            name, other = f'name = "{a}"', f'name = "{b}"'
+            changed = text.replace(name, f'name = "{a}{RENAMED}"')
+            if rng.random() < 0.3:
+                changed = changed.replace(other, name).replace(f"{a}{RENAMED}", b)
+            for content in (changed, text):
+                gateway.source.write_text(content)
+                gateway.daemon._reload()
+                self._result.faults["rename"] += 1
+                await asyncio.sleep(rng.uniform(0.05, 0.4))
+
+    async def _jumper(self, gateway: Running, rng: Random) -> None:
+        """The wall clock is wrong for a while."""
+        clock = gateway.services.fleet.clock
+        right = clock.now_ms
+        while self._goes_on():
+            await asyncio.sleep(rng.uniform(0.2, 1.0))
+            off_ms = rng.choice([-1, 1]) * rng.randrange(10**9)
+            clock.now_ms = lambda off_ms=off_ms: right() + off_ms
+            self._result.faults["clock jump"] += 1
+            await asyncio.sleep(rng.uniform(0.05, 0.5))
+            clock.now_ms = right
 
     async def _trouble(self, node: ScriptedNode, rng: Random) -> None:
         while self._goes_on():

@@ -54,6 +54,7 @@ def _resident(rng: random.Random, name: str, mood: dict[str, float]) -> ModelVie
         resident_since_s=rng.choice([None, NOW_S - 5, NOW_S - 500]),
         load_s=rng.choice([None, 3.0, 60.0]),
         answer_s=rng.choice([0.0, 0.0, 1.0, 40.0]),
+        used_s=rng.choice([0.0, NOW_S - 30, NOW_S - 1]),
         undrainable_until_s=NOW_S + rng.choice([-3, 3]) if rng.random() < 0.2 else 0.0,
     )
 

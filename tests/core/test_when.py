@@ -66,6 +66,44 @@ def test_what_was_loaded_stays_as_long_as_its_load_took(
     assert isinstance(decided(fresh, stays_s, min_residency_s=rule_s), Load)
 
 
+@pytest.mark.parametrize(
+    ("used_after_s", "stays_s"),
+    [
+        # Idle since; used a moment ago, and then left alone; used again and again.
+        (10.0, 60.0),
+        (45.0, 65.0),
+        (55.0, 75.0),
+        (119.0, 120.0),
+    ],
+)
+def test_what_is_in_demand_stays_up_to_twice_as_long(
+    used_after_s: float, stays_s: float
+) -> None:
+    """In demand: not idle for longer than two of its answers take, which are 10 s here."""
+    used = model(
+        "a",
+        size_mib=6000,
+        load_s=60.0,
+        resident_since_s=SINCE_S,
+        used_s=SINCE_S + used_after_s,
+        answer_s=10.0,
+    )
+    early = decided(used, stays_s - 0.5)
+    assert isinstance(early, Wait)
+    assert early.recheck_s == SINCE_S + stays_s
+    assert isinstance(decided(used, stays_s), Load)
+
+
+def test_what_is_in_use_stays_twice_as_long() -> None:
+    used = model(
+        "a", size_mib=6000, load_s=60.0, resident_since_s=SINCE_S, in_flight=1, answer_s=1.0
+    )
+    early = decided(used, 119)
+    assert isinstance(early, Wait)
+    assert early.recheck_s == SINCE_S + 120
+    assert isinstance(decided(used, 120), Load)
+
+
 def test_no_residency_lets_a_request_miss_its_deadline() -> None:
     """A load takes nothing off the patience, so three quarters of it may pass."""
     fresh = model("a", size_mib=6000, load_s=600.0, resident_since_s=SINCE_S)

@@ -11,8 +11,9 @@ from cortex.fleet.guard import Guard
 from cortex.fleet.lifecycle import Lifecycle
 from cortex.fleet.observations import Observations
 from cortex.fleet.policy import FleetPolicy, NodePolicy
+from cortex.fleet.procedures import Freed
 from cortex.fleet.state import FleetState
-from cortex.fleet.transitions import Freed, Transitions
+from cortex.fleet.transitions import Transitions
 from cortex.telemetry.clock import SystemClock
 from tests.fleet.fakes import Events, Kept, Watched
 

@@ -12,8 +12,9 @@ from cortex.core.listing import Listing, NodeInfo, ReportedStatus
 from cortex.fleet.admission import Admission, Admitted
 from cortex.fleet.observations import Observations
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
+from cortex.fleet.procedures import Freed
 from cortex.fleet.state import FleetState
-from cortex.fleet.transitions import Freed, Transition, Transitions
+from cortex.fleet.transitions import Transition, Transitions
 from tests.fleet.fakes import Events, HandClock
 
 N1, N2, A, B = NodeName("n1"), NodeName("n2"), ModelId("a"), ModelId("b")

@@ -13,8 +13,9 @@ from cortex.core.snapshot import ModelStatus
 from cortex.fleet.fleet import Fleet
 from cortex.fleet.observations import Observations
 from cortex.fleet.policy import FleetPolicy, NodePolicy
+from cortex.fleet.procedures import Freed
 from cortex.fleet.state import FleetState
-from cortex.fleet.transitions import Freed, Transitions
+from cortex.fleet.transitions import Transitions
 from cortex.fleet.waits import Waits
 from tests.fleet.fakes import Events, HandClock, Node, ports
 

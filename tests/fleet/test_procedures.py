@@ -7,8 +7,7 @@ import pytest
 from cortex.core.errors import NodeProtocolError
 from cortex.core.ids import ModelId
 from cortex.core.listing import NodeInfo
-from cortex.fleet.transitions import Freed
-from cortex.fleet.unloading import take_out
+from cortex.fleet.procedures import Freed, take_out
 from cortex.fleet.waits import Waits
 from tests.fleet.fakes import Node
 
