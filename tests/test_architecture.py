@@ -108,6 +108,22 @@ def test_imports_point_inwards():
     assert broken == []
 
 
+FRONT_DOOR = {"admission", "fleet", "lease", "policy", "ports", "verdict", "waits"}
+"""What others may know of the fleet: itself, and the values that go in and out."""
+
+
+def test_the_fleet_has_one_front_door():
+    """Nobody else writes its state, for nobody else can get hold of what does."""
+    besides = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for layer, path in sources()
+        if layer not in {"fleet", "devnode"}
+        for name in imports(path)
+        if name.startswith("cortex.fleet.") and name.split(".")[2] not in FRONT_DOOR
+    ]
+    assert besides == []
+
+
 @pytest.mark.parametrize(
     ("layer", "imported"),
     [

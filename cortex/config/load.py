@@ -134,7 +134,7 @@ def _line(source: str, origins: Mapping[str, str], error: ErrorDetails) -> str:
         return f"{where}: unknown key" + (f', did you mean "{near[0]}"?' if near else "")
     if kind == "missing":
         return f"{where}: expected, but not there"
-    if _may_hold_a_key(location) or (location[-1:] == ["endpoint"] and "@" in error["input"]):
+    if _may_hold_a_key(location) or _may_hold_a_password(location, error["input"]):
         # The line ends in a journal, and at a reload in the events.
         return f"{where}: expected {_expected(error)}"
     return f"{where}: expected {_expected(error)}, found {_shown(error['input'])}"
@@ -144,6 +144,10 @@ def _may_hold_a_key(location: list[int | str]) -> bool:
     """Somebody may have put a key there, by mistake too; a table shows all that is in it."""
     harmless = Key.model_fields.keys() - {"key", "key_sha256"}
     return location[:1] == ["auth"] and location[-1] not in harmless
+
+
+def _may_hold_a_password(location: list[int | str], found: object) -> bool:
+    return location[-1:] == ["endpoint"] and "@" in str(found)
 
 
 def _expected(error: ErrorDetails) -> str:

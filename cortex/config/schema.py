@@ -39,7 +39,9 @@ def _endpoint(value: str) -> str:
     if port and not 1 <= int(port) <= 65535:
         raise ValueError("a URL with a port of 1 to 65535")
     at = f":{port}" if port else ""
-    return f"{scheme.lower()}://{host.lower()}{at}{path.rstrip('/').removesuffix('/v1')}"
+    # The zone of an IPv6 address is the name of an interface, and has its own case.
+    host = host if "%" in host else host.lower()
+    return f"{scheme.lower()}://{host}{at}{path.rstrip('/').removesuffix('/v1')}"
 
 
 _BASE_URL = re.compile(

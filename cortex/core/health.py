@@ -45,9 +45,19 @@ UNSEEN = Liveness()
 
 BREAKER_THRESHOLD = 3
 """Failures in a row that open a breaker."""
-BREAKER_BASE_S = 5.0
-"""First open time in seconds; doubles with every further failure."""
-BREAKER_MAX_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """How long a breaker stays open, in seconds."""
+
+    first_s: float = 5.0
+    """Doubles with every further failure…"""
+    longest_s: float = 120.0
+    """…up to this."""
+
+
+PAUSES = Pauses()
 EVICTING_TRIAL_S = 600.0
 """After two failed loads in a row, others lose their place for another trial no more often than this."""
 
@@ -71,7 +81,13 @@ class Breaker:
     """Until then (monotonic) a load is tried only where there is room already."""
 
     def failed(
-        self, *, now_s: float, reason: str, at_once: bool = False, client: str | None = None
+        self,
+        *,
+        now_s: float,
+        reason: str,
+        at_once: bool = False,
+        client: str | None = None,
+        pauses: Pauses = PAUSES,
     ) -> "Breaker":
         """One more failure.
 
@@ -80,6 +96,7 @@ class Breaker:
             reason: What happened, for people.
             at_once: A load failed, which is not tried again at once: open whatever came before.
             client: Whose request may be to blame instead; None = it is surely not.
+            pauses: For how long it opens.
         """
         doubtful_for = self.doubtful_for
         if client is not None:
@@ -89,8 +106,8 @@ class Breaker:
         failures = max(self.failures + 1, BREAKER_THRESHOLD if at_once else 0)
         open_until_s = 0.0
         if failures >= BREAKER_THRESHOLD:
-            doubled = BREAKER_BASE_S * 2.0 ** min(failures - BREAKER_THRESHOLD, 16)
-            open_until_s = now_s + min(doubled, BREAKER_MAX_S)
+            doubled = pauses.first_s * 2.0 ** min(failures - BREAKER_THRESHOLD, 16)
+            open_until_s = now_s + min(doubled, pauses.longest_s)
         loads = self.failed_loads + at_once
         evicts_from_s = self.evicts_from_s
         if at_once and loads > 1:

@@ -199,6 +199,8 @@ class NodeView:
     """Total device memory as the node itself reports it, whatever the configuration says."""
     free_mib: int | None = None
     """Free device memory as it was last read; None = the node reports none."""
+    fresh_s: float = FRESH_S
+    """How long such a reading is believed."""
     free_read_s: float | None = None
     """When that was (monotonic); None = just now."""
     max_in_flight: int | None = None
@@ -274,11 +276,11 @@ class NodeView:
     def available_mib(self, now_s: float) -> int | None:
         """min(free as read, total - what residents are known to hold) - reserved; None = unknown.
 
-        A reading older than `FRESH_S` does not count: what others freed since must not keep a
+        A reading older than `fresh_s` does not count: what others freed since must not keep a
         model out for ever, and a load reads anew before it begins.
         """
         free = self.free_mib
-        if self.free_read_s is not None and now_s - self.free_read_s > FRESH_S:
+        if self.free_read_s is not None and now_s - self.free_read_s > self.fresh_s:
             free = None
         total, occupancy = self.vram_total_mib, self.occupancy
         if total is not None:

@@ -337,7 +337,8 @@ class Admission:
 
     def _leave(self, model: ModelId, lane: _Lane, waiter: _Waiter, *, served: bool) -> None:
         if waiter.displaced:
-            # It has left already, and another has its place.
+            # It has left already, and another has its place; it may have been the head.
+            self._wake_heads()
             return
         queue = self._lanes[model][lane]
         queue.leave(waiter, served=served)

@@ -17,7 +17,8 @@ from cortex.core.ids import ModelId, NodeName
 from cortex.core.locations import NOTHING, relocated
 from cortex.core.reconcile import averaged
 from cortex.core.records import EventKind, FleetEvent, Recollection
-from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView, evolve
+from cortex.core.snapshot import Drain, FleetSnapshot, ModelView, NodeView, evolve
+from cortex.fleet import invariants
 from cortex.fleet.keeping import Remembered, moved, renamed_pins
 from cortex.fleet.lease import Lease, Ref
 from cortex.fleet.policy import FleetPolicy, govern, govern_model
@@ -114,7 +115,9 @@ class FleetState:
                 if not first:
                     self.event(EventKind.NODE_ADDED, "added to the configuration", node.name)
             drains = old.drains - {Drain.REMOVED}
-            back = replace(old, drains=drains, endpoint=node.endpoint)
+            back = replace(
+                old, drains=drains, endpoint=node.endpoint, fresh_s=self.waits.fresh_s
+            )
             self.put(govern(back, policy, self._pins))
         if renames:
             # In the order of the configuration, those that still leave at the end.
@@ -229,20 +232,7 @@ class FleetState:
 
     def check_invariants(self) -> None:
         """What must hold after every method; the tests call it after every step."""
-        for node in self._nodes.values():
-            models = node.models.values()
-            running = {m.id: m.in_flight for m in models if m.in_flight}
-            assert node.in_flight == sum(running.values()), f"{node.name} counts {running}"
-            assert all(count > 0 for count in running.values()), f"{node.name} counts {running}"
-            unloading = {m.id for m in models if m.status is ModelStatus.UNLOADING}
-            assert not unloading & running.keys(), f"{node.name} unloads {running}"
-            ours = [
-                m for m in models if m.status is ModelStatus.LOADING and not m.reported_loading
-            ]
-            assert len(ours) <= 1, f"{node.name} loads {[m.id for m in ours]}"
-            if node.vram_total_mib is not None:
-                sizes = f"{node.name} reserves {node.reserved_mib} of {node.vram_total_mib} MiB"
-                assert node.reserved_mib <= node.vram_total_mib, sizes
+        invariants.check(self._nodes.values())
 
     # The rest is for `observations` and `transitions`, which write on this class's behalf.
 
@@ -296,7 +286,11 @@ class FleetState:
         """The view with one more failure on its breaker; see `Breaker.failed`."""
         now_s = self.clock.now_s()
         breaker = view.breaker.failed(
-            now_s=now_s, reason=reason, at_once=at_once, client=client
+            now_s=now_s,
+            reason=reason,
+            at_once=at_once,
+            client=client,
+            pauses=self.waits.breaker,
         )
         if breaker is not view.breaker and breaker.open_until_s > now_s:
             self.event(

@@ -2,11 +2,16 @@
 
 from dataclasses import dataclass
 
+from cortex.core.health import PAUSES, Pauses
+from cortex.core.snapshot import FRESH_S
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
     """Durations in seconds."""
 
+    fresh_s: float = FRESH_S
+    """How long a reading of a device's free memory is believed."""
     info_s: float = 10.0
     """Deadline of reading a node's memory: it may start a subprocess for it."""
     status_s: float = 10.0
@@ -23,6 +28,7 @@ class Waits:
     """…up to this."""
     drain_after_s: float = 5.0
     """How long a request waits at least for a model in use to fall idle before that is drained for it."""
+    breaker: Pauses = PAUSES
     spared_s: float = 30.0
     """How long a model is left alone whose drain ran out of time."""
     cannot_unload_s: float = 600.0

@@ -7,16 +7,16 @@ alike and not the same.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import aiohttp
-import pytest
 
+from cortex.core.health import Pauses
 from cortex.core.records import Outcome
 from cortex.devnode.scripted import ScriptedNode
 from cortex.fleet.waits import Waits
@@ -42,21 +42,17 @@ max_queue = 12
 interval_s = 0.1
 timeout_s = 0.5
 """
-HASTE = {
-    "cortex.core.health.BREAKER_BASE_S": 0.1,
-    "cortex.core.health.BREAKER_MAX_S": 0.5,
-    "cortex.core.snapshot.FRESH_S": 0.2,
-}
-"""Waits of the core that are seconds or minutes in earnest; a run has seconds."""
 BRIEF = Waits(
+    fresh_s=0.2,
     drain_after_s=0.15,
+    breaker=Pauses(0.1, 0.5),
     verify_s=0.25,
     status_interval_s=0.05,
     spared_s=0.3,
     cannot_unload_s=0.5,
     house_s=0.1,
 )
-"""As those, of the fleet."""
+"""Waits that are seconds or minutes in earnest; a run has seconds."""
 RENAMED = "-renamed"
 ROUNDING_MS = 30
 """Between the release of a lease and the end of its row, on a machine that is busy."""
@@ -78,20 +74,11 @@ class Result:
         return sum(self.events[kind.value] for kind in LIFECYCLE)
 
 
-@contextmanager
-def hasty() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in HASTE.items():
-            patch.setattr(name, value)
-        yield
-
-
 async def run_seed(
     seed: int, folder: Path, *, seconds: float, enough: Callable[[Result], bool] | None = None
 ) -> Result:
     """Run one seed in a folder of its own, for `seconds`, or only until it has come to `enough`."""
-    with hasty():
-        return await _World(seed, folder, enough).run(seconds)
+    return await _World(seed, folder, enough).run(seconds)
 
 
 class _World:

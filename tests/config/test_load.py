@@ -93,6 +93,7 @@ def test_contradictions_are_mistakes(tmp_path: Path) -> None:
         ("https://gpu_1/nodes/a/v1", "https://gpu_1/nodes/a"),
         ("http://10.0.0.1:1", "http://10.0.0.1:1"),
         ("http://bücher.example", "http://bücher.example"),
+        ("http://[FE80::1%Eth0]:1", "http://[FE80::1%Eth0]:1"),
     ],
 )
 def test_an_endpoint_is_a_base_url_however_it_is_written(
@@ -135,6 +136,11 @@ def test_the_password_in_an_endpoint_is_not_shown(tmp_path: Path) -> None:
     assert line == (
         "nodes[0].endpoint: expected a URL without a user: the node's key goes into api_key_file"
     )
+
+
+def test_an_endpoint_that_is_no_text_is_a_mistake(tmp_path: Path) -> None:
+    (line,) = lines(tmp_path, '[[nodes]]\nname = "a"\nendpoint = 8080\n')
+    assert line == "nodes[0].endpoint: expected string, found 8080"
 
 
 def test_two_nodes_at_one_endpoint_are_a_mistake(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from cortex.core.health import Pauses
 from cortex.devnode.scripted import ScriptedNode
+from cortex.fleet.waits import Waits
 from tests.fleet.conftest import apart, held, model_view, node_view, polls
 from tests.gateway.conftest import scripted
 from tests.running import Running, running, until
@@ -60,10 +62,13 @@ async def test_a_success_in_between_keeps_the_breaker_closed(tmp_path: Path) -> 
 
 
 async def test_after_a_while_one_request_tries_and_its_success_closes_the_breaker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("cortex.core.health.BREAKER_BASE_S", 0.4)
-    async with scripted(["a"], http_error=BROKEN) as node, running(tmp_path, [node]) as gateway:
+    brief = Waits(breaker=Pauses(0.4))
+    async with (
+        scripted(["a"], http_error=BROKEN) as node,
+        running(tmp_path, [node], waits=brief) as gateway,
+    ):
         for _ in range(3):
             assert (await gateway.chat("a")).code == "node_error"
         assert (await gateway.chat("a")).code == "model_failing"

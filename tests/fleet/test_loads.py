@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from cortex.core.health import Pauses
+from cortex.fleet.waits import Waits
 from tests.fleet.conftest import apart, chats, model_view, polls
 from tests.gateway.conftest import scripted
 from tests.running import running, until
@@ -132,13 +134,10 @@ async def test_a_failed_load_opens_the_breaker_and_says_why(tmp_path: Path) -> N
         assert 'cortex_model_load_failures_total{model="a",node="n0"} 1.0' in lines
 
 
-async def test_a_failed_load_is_tried_again_when_the_breaker_lets_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cortex.core.health.BREAKER_BASE_S", 0.2)
+async def test_a_failed_load_is_tried_again_when_the_breaker_lets_it(tmp_path: Path) -> None:
     async with (
         scripted(["a"], unloaded=["a"], load_fail="no luck", load_fail_times=1) as node,
-        running(tmp_path, [node]) as gateway,
+        running(tmp_path, [node], waits=Waits(breaker=Pauses(0.2))) as gateway,
     ):
         assert (await gateway.chat("a")).status == 503
 
@@ -151,15 +150,14 @@ async def test_a_failed_load_is_tried_again_when_the_breaker_lets_it(
 
 
 async def test_a_model_that_cannot_be_loaded_does_not_take_anothers_place_at_every_trial(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("cortex.core.health.BREAKER_BASE_S", 0.05)
-    monkeypatch.setattr("cortex.core.health.BREAKER_MAX_S", 0.05)
+    brief = Waits(breaker=Pauses(0.05, 0.05))
     fails = {"load_fail": {"a": "no such file"}, "vram_total_mib": 1500}
     sizes = '[models."a"]\nvram_mb = 1024\n[models."b"]\nvram_mb = 1024\n'
     async with (
         scripted(["a", "b"], unloaded=["a"], **fails) as node,
-        running(tmp_path, [node], toml=sizes) as gateway,
+        running(tmp_path, [node], toml=sizes, waits=brief) as gateway,
     ):
         for tried in (1, 2):
 

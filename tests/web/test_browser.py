@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from cortex.core.health import Pauses
+from cortex.fleet.waits import Waits
 from tests.gateway.conftest import chat_body, scripted, stream
 from tests.node.rawnode import RawNode, saying, whole
 from tests.running import running, until
@@ -406,9 +406,9 @@ async def test_names_of_nodes_and_models_are_only_text(tmp_path: Path, visit: Vi
 
 
 async def test_words_of_nodes_are_only_text_and_what_is_not_believed_is_said(
-    tmp_path: Path, visit: Visits, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, visit: Visits
 ) -> None:
-    monkeypatch.setattr("cortex.core.health.BREAKER_BASE_S", 60.0)
+    long = Waits(breaker=Pauses(60.0))
     words = '<img src=x onerror="document.title=1">\x1b[2J\u202e'
     names = ["m1", "<b>cold</b>", "x" * 300_000, "a\u202eb"]
     entries = [{"id": name, "created": 1, "status": "unloaded"} for name in names]
@@ -421,7 +421,7 @@ async def test_words_of_nodes_are_only_text_and_what_is_not_believed_is_said(
     node = RawNode(
         routes={path: saying(whole(json.dumps(body).encode())) for path, body in routes.items()}
     )
-    async with node, running(tmp_path, [node]) as gateway:
+    async with node, running(tmp_path, [node], waits=long) as gateway:
         assert (await gateway.chat("<b>cold</b>")).code == "model_failing"
         page = await visit(gateway)
         await card_of(page, "n0").get_by_text("2 of its model ids are not believed").wait_for()
