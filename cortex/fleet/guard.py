@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from cortex.fleet.ports import Clock
+from cortex.core.clock import Clock
 from cortex.fleet.waits import WAITS, Waits
 
 log = logging.getLogger("cortex.guard")

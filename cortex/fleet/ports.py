@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from cortex.core.clock import Clock
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, Work
 from cortex.core.records import FleetEvent, NodeRecord, Recollection, ResidencyRecord
@@ -51,18 +52,6 @@ class Watcher(Protocol):
     def polled(self, name: NodeName, *, ok: bool, duration_s: float) -> None: ...
     def loaded(self, node: NodeName, model: ModelId, load_s: float) -> None: ...
     def internal_error(self, loop: str) -> None: ...
-
-
-class Clock(Protocol):
-    """Time, so that tests can own it."""
-
-    def now_s(self) -> float:
-        """Monotonic seconds."""
-        ...
-
-    def now_ms(self) -> int:
-        """Wall clock, UTC milliseconds."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from cortex.core.clock import Clock
 from cortex.core.health import CLOSED
 from cortex.core.identity import renamed
 from cortex.core.ids import ModelId, NodeName
@@ -22,7 +23,7 @@ from cortex.fleet import invariants
 from cortex.fleet.keeping import Remembered, moved, renamed_pins
 from cortex.fleet.lease import Lease, Ref
 from cortex.fleet.policy import FleetPolicy, govern, govern_model
-from cortex.fleet.ports import Clock, Journal
+from cortex.fleet.ports import Journal
 from cortex.fleet.waits import WAITS, Waits
 
 FORGOTTEN = Recollection()

@@ -7,8 +7,8 @@ import math
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
-from typing import Protocol
 
+from cortex.core.clock import Clock
 from cortex.core.errors import CapacityError
 from cortex.core.quota import Bucket, KeyLimits, tokens_charged
 from cortex.core.records import RequestRecord
@@ -18,12 +18,6 @@ from cortex.telemetry.access import KeyMetrics
 CONCURRENCY_RETRY_S = 1.0
 """Nobody knows when a request under way will end."""
 _FREE: AbstractContextManager[None] = nullcontext()
-
-
-class Clock(Protocol):
-    def now_s(self) -> float: ...
-
-    def now_ms(self) -> int: ...
 
 
 class _Account:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import aiosqlite
 
@@ -22,6 +22,7 @@ from cortex.adminapi import (
     StatsBody,
     StoreStatus,
 )
+from cortex.core.clock import Clock
 from cortex.core.errors import ConfigError, StoreError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import (
@@ -36,10 +37,6 @@ from cortex.store.db import Prepared, connect, log, prepare
 from cortex.store.limits import Limits
 from cortex.store.reader import Reader
 from cortex.store.subscription import Subscribers, Subscription
-
-
-class Clock(Protocol):
-    def now_ms(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 
+from cortex.core.clock import Clock
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, ReportedStatus, Work
 from cortex.core.records import FleetEvent, NodeRecord, Recollection, ResidencyRecord
-from cortex.fleet.ports import Clock, Ports
+from cortex.fleet.ports import Ports
 from cortex.fleet.waits import WAITS, Waits
 
 
