@@ -49,6 +49,8 @@ class _Option:
     cost: tuple[object, ...]
     seen: Considered
     victims: tuple[ModelId, ...] = ()
+    guess: bool = False
+    """What it needs is one."""
 
 
 class _Tight(NamedTuple):
@@ -328,7 +330,7 @@ def _room_cost(model: ModelView, available: int | None) -> tuple[int, int]:
 
 def _room(node: NodeView, model: ModelView, *, now_s: float) -> _Option:
     cost = _room_cost(model, node.available_mib(now_s))
-    return _Option((*cost, node.name), _seen(node, model, now_s))
+    return _Option((*cost, node.name), _seen(node, model, now_s), guess=bool(model.size_guess))
 
 
 def _eviction(node: NodeView, model: ModelView, eviction: Eviction, *, now_s: float) -> _Option:
@@ -343,6 +345,7 @@ def _eviction(node: NodeView, model: ModelView, eviction: Eviction, *, now_s: fl
             detail="after unloading " + ", ".join(victim.id for victim in victims),
         ),
         tuple(victim.id for victim in victims),
+        guess=bool(model.size_guess),
     )
 
 
@@ -367,14 +370,16 @@ def _seen(
 
 def _reason(best: _Option) -> str:
     seen = best.seen
+    need = "memory" if seen.need_mib is None else f"{seen.need_mib} MiB"
+    if best.guess:
+        need = f"perhaps {need}"
     if best.victims:
-        need = "memory" if seen.need_mib is None else f"{seen.need_mib} MiB"
         gone = ", ".join(best.victims)
         return f"needs {need}, free {seen.available_mib or 0} MiB: {gone} must go"
     if seen.need_mib is None:
         return "size unknown: tried where most memory is free"
     if seen.available_mib is None:
         return "the node reports no free memory: tried"
-    if seen.need_mib > seen.available_mib:
-        return f"tried: about {seen.need_mib} MiB wanted, {seen.available_mib} MiB free"
-    return f"fits: needs {seen.need_mib} MiB of {seen.available_mib} MiB free"
+    if best.guess or seen.need_mib > seen.available_mib:
+        return f"tried: {need} wanted, {seen.available_mib} MiB free"
+    return f"fits: needs {need} of {seen.available_mib} MiB free"

@@ -30,6 +30,7 @@ class _Option:
     cost: tuple[object, ...]
     seen: Considered
     victims: tuple[ModelView, ...] = ()
+    guess: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,8 @@ def _option(
     fits = deficit <= 0 if deficit is not None else not model.out_of_memory
     if fits:
         left = (available or 0) - (need or 0)
-        return _Option((0 if known else 1, -left, node.name), _seen(node, model, now_s))
+        option = _Option((0 if known else 1, -left, node.name), _seen(node, model, now_s))
+        return replace(option, guess=bool(model.size_guess))
     if now_s < model.breaker.evicts_from_s and not want.insists:
         left_s = model.breaker.evicts_from_s - now_s
         why = f"{model.breaker.reason}; nothing is unloaded for another try in {left_s:.0f} s"
@@ -169,7 +171,8 @@ def _option(
             busy = any(victim.in_flight for victim in victims)
             cost = (2, busy, rank, len(victims), freed, node.name)
             detail = "after unloading " + ", ".join(victim.id for victim in victims)
-            return _Option(cost, _seen(node, model, now_s, detail=detail), victims)
+            seen = _seen(node, model, now_s, detail=detail)
+            return _Option(cost, seen, victims, bool(model.size_guess))
         case Postponed() as until:
             return _Refused(_seen(node, model, now_s, Verdict.IN_USE, until.reason), until)
         case Impossible(reason=reason):
@@ -199,14 +202,15 @@ def _seen(
 
 def _reason(best: _Option) -> str:
     seen = best.seen
+    perhaps = "perhaps " if best.guess else ""
     if best.victims:
-        need = "memory" if seen.need_mib is None else f"{seen.need_mib} MiB"
+        need = "memory" if seen.need_mib is None else f"{perhaps}{seen.need_mib} MiB"
         gone = ", ".join(victim.id for victim in best.victims)
         return f"needs {need}, free {seen.available_mib or 0} MiB: {gone} must go"
     if seen.need_mib is None:
         return "size unknown: tried where most memory is free"
     if seen.available_mib is None:
         return "the node reports no free memory: tried"
-    if seen.need_mib > seen.available_mib:
-        return f"tried: about {seen.need_mib} MiB wanted, {seen.available_mib} MiB free"
+    if perhaps or seen.need_mib > seen.available_mib:
+        return f"tried: {perhaps}{seen.need_mib} MiB wanted, {seen.available_mib} MiB free"
     return f"fits: needs {seen.need_mib} MiB of {seen.available_mib} MiB free"
