@@ -186,6 +186,7 @@ class Daemon:
             started_s=self._clock.now_s(),
         )
         fleet.when_down.append(self._services.recent.leave)
+        fleet.when_renamed.append(self._services.recent.renamed)
         if start.pair is not None:
             self._services.certificate = shown = Certificate(start.pair)
             show_expiry(self._metrics.registry, lambda: shown.expires_at_s)

@@ -1,8 +1,11 @@
 """Which node is which: a node is the process at an endpoint, its name is only what it is called. Pure."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from cortex.core.ids import NodeName
+
+V = TypeVar("V")
 
 
 def renamed(
@@ -21,3 +24,16 @@ def renamed(
         for new, endpoint in wanted.items()
         if known.get(new) != endpoint and (old := names.get(endpoint)) is not None
     }
+
+
+def moved(
+    found: Mapping[NodeName, V], renames: Mapping[NodeName, NodeName]
+) -> dict[NodeName, V]:
+    """The same under the new names; what was under one of those has lost it."""
+    taken = set(renames.values())
+    stays = {
+        name: value
+        for name, value in found.items()
+        if name not in renames and name not in taken
+    }
+    return stays | {new: found[old] for old, new in renames.items() if old in found}

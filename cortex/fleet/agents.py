@@ -5,9 +5,9 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cortex.core.identity import moved
 from cortex.core.ids import NodeName
 from cortex.core.records import EventKind
-from cortex.fleet.keeping import moved
 from cortex.fleet.observations import Observations
 from cortex.fleet.state import FleetState
 

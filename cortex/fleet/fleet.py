@@ -90,6 +90,7 @@ class Fleet:
         #: Which node served a conversation last.
         self.affinity = Affinity()
         self.when_down = state.when_down
+        self.when_renamed = state.when_renamed
         state.when_renamed += [self.affinity.rename, self.agents.rename, self._renamed]
         self._store = store
         self._group: asyncio.TaskGroup

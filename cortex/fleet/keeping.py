@@ -1,8 +1,8 @@
 """What outlives the process: between views and what the store keeps of them, both ways."""
 
 from collections.abc import Mapping
-from typing import TypeVar
 
+from cortex.core.identity import moved
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import NodeRecord, Recollection, ResidencyRecord
 from cortex.core.snapshot import Drain, ModelView, NodeView
@@ -84,20 +84,6 @@ class Remembered:
             load_s=record.load_s,
             size_mib=record.size_mib,
         )
-
-
-V = TypeVar("V")
-
-
-def moved(found: dict[NodeName, V], renames: Mapping[NodeName, NodeName]) -> dict[NodeName, V]:
-    """The same under the new names; what was under one of those has lost it."""
-    taken = set(renames.values())
-    stays = {
-        name: value
-        for name, value in found.items()
-        if name not in renames and name not in taken
-    }
-    return stays | {new: found[old] for old, new in renames.items() if old in found}
 
 
 def renamed_pins(pins: Pins, renames: Mapping[NodeName, NodeName]) -> set[Pin]:

@@ -13,14 +13,14 @@ from typing import Any
 
 from cortex.core.clock import Clock
 from cortex.core.health import CLOSED
-from cortex.core.identity import renamed
+from cortex.core.identity import moved, renamed
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.locations import NOTHING, relocated
 from cortex.core.reconcile import averaged
 from cortex.core.records import EventKind, FleetEvent, Recollection
 from cortex.core.snapshot import Drain, FleetSnapshot, ModelView, NodeView, evolve
 from cortex.fleet import invariants
-from cortex.fleet.keeping import Remembered, moved, renamed_pins
+from cortex.fleet.keeping import Remembered, renamed_pins
 from cortex.fleet.lease import Lease, Ref
 from cortex.fleet.policy import FleetPolicy, govern, govern_model
 from cortex.fleet.ports import Journal

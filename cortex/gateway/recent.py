@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import Counter, deque
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from statistics import median
 from typing import Protocol
 
 from cortex.core.errors import CortexError, NodeUnreachableError
+from cortex.core.identity import moved
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import RequestRecord
 from cortex.gateway.line import Line
@@ -71,6 +73,19 @@ class Recent:
         """Have everything that this node has not begun to answer look for another."""
         for sending in tuple(self._unanswered.get(node, ())):
             sending.fail(NodeUnreachableError(f"{node} is down: {reason}"))
+
+    def renamed(self, renames: Mapping[NodeName, NodeName]) -> None:
+        """The same nodes are called otherwise."""
+        self._unanswered = moved(self._unanswered, renames)
+        self._answered = Counter(moved(self._answered, renames))
+        self._where = {
+            response: renames.get(node, node) for response, node in self._where.items()
+        }
+        self._rates = {
+            (renames.get(node, node), model): rates
+            for (node, model), rates in self._rates.items()
+        }
+        self._medians.clear()
 
     def request_done(self, record: RequestRecord) -> None:
         self.requests_total += 1

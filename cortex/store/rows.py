@@ -63,8 +63,14 @@ SAVE_NODE = (
 )
 # By way of names that no node can have, so that two may change theirs for each other's.
 RENAME = tuple(
-    f"UPDATE OR REPLACE {table} SET {column} = ? WHERE {column} = ?"  # noqa: S608
-    for table, column in (("nodes", "name"), ("residency", "node"), ("pins", "node"))
+    f"UPDATE OR REPLACE {table} SET {column} = ? WHERE {column} = ?{only}"  # noqa: S608
+    for table, column, only in (
+        ("nodes", "name", ""),
+        ("residency", "node", ""),
+        ("pins", "node", ""),
+        # The log keeps the names of then, but who holds a response must be found.
+        ("requests", "node", " AND response_id IS NOT NULL"),
+    )
 )
 SAVE_DRAINED = (
     "INSERT INTO nodes (name, health, drained) VALUES (?, 'unknown', ?)"

@@ -237,6 +237,24 @@ async def test_a_stream_goes_on_over_a_rename_and_is_waited_for(tmp_path: Path) 
         assert (status["name"], status["in_flight"], status["cycles"]) == ("gpu", 0, 1)
 
 
+async def test_a_stored_response_is_found_under_the_new_name(tmp_path: Path) -> None:
+    async with scripted(["a"]) as node, running(tmp_path, [node]) as gateway:
+        made = await gateway.post("/v1/responses", {"model": "a", "input": "hi"})
+        assert made.status == 200
+        path = f"/v1/responses/{made.json['id']}"
+        with_name(gateway, "n0", "gpu")
+        reply = await gateway.get(path)
+        assert (reply.status, reply.headers["x-cortex-node"]) == (200, "gpu")
+        # By the log as well, once it has left the memory.
+        await gateway.flushed()
+
+        async def renamed_in_the_log() -> bool:
+            store = gateway.daemon._store
+            return await store.node_of_response(made.json["id"]) == "gpu"
+
+        await until(renamed_in_the_log, "the log to have the new name")
+
+
 async def test_the_store_has_the_new_names_at_the_next_start(tmp_path: Path) -> None:
     async with scripted(["a"], endless=True, token_interval_s=0.01) as node:
         async with running(tmp_path, [node]) as gateway:
