@@ -71,6 +71,10 @@ def is_returned(
 
 
 def residue_mib(held_mib: int, before_mib: int, after_mib: int) -> int:
-    """What an unload of a model that held `held_mib` did not give back, noise apart."""
+    """What an unload of a model that held `held_mib` did not give back, noise apart.
+
+    Negative where a little more came back: others on the device grow and shrink, and that must not
+    add up over many unloads. Much more is what the model has grown by.
+    """
     left_mib = held_mib - (after_mib - before_mib)
-    return left_mib if left_mib > NOISE_MIB else 0
+    return 0 if abs(left_mib) <= NOISE_MIB or left_mib < -TOLERANCE_MIB else left_mib

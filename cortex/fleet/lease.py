@@ -15,15 +15,21 @@ class Ref:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
-    """One request's hold on a resident model; give it back with `FleetState.release`."""
+class Held:
+    """A model on a node, whatever that is called meanwhile."""
 
     ref: Ref
     model: ModelId
-    since_s: float
-    """Monotonic."""
 
     @property
     def node(self) -> NodeName:
         """As it is called now."""
         return self.ref.name
+
+
+@dataclass(frozen=True, slots=True)
+class Lease(Held):
+    """One request's hold on a resident model; give it back with `FleetState.release`."""
+
+    since_s: float
+    """Monotonic."""

@@ -28,6 +28,7 @@ class Freed:
 
     mib: int | None = None
     residue_mib: int | None = None
+    """What did not come back; negative = more came back than the model held."""
     free_mib: int | None = None
     """What the device has free now."""
 

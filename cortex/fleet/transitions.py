@@ -13,23 +13,16 @@ from cortex.core.ids import ModelId, NodeName
 from cortex.core.reconcile import averaged
 from cortex.core.records import EventKind
 from cortex.core.snapshot import ModelStatus, ModelView
-from cortex.fleet.lease import Ref
+from cortex.fleet.lease import Held
 from cortex.fleet.procedures import Freed
 from cortex.fleet.state import FleetState
 
 
 @dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(Held):
     """A change of one model on one node that is under way."""
 
-    ref: Ref
-    model: ModelId
     generation: int
-
-    @property
-    def node(self) -> NodeName:
-        """As it is called now."""
-        return self.ref.name
 
     def __str__(self) -> str:
         return f"{self.model} on {self.node}"
@@ -187,7 +180,7 @@ class Transitions:
             return
         if view.size_mib is None and freed.mib and freed.mib > 0:
             view = replace(view, size_mib=freed.mib)
-        residue = node.residue_mib + (freed.residue_mib or 0)
+        residue = max(0, node.residue_mib + (freed.residue_mib or 0))
         node = replace(node, cycles=node.cycles + 1, residue_mib=residue)
         if freed.free_mib is not None:
             now_s = self._state.clock.now_s()
@@ -198,7 +191,7 @@ class Transitions:
             replace(view, status=ModelStatus.UNLOADED, resident_since_s=None, took_mib=None),
         )
         self._say(EventKind.UNLOADED, "the node confirmed it", transition, freed_mib=freed.mib)
-        if freed.residue_mib:
+        if freed.residue_mib is not None and freed.residue_mib > 0:
             self._say(
                 EventKind.LEAK,
                 f"{freed.residue_mib} MiB did not come back",

@@ -57,7 +57,11 @@ def test_three_quarters_back_is_back() -> None:
     assert not is_returned(1000, 100, 840)
     assert is_returned(None, 100, 850) is None
     assert residue_mib(1000, 100, 850) == 250
-    assert residue_mib(1000, 100, 1200) == 0
+    # A little more came back: somebody else gave back too, and had taken it before.
+    assert residue_mib(1000, 100, 1200) == -100
+    assert residue_mib(1000, 100, 1132) == 0
+    # Much more: it had grown.
+    assert residue_mib(1000, 100, 1700) == 0
     assert residue_mib(1000, 100, 1068) == 0
     assert residue_mib(1000, 100, 1067) == 33
 

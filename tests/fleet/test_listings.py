@@ -181,3 +181,18 @@ async def test_a_pin_that_names_no_node_is_met_by_one_copy_and_outlives_its_node
             await asyncio.sleep(0.001)
         assert absent() == {False}
         fleet.stop()
+
+
+@pytest.mark.parametrize(
+    ("leaks", "residue_mib"),
+    [([800], 800), ([100, -100, 90, -90], 0), ([-300, 800, -100], 700)],
+)
+def test_what_others_take_and_give_back_does_not_add_up_to_a_leak(
+    world: World, leaks: list[int], residue_mib: int
+) -> None:
+    for leak in leaks:
+        unload = world.transitions.begin_drain(N, A, "by request")
+        assert world.transitions.begin_unload(unload)
+        world.transitions.end_unload(unload, Freed(mib=8000, residue_mib=leak))
+        world.observations.listed(N, listing(a="loaded", b="unloaded"))
+    assert world.state.snapshot().nodes[N].residue_mib == residue_mib

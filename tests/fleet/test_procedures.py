@@ -44,6 +44,8 @@ class Releasing(Node):
         (10_000, None, [10_000], Freed(mib=8000, residue_mib=None, free_mib=10_000)),
         # Not enough in time.
         (8000, None, [6000], Freed(mib=4000, residue_mib=4000, free_mib=6000)),
+        # More came back than it had taken: others on the card gave back too.
+        (8000, 8000, [10_100], Freed(mib=8100, residue_mib=-100, free_mib=10_100)),
         # Nothing is known of its size: until two readings agree.
         (None, None, [2000, 7000, 7010], Freed(mib=5010, residue_mib=None, free_mib=7010)),
         # One reading that fails is not the end of it.
