@@ -291,11 +291,8 @@ class Lifecycle:
         if view is None or transition.model not in view.models:
             return
         try:
-            # Each row is taken as it is when it is handed over: there are other writers.
-            await self._store.save_residency(
-                residency_record(view.name, view.models[transition.model])
-            )
-            await self._store.save_node(node_record(self._state.node(view.name) or view))
+            model = view.models[transition.model]
+            await self._store.save(node_record(view), residency_record(view.name, model))
         except StoreError as exc:
             log.warning(
                 "not saved",

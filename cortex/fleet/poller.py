@@ -210,9 +210,7 @@ class Poller:
         fingerprint = (node, tuple(replace(record, last_used_at_ms=0) for record in records))
         if saved != fingerprint:
             try:
-                # Each row is taken as it is when it is handed over: there are other writers.
-                await self._store.save_residency(*records)
-                await self._store.save_node(node_record(self._state.node(name) or view))
+                await self._store.save(node, *records)
             except StoreError as exc:
                 fields = {"node": name, "reason": exc.message}
                 log.warning("not saved", extra={"fields": fields})

@@ -305,6 +305,8 @@ class Exchange:
             verdict = judged(svc.fleet.node(lease.node), exc)
             raise
         finally:
+            # By the name that it has now.
+            line.record.node = lease.node
             svc.fleet.ended(lease, verdict)
 
     def _timer(self, outbound: Outbound) -> GapTimer:

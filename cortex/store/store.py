@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Self
 
@@ -43,8 +44,7 @@ from cortex.store.subscription import Subscribers, Subscription
 class _Save:
     """Rows somebody waits for; `done` gets None, or why they were not written."""
 
-    sql: str
-    values: list[rows.Values]
+    statements: list[tuple[str, list[rows.Values]]]
     done: asyncio.Future[str | None]
 
 
@@ -145,37 +145,37 @@ class Store:
         if not self._some.is_set() or len(self._queue) >= self._limits.flush_rows:
             self._arm()
 
-    async def save_residency(self, *records: ResidencyRecord) -> None:
-        await self._save(rows.SAVE_RESIDENCY, map(rows.residency_values, records))
-
-    async def save_node(self, record: NodeRecord) -> None:
-        await self._save(rows.SAVE_NODE, [rows.node_values(record)])
+    async def save(self, *records: NodeRecord | ResidencyRecord) -> None:
+        """Keep all of these, or none."""
+        nodes = [rows.node_values(r) for r in records if isinstance(r, NodeRecord)]
+        models = [rows.residency_values(r) for r in records if isinstance(r, ResidencyRecord)]
+        await self._save((rows.SAVE_NODE, nodes), (rows.SAVE_RESIDENCY, models))
 
     async def save_drained(self, node: NodeName, *, drained: bool) -> None:
-        await self._save(rows.SAVE_DRAINED, [(rows.plain(node), int(drained))])
+        await self._save((rows.SAVE_DRAINED, [(rows.plain(node), int(drained))]))
 
     async def rename_nodes(self, renames: Mapping[NodeName, NodeName]) -> None:
         """Put what is kept of each node under its new name."""
         pairs = [(rows.plain(old), rows.plain(new)) for old, new in renames.items()]
-        for sql in rows.RENAME:
-            aside = [(f"\0{new}", old) for old, new in pairs]
-            await self._save(sql, [*aside, *((new, f"\0{new}") for _, new in pairs)])
+        aside: list[rows.Values] = [(f"\0{new}", old) for old, new in pairs]
+        back: list[rows.Values] = [(new, f"\0{new}") for _, new in pairs]
+        await self._save(*((sql, aside + back) for sql in rows.RENAME))
 
     async def save_pin(self, model: ModelId, node: NodeName | None) -> None:
-        await self._save(rows.SAVE_PIN, [(rows.plain(node or ""), rows.plain(model))])
+        await self._save((rows.SAVE_PIN, [(rows.plain(node or ""), rows.plain(model))]))
 
     async def delete_pin(self, model: ModelId, node: NodeName | None) -> None:
-        await self._save(rows.DELETE_PIN, [(rows.plain(node or ""), rows.plain(model))])
+        await self._save((rows.DELETE_PIN, [(rows.plain(node or ""), rows.plain(model))]))
 
-    async def _save(self, sql: str, values: Iterable[rows.Values]) -> None:
-        """Return once committed.
+    async def _save(self, *statements: tuple[str, list[rows.Values]]) -> None:
+        """Return once all are committed, together.
 
         Raises:
             StoreError: It was not, or not in time; a save that ran out of time is not tried again.
         """
         if self._closed:
             raise StoreError("the store is closed")
-        save = _Save(sql, list(values), asyncio.get_running_loop().create_future())
+        save = _Save(list(statements), asyncio.get_running_loop().create_future())
         self._saves.append(save)
         self._arm()
         try:
@@ -237,9 +237,12 @@ class Store:
     def _statements(self) -> list[tuple[str, list[rows.Values]]]:
         batch = self._batch
         statements = [
-            *((save.sql, save.values) for save in self._saves if not save.done.done()),
             *rows.request_inserts(batch),
             (rows.INSERT_EVENT, [r.values for r in batch if r.sql is rows.INSERT_EVENT]),
+            # After the rows that came before them: a new name of a node goes for those as well.
+            *chain.from_iterable(
+                save.statements for save in self._saves if not save.done.done()
+            ),
             (rows.TOUCH, rows.last_used(batch)),
         ]
         return [(sql, values) for sql, values in statements if values]

@@ -63,12 +63,13 @@ class Kept:
             drained=frozenset(self.drained),
         )
 
-    async def save_residency(self, *records: ResidencyRecord) -> None:
-        self.residency |= {(record.node, record.model): record for record in records}
-
-    async def save_node(self, record: NodeRecord) -> None:
+    async def save(self, *records: NodeRecord | ResidencyRecord) -> None:
         self.saves += 1
-        self.nodes[record.name] = record
+        for record in records:
+            if isinstance(record, NodeRecord):
+                self.nodes[record.name] = record
+            else:
+                self.residency[record.node, record.model] = record
 
     async def rename_nodes(self, renames: Mapping[NodeName, NodeName]) -> None:
         called = renames.get

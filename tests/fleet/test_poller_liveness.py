@@ -5,7 +5,7 @@ import asyncio
 from cortex.config.schema import Config
 from cortex.core.ids import NodeName
 from cortex.core.listing import Listing
-from cortex.core.records import NodeRecord
+from cortex.core.records import NodeRecord, ResidencyRecord
 from cortex.fleet.guard import Guard
 from cortex.fleet.poller import Poller
 from cortex.fleet.state import FleetState
@@ -32,8 +32,8 @@ class Disk(Kept):
         super().__init__()
         self.hung = asyncio.Event()
 
-    async def save_node(self, record: NodeRecord) -> None:
-        if record.name == "a":
+    async def save(self, *records: NodeRecord | ResidencyRecord) -> None:
+        if any(isinstance(record, NodeRecord) and record.name == "a" for record in records):
             self.hung.set()
             await asyncio.Event().wait()
 

@@ -93,14 +93,14 @@ async def test_a_save_that_the_file_does_not_take_is_refused_and_not_done_later(
     async with opened(path) as store:
         async with failure(store, path):
             with pytest.raises(StoreError) as refused:
-                await store.save_node(NodeRecord(name=NodeName("n"), version=many))
+                await store.save(NodeRecord(name=NodeName("n"), version=many))
             assert refused.value.message == f"not written: {reason}"
             assert not store.status().ok
         await until(
             lambda: store.status().ok, "the file to be found well with nothing to write"
         )
         assert (await store.recall()).nodes == ()
-        await store.save_node(NodeRecord(name=NodeName("n"), version=many))
+        await store.save(NodeRecord(name=NodeName("n"), version=many))
     assert select(path, "SELECT name FROM nodes") == [("n",)]
 
 
@@ -246,9 +246,9 @@ async def test_a_save_that_the_schema_refuses_is_the_only_one_refused(path: Path
     async with opened(path) as store:
         store.request_done(request(1))
         with pytest.raises(StoreError, match="CHECK constraint failed"):
-            await store.save_node(NodeRecord(name=NodeName("n"), cycles=-1))
+            await store.save(NodeRecord(name=NodeName("n"), cycles=-1))
         await flushed(store)
-        await store.save_node(NodeRecord(name=NodeName("n"), cycles=1))
+        await store.save(NodeRecord(name=NodeName("n"), cycles=1))
         assert store.status().ok
     assert written(path) == ["r1"]
 

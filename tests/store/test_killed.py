@@ -28,10 +28,10 @@ WRITES_ROWS = """
 SAVES = """
     async def write(store):
         for cycles in range(1, 10**9):
-            await store.save_node(NodeRecord(name="n", cycles=cycles))
+            await store.save(NodeRecord(name="n", cycles=cycles))
             await store.save_pin(f"m{cycles}", None)
             await store.delete_pin(f"m{cycles - 1}", None)
-            await store.save_residency(
+            await store.save(
                 ResidencyRecord(node="n", model="m", status="loaded", last_used_at_ms=cycles)
             )
             print(cycles, flush=True)

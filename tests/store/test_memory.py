@@ -44,9 +44,9 @@ async def test_everything_saved_comes_back_before_and_after_a_restart(path: Path
 
     async with opened(path) as store:
         for record in nodes:
-            await store.save_node(record)
+            await store.save(record)
         await store.save_drained(N1, drained=True)
-        await store.save_residency(*residency)
+        await store.save(*residency)
         for node, model in pins:
             await store.save_pin(model, node)
         await check(await store.recall())
@@ -57,12 +57,12 @@ async def test_everything_saved_comes_back_before_and_after_a_restart(path: Path
 async def test_a_later_save_replaces_an_earlier_one(path: Path) -> None:
     async with opened(path) as store:
         for cycles in (1, 2):
-            await store.save_node(NodeRecord(name=N1, cycles=cycles, version=f"0.{cycles}"))
-        await store.save_node(NodeRecord(name=N1, cycles=0, boot_at_s=None, version=None))
+            await store.save(NodeRecord(name=N1, cycles=cycles, version=f"0.{cycles}"))
+        await store.save(NodeRecord(name=N1, cycles=0, boot_at_s=None, version=None))
         first = ResidencyRecord(node=N1, model=A, status="loaded", load_s=3.0, size_mib=10)
-        await store.save_residency(first)
+        await store.save(first)
         second = ResidencyRecord(node=N1, model=A, status="unloaded", loads=2)
-        await store.save_residency(second)
+        await store.save(second)
         memory = await store.recall()
     assert memory.nodes == (NodeRecord(name=N1),)
     assert memory.residency == (second,)
@@ -74,12 +74,12 @@ async def test_what_was_seen_of_a_node_before_its_drain_does_not_undo_it(path: P
     async with opened(path) as store:
         async with asyncio.TaskGroup() as group:
             group.create_task(store.save_drained(N1, drained=True))
-            group.create_task(store.save_node(seen))
+            group.create_task(store.save(seen))
         memory = await store.recall()
         assert (memory.drained, memory.nodes) == ({N1}, (seen,))
         async with asyncio.TaskGroup() as group:
             group.create_task(store.save_drained(N1, drained=False))
-            group.create_task(store.save_node(seen))
+            group.create_task(store.save(seen))
         assert (await store.recall()).drained == frozenset()
 
 
@@ -99,7 +99,7 @@ async def test_a_pin_can_be_set_twice_and_taken_away(path: Path) -> None:
 
 async def test_a_finished_request_is_the_last_use_of_its_model_there(path: Path) -> None:
     async with opened(path, flush_rows=4) as store:
-        await store.save_residency(
+        await store.save(
             ResidencyRecord(
                 node=N1, model=A, status="unloaded", loads=5, load_s=2.0, size_mib=9
             )
@@ -144,7 +144,7 @@ async def test_a_last_use_never_goes_back(path: Path) -> None:
         for _ in range(60):
             at_ms = NOW_MS + rng.randrange(1_000_000)
             if rng.random() < 0.5:
-                await store.save_residency(
+                await store.save(
                     ResidencyRecord(node=N1, model=A, status="loaded", last_used_at_ms=at_ms)
                 )
             else:
@@ -157,7 +157,7 @@ async def test_a_last_use_never_goes_back(path: Path) -> None:
             assert record.last_used_at_ms == latest
         # A clock that was set back, and one that never ran.
         store.request_done(request(node=N1, model=A, started_at_ms=-5))
-        await store.save_residency(ResidencyRecord(node=N1, model=A, status="loaded"))
+        await store.save(ResidencyRecord(node=N1, model=A, status="loaded"))
     assert select(path, "SELECT last_used_at_ms FROM residency") == [(latest,)]
 
 

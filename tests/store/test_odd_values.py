@@ -141,13 +141,13 @@ async def test_a_duration_that_is_no_number_costs_its_own_row_only(path: Path) -
 
 async def test_odd_memory_comes_back(path: Path) -> None:
     async with opened(path) as store:
-        await store.save_residency(
+        await store.save(
             ResidencyRecord(
                 node=NodeName(HALF), model=ModelId("m\0'"), status=HALF, load_s=math.nan,
                 loads=2**70, last_used_at_ms=2**70,
             )
         )  # fmt: skip
-        await store.save_node(NodeRecord(name=NodeName("n"), cycles=2**70, boot_at_s=-(2**70)))
+        await store.save(NodeRecord(name=NodeName("n"), cycles=2**70, boot_at_s=-(2**70)))
         await store.save_pin(ModelId(HALF), None)
         assert (await store.recall()).pins == {(None, SCRUBBED)}
         await store.delete_pin(ModelId(HALF), None)

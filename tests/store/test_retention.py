@@ -92,7 +92,7 @@ async def test_the_writer_stays_responsive_while_much_is_pruned(path: Path) -> N
         slowest_s, saves = 0.0, 0
         while counts(path)[0] > 2000:
             began_s = time.monotonic()
-            await store.save_node(NodeRecord(name=NodeName("n"), cycles=saves))
+            await store.save(NodeRecord(name=NodeName("n"), cycles=saves))
             slowest_s = max(slowest_s, time.monotonic() - began_s)
             saves += 1
         store.request_done(request(1))
@@ -147,7 +147,7 @@ async def test_models_without_end_are_forgotten_but_for_the_last_used(path: Path
     async with opened(path, runs=False) as store:
         many = [of(f"m{number}", 0) for number in range(REMEMBERED)]
         for batch in ([of("used", 7)], many):
-            saved = asyncio.create_task(store.save_residency(*batch))  # noqa: TID251
+            saved = asyncio.create_task(store.save(*batch))  # noqa: TID251
             await asyncio.sleep(0)
             await store._flush()
             await saved

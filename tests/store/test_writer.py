@@ -49,7 +49,7 @@ async def test_a_save_waits_for_no_company_and_takes_the_rows_along(path: Path) 
     async with opened(path, flush_s=30.0) as store:
         store.request_done(request(1))
         async with asyncio.timeout(5):
-            await store.save_node(NodeRecord(name=NodeName("n"), cycles=3))
+            await store.save(NodeRecord(name=NodeName("n"), cycles=3))
         assert select(path, "SELECT name, cycles FROM nodes") == [("n", 3)]
         assert written(path) == ["r1"]
 
@@ -58,7 +58,7 @@ async def test_saves_are_done_in_the_order_they_were_asked_for(path: Path) -> No
     async with opened(path) as store, asyncio.TaskGroup() as group:
         for cycles in range(200):
             record = NodeRecord(name=NodeName("n"), cycles=cycles)
-            group.create_task(store.save_node(record), name=f"save {cycles}")
+            group.create_task(store.save(record), name=f"save {cycles}")
             group.create_task(store.save_pin(ModelId("m"), None), name=f"pin {cycles}")
             group.create_task(store.delete_pin(ModelId("m"), None), name=f"unpin {cycles}")
     assert select(path, "SELECT name, cycles FROM nodes") == [("n", 199)]
