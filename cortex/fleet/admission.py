@@ -177,31 +177,24 @@ class Admission:
         Raises:
             CapacityError: Rejected, queue full, deadline passed, or draining.
         """
-        if self._may_pass(want):
+        lanes = self._lanes.get(want.model)
+        if lanes is None or _may_pass(want, lanes):
             decision = self._decide(want)
-            if isinstance(decision, Serve) and self._unwanted(want.model, decision.node):
+            if isinstance(decision, Serve) and (
+                lanes is None or _unwanted(decision.node, lanes)
+            ):
                 return Admitted(self._state.lease(decision.node, decision.model))
         return await self._wait_in_line(want, client, beat)
 
     def at_once(self, want: Want) -> Lease | None:
         """A lease that can be had without a load, a wait or passing those who wait; else None."""
-        if self._closed is not None or not self._may_pass(want):
+        lanes = self._lanes.get(want.model, {})
+        if self._closed is not None or not _may_pass(want, lanes):
             return None
         decision = plan(self._state.snapshot(), want, now_s=self._state.clock.now_s())
-        if not isinstance(decision, Serve) or not self._unwanted(want.model, decision.node):
+        if not isinstance(decision, Serve) or not _unwanted(decision.node, lanes):
             return None
         return self._state.lease(decision.node, decision.model)
-
-    def _may_pass(self, want: Want) -> bool:
-        """No lane, or none but such as leave some node to others."""
-        lanes = self._lanes.get(want.model)
-        return lanes is None or (
-            ANYWHERE not in lanes and _Lane(want.only, want.excluded) not in lanes
-        )
-
-    def _unwanted(self, model: ModelId, node: NodeName) -> bool:
-        """Nobody who waits for the model would be served by this node."""
-        return not any(lane.takes(node) for lane in self._lanes.get(model, ()))
 
     def explain(self, want: Want) -> Decision:
         """What `acquire` would decide for a request that came now."""
@@ -395,3 +388,13 @@ class Admission:
 
 def _waits_since(waiter: _Waiter) -> float:
     return waiter.since_s
+
+
+def _may_pass(want: Want, lanes: _Lanes) -> bool:
+    """Nobody waits who would take what `want` may get, but such as leave some node to others."""
+    return ANYWHERE not in lanes and _Lane(want.only, want.excluded) not in lanes
+
+
+def _unwanted(node: NodeName, lanes: _Lanes) -> bool:
+    """Nobody who waits in these would be served by this node."""
+    return not any(lane.takes(node) for lane in lanes)

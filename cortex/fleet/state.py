@@ -187,15 +187,19 @@ class FleetState:
         if failure is not None:
             view = self.failed(lease.node, view, failure, client=client)
         breaker = CLOSED if count and failure is None else view.breaker
-        view = evolve(view, in_flight=view.in_flight - 1, breaker=breaker)
+        in_flight = view.in_flight - 1
         if used:
             now_s = self.clock.now_s()
             view = evolve(
                 view,
+                in_flight=in_flight,
+                breaker=breaker,
                 last_used_at_ms=self.clock.now_ms(),
                 used_s=now_s,
                 answer_s=averaged(view.answer_s or None, now_s - lease.since_s),
             )
+        else:
+            view = evolve(view, in_flight=in_flight, breaker=breaker)
         self._use(node, view, -1)
         if node.drains:
             self._drop_if_idle(lease.node)
