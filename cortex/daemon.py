@@ -30,7 +30,7 @@ from cortex.gateway.tls import Certificate
 from cortex.gateway.tokens import TokenCounts
 from cortex.node.client import NodeClient
 from cortex.policies import anthropic_nodes, fleet_policy, needs_restart
-from cortex.prepared import Prepared, prepare, prepared
+from cortex.prepared import Prepared, prepare
 from cortex.store.store import Store
 from cortex.telemetry import logs, sdnotify
 from cortex.telemetry.access import KeyMetrics, show_expiry
@@ -156,7 +156,7 @@ class Daemon:
     async def _build(self, store: Store) -> None:
         self._store = store
         self._journal = Journal(self._metrics, store)
-        start = prepared(self._config, {})
+        start = prepare(self._config, {})
         self._clients.update(start.clients)
         self._fleet = fleet = Fleet(
             fleet_policy(self._config),
@@ -239,7 +239,7 @@ class Daemon:
         sdnotify.reloading()
         status = ""
         try:
-            self._take_over(prepare(self._source, self._environ, self._clients))
+            self._take_over(prepare(load(self._source, self._environ), self._clients))
         except ConfigError as exc:
             log.warning("reload refused", extra={"fields": {"mistakes": exc.lines}})
             status = f"Reload refused: {exc.lines[0]}"

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from cortex.config.certificates import Pair, read_pair
 from cortex.config.keys import secret_in
-from cortex.config.load import load
 from cortex.config.schema import Config, Node
 from cortex.core.errors import ConfigError
 from cortex.core.ids import NodeName
@@ -28,21 +27,12 @@ class Prepared:
     """One for each node; those that need not change are the running ones."""
 
 
-def prepare(
-    source: Path,
-    environ: Mapping[str, str],
-    running: Mapping[NodeName, NodeClient] | None = None,
-) -> Prepared:
-    """Read the configuration and everything it refers to; nothing is connected or changed.
+def prepare(config: Config, running: Mapping[NodeName, NodeClient]) -> Prepared:
+    """Read and build everything that the configuration refers to; nothing is connected or changed.
 
     Raises:
-        ConfigError: With one line for each mistake.
+        ConfigError: A file could not be used.
     """
-    return prepared(load(source, environ), running or {})
-
-
-def prepared(config: Config, running: Mapping[NodeName, NodeClient]) -> Prepared:
-    """As `prepare`, of what was read already."""
     try:
         return Prepared(
             config=config,
@@ -54,7 +44,7 @@ def prepared(config: Config, running: Mapping[NodeName, NodeClient]) -> Prepared
             },
         )
     except ValueError as exc:
-        # Each file was read before: one of them changed meanwhile.
+        # Each file was good when the configuration was checked: one of them changed meanwhile.
         raise ConfigError([f"a file with a secret: {exc}"]) from exc
 
 

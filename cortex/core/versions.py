@@ -7,8 +7,8 @@ FIRST_SAFE_UNLOAD = (0, 9, 1)
 """Before it, a node forgets the model that is unloaded, and keeps its memory."""
 
 
-def why_unload_destroys(version: str | None) -> str:
-    """Why the node must not be told to unload; "" = it may be.
+def why_unload_destroys(version: str | None) -> str | None:
+    """Why the node must not be told to unload; None = it may be.
 
     A node that reports no version is older than any that is known to be safe. How many models it
     has does not matter: 0.8.1, started from a file, loses its only one as well.
@@ -22,4 +22,4 @@ def why_unload_destroys(version: str | None) -> str:
         return (
             f"mistral.rs {version} destroys models on unload; 0.9.1 is the first that does not"
         )
-    return ""
+    return None

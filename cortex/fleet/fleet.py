@@ -121,7 +121,8 @@ class Fleet:
 
     def _renamed(self, renames: Mapping[NodeName, NodeName]) -> None:
         work = partial(self._keep_names, renames)
-        self._group.create_task(self.guard.keep("job", work), name="rename")
+        task = self._group.create_task(self.guard.keep("job", work), name="rename")
+        self._loops.append(task)
 
     async def _keep_names(self, renames: Mapping[NodeName, NodeName]) -> None:
         try:

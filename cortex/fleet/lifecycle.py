@@ -8,7 +8,8 @@ that wait decide anew.
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from cortex.core.decisions import Load
 from cortex.core.errors import NodeError, StoreError
@@ -39,13 +40,13 @@ class _WithdrawnError(Exception):
 class _Job:
     """A load or an unload under way."""
 
-    def __init__(self, transition: Transition) -> None:
+    def __init__(self, transition: Transition, *, awaited: bool = False) -> None:
         self.transition = transition
+        #: Requests wait for it, and withdraw it when they give up.
+        self.awaited = awaited
         #: The deadline of its drain, while it drains: moved to now, it ends the drain.
         self.drain: asyncio.Timeout | None = None
         self.unwanted = False
-        #: Requests wait for it, and withdraw it when they give up.
-        self.awaited = False
 
 
 class Lifecycle:
@@ -89,9 +90,8 @@ class Lifecycle:
             None once the model is loaded; else why it is not.
         """
         transition, victims = self._transitions.begin_load(decision)
-        job = _Job(transition)
-        job.awaited = awaited
-        work = self._load(job, victims)
+        job = _Job(transition, awaited=awaited)
+        work = partial(self._load, job, victims)
         return self._run(job, work, f"load {transition}", victims)
 
     def unload(self, node: NodeName, model: ModelId, reason: str) -> asyncio.Future[str | None]:
@@ -102,7 +102,8 @@ class Lifecycle:
         """
         transition = self._transitions.begin_drain(node, model, reason)
         job = _Job(transition)
-        return self._run(job, self._unload(transition), f"unload {transition}")
+        work = partial(self._unload, transition)
+        return self._run(job, work, f"unload {transition}")
 
     def withdraw(self, model: ModelId) -> None:
         """Nobody waits for `model` any more: end loads of it that still drain their victims.
@@ -118,7 +119,7 @@ class Lifecycle:
     def _run(
         self,
         job: _Job,
-        work: Coroutine[object, object, str | None],
+        work: Callable[[], Awaitable[str | None]],
         name: str,
         victims: Sequence[Transition] = (),
     ) -> asyncio.Future[str | None]:
@@ -139,11 +140,11 @@ class Lifecycle:
         return result
 
     async def _survive(
-        self, work: Coroutine[object, object, str | None], moved: Sequence[Transition]
+        self, work: Callable[[], Awaitable[str | None]], moved: Sequence[Transition]
     ) -> str | None:
         """See to it that a bug leaves no model in the middle of a transition."""
         try:
-            return await work
+            return await work()
         except Exception as exc:  # noqa: BLE001 - it would end the process
             self._guard.met("job", exc)
             failure = f"internal error: {type(exc).__name__}"

@@ -84,8 +84,8 @@ def govern(node: NodeView, policy: FleetPolicy, pins: Pins) -> NodeView:
         max_in_flight=rule.max_in_flight,
         may_load=rule.lifecycle != "off",
         no_load_reason=_OFF if rule.lifecycle == "off" else "",
-        may_unload=not no_unload,
-        no_unload_reason=no_unload,
+        may_unload=no_unload is None,
+        no_unload_reason=no_unload or "",
         models={
             model: govern_model(node.name, view, policy, pins)
             for model, view in node.models.items()
@@ -93,12 +93,12 @@ def govern(node: NodeView, policy: FleetPolicy, pins: Pins) -> NodeView:
     )
 
 
-def _why_no_unload(node: NodeView, rule: NodePolicy) -> str:
+def _why_no_unload(node: NodeView, rule: NodePolicy) -> str | None:
     match rule.lifecycle:
         case "off":
             return _OFF
         case "on":
-            return ""
+            return None
         case _:
             return why_unload_destroys(node.version)
 

@@ -123,12 +123,11 @@ class Poller:
             kick.clear()
             self._turned_s[name] = self._clock.now_s()
             boot_before = self._boot(name)
-            answered = await self._poll(name, node, self._state.policy.poll_timeout_s)
+            policy, waits = self._state.policy, self._state.waits
+            answered = await self._poll(name, node, policy.poll_timeout_s)
             if not answered and self._nearly_down(name):
                 answered = await self._poll(
-                    name,
-                    node,
-                    min(self._state.waits.probe_s, self._state.policy.poll_timeout_s),
+                    name, node, min(waits.probe_s, policy.poll_timeout_s)
                 )
             if answered and (not informed or self._boot(name) != boot_before):
                 informed = await self._inform(name, node)
@@ -138,13 +137,9 @@ class Poller:
             await self._save(name)
             # A node that just missed a poll is asked again sooner, so that one lost packet does
             # not cost a whole interval of doubt.
-            pause_s = (
-                self._state.policy.poll_interval_s
-                if answered
-                else self._state.policy.poll_interval_s / 2
-            )
+            pause_s = policy.poll_interval_s if answered else policy.poll_interval_s / 2
             if self._loads_for_others(name):
-                pause_s = min(pause_s, self._state.waits.loading_interval_s)
+                pause_s = min(pause_s, waits.loading_interval_s)
             try:
                 async with asyncio.timeout(self._until_turn_s(pause_s, phase)):
                     await kick.wait()

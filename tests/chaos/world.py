@@ -24,7 +24,7 @@ from cortex.gateway.errors import STATUS
 from cortex.store.rows import is_refusal
 from tests.chaos.faults import FAULTS, mend
 from tests.chaos.observer import LIFECYCLE, Observer
-from tests.running import Running, running, until
+from tests.running import Running, free_port, running, until
 
 QUEUE_S = 3.0
 IDLE_S = 1.5
@@ -104,6 +104,8 @@ class _World:
             {model: self._sizes[model] for model in held},
             unloaded=held[1:],
             vram_total_mib=rng.choice([8_000, 12_000, 16_000]),
+            # Its own when it restarts, too: below those that outgoing connections are given.
+            port=free_port(),
             load_s=0.03,
             info_delay_s=0.0,
             release_delay_s=0.01,

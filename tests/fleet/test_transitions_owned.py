@@ -1,12 +1,13 @@
 """Loads and unloads belong to the fleet: how long they wait, and who calls them back."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
-from cortex.core.decisions import Want
+from cortex.core.decisions import Load, Want
 from cortex.core.errors import CapacityError, ConflictError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, ReportedStatus, Work
@@ -94,6 +95,15 @@ async def test_a_drain_that_nobody_waits_for_any_more_is_called_back() -> None:
         for admitted in (used, again):
             world.fleet.ended(admitted.lease, SERVED)
         assert "unload a" not in world.node.calls
+
+
+async def test_a_stop_in_the_very_turn_of_a_load_leaves_nothing_undone() -> None:
+    """A job that never ran is no coroutine that nobody awaited."""
+    async with world_of(big("b", loaded=())) as world:
+        ended = world.fleet._lifecycle.load(Load(node=N, model=B, reason="by the test"))
+        world.fleet.stop()
+        assert await ended == "the gateway is stopping"
+        gc.collect()
 
 
 async def test_an_unload_by_hand_gives_up_in_time() -> None:
