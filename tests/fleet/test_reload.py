@@ -1,7 +1,6 @@
 """A reload takes over everything or nothing, and the service manager always hears of its end."""
 
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,15 +9,6 @@ from tests.fleet.conftest import held
 from tests.gateway.conftest import scripted
 from tests.node.rawnode import RawNode, saying, whole
 from tests.running import Running, running, until
-
-
-@pytest.fixture
-def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-        told.bind(str(tmp_path / "notify"))
-        told.settimeout(5)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        yield told
 
 
 def rewritten(gateway: Running, old: str, new: str) -> None:

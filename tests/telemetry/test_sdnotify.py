@@ -3,21 +3,10 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from cortex.telemetry import sdnotify
-
-
-@pytest.fixture
-def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
-        told.bind(str(tmp_path / "n"))
-        told.settimeout(5)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "n"))
-        yield told
 
 
 def test_lines_of_one_call_are_one_message(manager: socket.socket) -> None:
