@@ -182,7 +182,7 @@ class Eviction(Section):
     min_residency_s: Annotated[float, Field(ge=0)] | None = Field(
         None,
         description="A model is not evicted sooner after its load. Default: as long as it took to"
-        " load, twice as long while it is in demand.",
+        " load, three times as long while it is in demand.",
     )
 
 

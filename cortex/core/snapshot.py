@@ -13,6 +13,9 @@ from cortex.core.health import CLOSED, UNSEEN, Breaker, Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName
 
 DEFAULT_PRIORITY = 100
+LOADS_IN_DEMAND = 3
+"""How many of its load times a model stays that is in demand: so, where two take turns on a card, no more
+than a quarter of the time goes into loads."""
 FRESH_S = 5.0
 """How long a reading of a device's free memory is believed."""
 
@@ -33,7 +36,7 @@ class EvictionRules:
     strategy: Strategy = Strategy.LRU
     min_residency_s: float | None = None
     """A model stays this long after its load, unless a request would miss its deadline for it; None =
-    as long as it took to load, and twice as long while it is in demand."""
+    as long as it took to load, and `LOADS_IN_DEMAND` times as long while it is in demand."""
     drain_after_s: float = 5.0
     """A model in use is drained for a request that has waited so long, or longer where its answers take
     longer."""
@@ -44,10 +47,11 @@ class EvictionRules:
             return 0.0
         if self.min_residency_s is not None:
             return view.resident_since_s + self.min_residency_s
-        once_s = view.resident_since_s + (view.load_s or 0.0)
+        load_s = view.load_s or 0.0
+        once_s = view.resident_since_s + load_s
         # Whoever thinks no longer than two answers take is at work with it.
         demanded_s = float("inf") if view.in_flight else view.used_s + 2 * view.answer_s
-        return min(once_s + (view.load_s or 0.0), max(once_s, demanded_s))
+        return min(view.resident_since_s + LOADS_IN_DEMAND * load_s, max(once_s, demanded_s))
 
 
 class Drain(StrEnum):

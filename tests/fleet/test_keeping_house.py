@@ -88,21 +88,6 @@ async def test_a_pin_that_names_no_node_wants_one_copy(tmp_path: Path) -> None:
         assert (health["status"], health["reasons"]) == ("ok", [])
 
 
-async def test_residency_protects_until_the_waiter_would_be_late(tmp_path: Path) -> None:
-    config = "[eviction]\nmin_residency_s = 60\n[limits]\nqueue_timeout_s = 2.0\n"
-    async with (
-        two_models() as node,
-        running(tmp_path, [node], toml=SIZES + config) as gateway,
-    ):
-        began_s = time.monotonic()
-        assert (await gateway.chat("b")).status == 200
-        # A quarter of its patience is kept for the load.
-        assert time.monotonic() - began_s > 1.2
-        reply = await gateway.get("/cortex/v1/explain", params={"model": "a"})
-        assert reply.json["decision"] == "wait"
-        assert "loaded or used too recently" in reply.json["reason"]
-
-
 async def test_priorities_displace_downwards_and_among_equals(tmp_path: Path) -> None:
     def model(name: str, priority: int) -> str:
         return f'[models."{name}"]\nvram_mb = 6000\npriority = {priority}\n'

@@ -144,11 +144,11 @@ def _may_go_s(view: ModelView, want: Want, rules: EvictionRules, *, now_s: float
         settled_s = view.resident_since_s + (rules.min_residency_s or 0.0)
         if rules.min_residency_s is None:
             once_s = view.resident_since_s + (view.load_s or 0.0)
-            twice_s = once_s + (view.load_s or 0.0)
-            wanted_s = twice_s if view.in_flight else view.used_s + 2 * view.answer_s
-            settled_s = max(once_s, min(twice_s, wanted_s))
+            thrice_s = once_s + 2 * (view.load_s or 0.0)
+            wanted_s = thrice_s if view.in_flight else view.used_s + 2 * view.answer_s
+            settled_s = max(once_s, min(thrice_s, wanted_s))
         if settled_s > now_s:
-            bounds.append(min(settled_s, since_s + 3 * patience_s / 4))
+            bounds.append(min(settled_s, since_s + 9 * patience_s / 10))
     return max(bounds)
 
 
