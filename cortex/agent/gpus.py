@@ -10,6 +10,10 @@ from cortex.adminapi import GpuReading
 
 MIB = 1024 * 1024
 MOST_REASON_CHARACTERS = 300
+AMBIGUOUS = (
+    "CUDA_VISIBLE_DEVICES numbers GPUs of different kinds by speed: set"
+    " CUDA_DEVICE_ORDER=PCI_BUS_ID for the node and the agent, or name UUIDs"
+)
 
 
 class Nvml(Protocol):
@@ -53,10 +57,19 @@ class GpuReader:
         self,
         binding: Callable[[], Nvml] = import_nvml,
         only: frozenset[str] | None = None,
+        *,
+        as_cuda_counts: bool = False,
     ) -> None:
+        """Read what NVML lists.
+
+        Args:
+            binding: Where NVML's functions come from.
+            only: Indices and UUIDs; None = all.
+            as_cuda_counts: The indices are CUDA's, which puts the fastest first; NVML goes by slot.
+        """
         self._binding = binding
-        #: Indices and UUIDs; None = all.
         self._only = only
+        self._as_cuda_counts = as_cuda_counts
         self._nvml: Nvml | None = None
 
     def read(self) -> Readings:
@@ -71,6 +84,8 @@ class GpuReader:
             return Readings(reason=_worded("NVIDIA driver", exc))
         if count == 0:
             return Readings(reason="NVIDIA driver: it lists no GPU")
+        if self._is_ambiguous(nvml, count):
+            return Readings(reason=AMBIGUOUS)
         gpus, reasons = self._each(nvml, count)
         if reasons:
             self.close()
@@ -88,6 +103,12 @@ class GpuReader:
             except Exception as exc:  # noqa: BLE001 - as above
                 reasons.append(_worded(f"GPU {index}", exc))
         return gpus, reasons
+
+    def _is_ambiguous(self, nvml: Nvml, count: int) -> bool:
+        """Some of several GPUs that are not alike are meant, by numbers that may be others' here."""
+        indices = {name for name in self._only or () if name.isdigit()}
+        some = 0 < len(indices) < count
+        return self._as_cuda_counts and some and len(_kinds(nvml, count)) > 1
 
     def _wanted(self, nvml: Nvml, index: int) -> bool:
         """A UUID may be shortened, as CUDA allows."""
@@ -169,6 +190,17 @@ def _name(nvml: Nvml, handle: object) -> str:
     except Exception:  # noqa: BLE001 - a GPU without a name still has memory
         return ""
     return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+
+
+def _kinds(nvml: Nvml, count: int) -> set[str]:
+    """The names of all GPUs; one that does not answer is a kind of its own."""
+    kinds = set()
+    for index in range(count):
+        try:
+            kinds.add(_name(nvml, nvml.nvmlDeviceGetHandleByIndex(index)))
+        except Exception:  # noqa: BLE001 - as above
+            kinds.add(f"GPU {index}")
+    return kinds
 
 
 def _optional(read: Callable[[], Any]) -> int | None:

@@ -47,6 +47,8 @@ class Settings:
     token_file: Path | None = None
     gpus: frozenset[str] | None = None
     """Indices or UUIDs of the GPUs that the node uses; None = all of this machine."""
+    gpus_as_cuda_counts: bool = False
+    """The indices are CUDA's, which go by speed, not `nvidia-smi`'s, which go by slot."""
     interval_s: float | None = None
     """None = as the gateway asks."""
     state_dir: Path
@@ -114,6 +116,7 @@ def read(options: Mapping[str, str | None], environ: Mapping[str, str]) -> Setti
         "interval", f"seconds from {SHORTEST_S:g} to {LONGEST_S:g}", _is_interval
     )
     gpus = given.checked("gpus", "indices or UUIDs such as 0,1", _is_gpus)
+    visible = "" if gpus else environ.get("CUDA_VISIBLE_DEVICES", "")
     token_file = given.checked("token_file", "a file with one line, the token", _is_token_file)
     state_dir, _ = given.text("state_dir")
     restart = _restart(given)
@@ -125,7 +128,8 @@ def read(options: Mapping[str, str | None], environ: Mapping[str, str]) -> Setti
         local=local.rstrip("/"),
         restart=restart,
         token_file=Path(token_file) if token_file else None,
-        gpus=_gpus(gpus or environ.get("CUDA_VISIBLE_DEVICES", "")),
+        gpus=_gpus(gpus or visible),
+        gpus_as_cuda_counts=bool(visible) and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID",
         interval_s=float(interval) if interval else None,
         state_dir=Path(state_dir).expanduser() if state_dir else _state_dir(environ),
     )

@@ -182,8 +182,8 @@ def evict(
     possible (by `rules.strategy`); fewest victims; least memory. Idle models are preferred to
     such as must be drained.
     """
-    if not node.may_unload:
-        return Impossible(reason=node.no_unload_reason or "it may not unload")
+    if node.no_unload_reason is not None:
+        return Impossible(reason=node.no_unload_reason)
     there = displaceable(node, rules)
     candidates = [
         _Candidate(view, size, rank, _may_go_s(view, want, rules, now_s=now_s))

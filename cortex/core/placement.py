@@ -240,7 +240,7 @@ def in_words(
         case Verdict.WEDGED:
             detail = "only a restart of the node clears it"
         case Verdict.LIFECYCLE_OFF:
-            detail = node.no_load_reason
+            detail = node.no_load_reason or ""
         case Verdict.MOVING:
             detail = moving_in_words(node)
         case _:

@@ -209,12 +209,10 @@ class NodeView:
     """When that was (monotonic); None = just now."""
     max_in_flight: int | None = None
     in_flight: int = 0
-    may_load: bool = True
-    """False where `lifecycle` is off; `no_load_reason` says why."""
-    no_load_reason: str = ""
-    may_unload: bool = True
-    """False where `lifecycle` is off or an unload would destroy the model; `no_unload_reason` says why."""
-    no_unload_reason: str = ""
+    no_load_reason: str | None = None
+    """Why it is not told to load, as where `lifecycle` is off; None = it may be."""
+    no_unload_reason: str | None = None
+    """The same for unloads; also where one would destroy the model."""
     models: Mapping[ModelId, ModelView] = field(default_factory=dict)
     version: str | None = None
     boot_at_s: int | None = None
@@ -228,6 +226,14 @@ class NodeView:
     derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
     """What was computed from this very view, kept with it: a view never changes, a fleet of a
     thousand is planned for a thousand times a second. `replace` begins with none."""
+
+    @property
+    def may_load(self) -> bool:
+        return self.no_load_reason is None
+
+    @property
+    def may_unload(self) -> bool:
+        return self.no_unload_reason is None
 
     @property
     def draining(self) -> bool:

@@ -156,13 +156,7 @@ class Fleet:
             self._observations.refused(lease.node, verdict.unreachable)
         if verdict.ask_node:
             self._poller.kick(lease.node)
-        self._state.release(
-            lease,
-            failure=verdict.failure,
-            client=verdict.client,
-            count=verdict.count,
-            used=verdict.used,
-        )
+        self._state.release(lease, verdict)
 
     def blame(
         self, name: NodeName, model: ModelId, reason: str, *, client: str | None = None

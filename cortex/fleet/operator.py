@@ -13,6 +13,7 @@ from cortex.fleet.defrag import Defrag
 from cortex.fleet.lifecycle import Lifecycle
 from cortex.fleet.ports import FleetStore
 from cortex.fleet.state import FleetState
+from cortex.fleet.verdict import UNUSED
 
 OPERATOR = "(operator)"
 """The client that an operator's load queues as."""
@@ -47,7 +48,7 @@ class Operator:
         admitted = await self._admission.acquire(
             Want(model=model, only=node, insists=True), OPERATOR
         )
-        self._state.release(admitted.lease, count=False, used=False)
+        self._state.release(admitted.lease, UNUSED)
 
     async def unload(
         self, model: ModelId, node: NodeName | None, *, force: bool = False
@@ -123,7 +124,7 @@ def _may_unload(node: NodeView, copy: ModelView, *, force: bool) -> None:
             " brings it back (force unloads it all the same)",
             code="not_unloadable",
         )
-    if not node.may_unload:
+    if node.no_unload_reason is not None:
         raise ConflictError(f"{node.name}: {node.no_unload_reason}", code="not_unloadable")
     if node.moving is not None:
         raise ConflictError(

@@ -77,15 +77,12 @@ def govern(node: NodeView, policy: FleetPolicy, pins: Pins) -> NodeView:
     rule = policy.node(node.name)
     if rule is None:
         return node
-    no_unload = _why_no_unload(node, rule)
     return replace(
         node,
         vram_total_mib=rule.vram_total_mib or node.vram_total_mib,
         max_in_flight=rule.max_in_flight,
-        may_load=rule.lifecycle != "off",
-        no_load_reason=_OFF if rule.lifecycle == "off" else "",
-        may_unload=no_unload is None,
-        no_unload_reason=no_unload or "",
+        no_load_reason=_OFF if rule.lifecycle == "off" else None,
+        no_unload_reason=_why_no_unload(node, rule),
         models={
             model: govern_model(node.name, view, policy, pins)
             for model, view in node.models.items()

@@ -24,6 +24,7 @@ from cortex.fleet.keeping import Remembered, renamed_pins
 from cortex.fleet.lease import Lease, Ref
 from cortex.fleet.policy import FleetPolicy, govern, govern_model
 from cortex.fleet.ports import Journal
+from cortex.fleet.verdict import Verdict
 from cortex.fleet.waits import WAITS, Waits
 
 FORGOTTEN = Recollection()
@@ -162,33 +163,18 @@ class FleetState:
         self._use(node, evolve(view, in_flight=view.in_flight + 1), +1)
         return Lease(self._refs[name], model, self.clock.now_s())
 
-    def release(
-        self,
-        lease: Lease,
-        *,
-        failure: str | None = None,
-        client: str | None = None,
-        count: bool = True,
-        used: bool = True,
-    ) -> None:
-        """Give a lease back.
-
-        Args:
-            lease: From `lease`.
-            failure: What the node did wrong; feeds the breaker.
-            client: Whose request may be to blame for the `failure` instead.
-            count: False leaves the breaker alone: the caller went away, or was at fault.
-            used: False leaves the order of last use alone: the model did nothing for anybody.
-        """
+    def release(self, lease: Lease, verdict: Verdict) -> None:
+        """Give a lease back, with what it says of the model: its breaker, its last use."""
         if self._refs.get(lease.node) is not lease.ref:
             return  # another node has taken its name, and it is gone
         node = self._nodes[lease.node]
         view = node.models[lease.model]
+        failure = verdict.failure
         if failure is not None:
-            view = self.failed(lease.node, view, failure, client=client)
-        breaker = CLOSED if count and failure is None else view.breaker
+            view = self.failed(lease.node, view, failure, client=verdict.client)
+        breaker = CLOSED if verdict.count and failure is None else view.breaker
         in_flight = view.in_flight - 1
-        if used:
+        if verdict.used:
             now_s = self.clock.now_s()
             view = evolve(
                 view,

@@ -27,4 +27,6 @@ class Verdict:
 
 UNHEARD = Verdict(count=False, used=True)
 """The client went away, or cortex has a bug."""
+UNUSED = Verdict(count=False)
+"""Nobody wanted an answer: the model was to be loaded, and is."""
 SERVED = Verdict(used=True)

@@ -138,9 +138,9 @@ def node_status(svc: Services, node: NodeView) -> NodeStatus:
         residue_mib=node.residue_mib,
         agent_age_s=svc.fleet.agents.age_s(node.name),
         may_load=node.may_load,
-        no_load_reason=node.no_load_reason,
+        no_load_reason=node.no_load_reason or "",
         may_unload=node.may_unload,
-        no_unload_reason=node.no_unload_reason,
+        no_unload_reason=node.no_unload_reason or "",
         last_poll_age_s=svc.fleet.last_answer_age_s(node.name),
     )
 

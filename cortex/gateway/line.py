@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from cortex.core.clock import Clock
 from cortex.core.errors import CortexError
 from cortex.core.ids import RequestId
 from cortex.core.records import Outcome, RequestRecord
@@ -23,20 +23,26 @@ MESSAGE_CHARS = 300
 class Line:
     """Fills a `RequestRecord`; a context manager around the whole handler."""
 
-    __slots__ = ("_done", "_first_s", "_started_s", "events", "last_s", "record")
+    __slots__ = ("_done", "_first_s", "_started_s", "events", "last_s", "now_s", "record")
 
     def __init__(
-        self, request_id: RequestId, route: str, done: Callable[[RequestRecord], None]
+        self,
+        request_id: RequestId,
+        route: str,
+        clock: Clock,
+        done: Callable[[RequestRecord], None],
     ) -> None:
-        self._started_s = time.perf_counter()
+        #: The clock that this account goes by.
+        self.now_s = clock.now_s
+        self._started_s = self.now_s()
         self._first_s: float | None = None
-        #: When real bytes last came from the node (`time.perf_counter`); 0 = never.
+        #: When real bytes last came from the node (monotonic); 0 = never.
         self.last_s = 0.0
         #: Events of the node's stream so far.
         self.events = 0
         self._done = done
         self.record = RequestRecord(
-            request_id=request_id, started_at_ms=time.time_ns() // 1_000_000, route=route
+            request_id=request_id, started_at_ms=clock.now_ms(), route=route
         )
 
     def attempt(self) -> None:
@@ -46,7 +52,7 @@ class Line:
 
     def real_bytes(self, events: int) -> None:
         """Real bytes have come from the node: so many events, where it streams; 0 = a part of one."""
-        self.last_s = time.perf_counter()
+        self.last_s = self.now_s()
         self.events += events
         if self._first_s is None:
             self._first_s = self.last_s
@@ -68,7 +74,7 @@ class Line:
         """The pace of a stream since its first event; None = there is none yet."""
         if self._first_s is None or self.events < 2 or not self.record.stream:
             return None
-        return (self.events - 1) / max(0.001, time.perf_counter() - self._first_s)
+        return (self.events - 1) / max(0.001, self.now_s() - self._first_s)
 
     def sending(self, status: int) -> None:
         self.record.status = status
@@ -117,7 +123,7 @@ class Line:
 
     def _close(self) -> None:
         record = self.record
-        record.duration_ms = (time.perf_counter() - self._started_s) * 1000
+        record.duration_ms = (self.now_s() - self._started_s) * 1000
         self._done(record)
         # The request log holds every request; the journal is for those that went wrong.
         level = logging.WARNING if record.status >= 500 else logging.DEBUG

@@ -1,7 +1,6 @@
 """OpenAI's inference routes: parse, admit, choose, ready, relay, account."""
 
 import secrets
-import time
 from collections.abc import Collection
 from dataclasses import replace
 
@@ -41,7 +40,7 @@ _PASSING = Passing(OPENAI)
 
 async def infer(call: Call, caller: Caller, svc: Services) -> None:
     """POST to any of `ROUTES`, streamed or whole."""
-    line = Line(call.request_id, ROUTES[call.path], svc.account)
+    line = Line(call.request_id, ROUTES[call.path], svc.fleet.clock, svc.account)
     line.record.client = caller.name
     with svc.recent.running(line), line:
         body = await read_body(call.source, svc.config.limits, svc.room)
@@ -61,7 +60,8 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
 
         def outbound_for(node: NodeName) -> Outbound:
             if node in svc.anthropic_nodes:
-                return _translated(call, body)
+                created_s = svc.fleet.clock.now_ms() // 1000
+                return _translated(call, body, created_s=created_s)
             wishes = svc.wishes.of(node, want.model)
             amended = _amended(plain, body, wishes) if wishes else plain
             return _gathered(amended) if call.path == CHAT else amended
@@ -86,7 +86,7 @@ def _gathered(plain: Outbound) -> Outbound:
     return replace(plain, body=body.as_stream(), relay=relay, in_one_piece=False)
 
 
-def _translated(call: Call, body: Body) -> Outbound:
+def _translated(call: Call, body: Body, *, created_s: int) -> Outbound:
     """A chat for a node that speaks Anthropic's dialect only.
 
     Raises:
@@ -102,7 +102,7 @@ def _translated(call: Call, body: Body) -> Outbound:
     stream = ChatStream(
         f"chatcmpl-{secrets.token_hex(12)}",
         body.envelope.model,
-        created_s=int(time.time()),
+        created_s=created_s,
         with_usage=isinstance(options, dict) and options.get("include_usage") is True,
     )
     messages = written(messages_body(fields))

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
@@ -118,7 +117,7 @@ class GapTimer:
         self._among = among
         self._line = line
         self._reply = reply
-        self._began_s = time.perf_counter()
+        self._began_s = line.now_s()
         self._handle: asyncio.TimerHandle | None = None
         self._fail: Callable[[Exception], None]
 
@@ -143,7 +142,7 @@ class GapTimer:
 
     def _check(self) -> None:
         last_s = max(self._began_s, self._line.last_s)
-        now_s = time.perf_counter()
+        now_s = self._line.now_s()
         left_s = min(last_s + self._gap_s, self._began_s + self._bound_s) - now_s
         if left_s > 0:
             self._handle = asyncio.get_running_loop().call_later(left_s, self._check)

@@ -47,7 +47,7 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
             code="no_healthy_node",
             retry_after_s=RETRY_AFTER_S,
         )
-    line = Line(request[REQUEST_ID], "responses", svc.account)
+    line = Line(request[REQUEST_ID], "responses", svc.fleet.clock, svc.account)
     line.record.client = caller_of(request).name
     line.record.node = name
     headers = {"Accept-Encoding": "identity", "x-request-id": request[REQUEST_ID]}

@@ -26,6 +26,8 @@ class FakeNvml:
         self.broken: dict[int, str] = {}
         self.bare = False
         """No name, utilisation or temperature."""
+        self.alike = False
+        """All of one kind."""
         self.used = 3 * GIB + 1
         self.opened = self.closed = 0
         self.gate: threading.Event | None = None
@@ -56,7 +58,7 @@ class FakeNvml:
 
     def nvmlDeviceGetName(self, handle: int) -> bytes | str:
         self._optional()
-        return b"GPU \xff" if handle else "GPU A"
+        return b"GPU \xff" if handle and not self.alike else "GPU A"
 
     def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:
         return SimpleNamespace(total=24 * GIB, used=self.used, free=24 * GIB - self.used)

@@ -45,6 +45,27 @@ def test_a_gpu_that_is_not_there_is_told():
     assert readings == Readings(reason="NVIDIA driver: none of its 2 GPUs is 7")
 
 
+@pytest.mark.parametrize(
+    ("only", "alike", "indices"),
+    [
+        ({"1"}, False, []),
+        ({"1"}, True, [1]),
+        ({"0", "1"}, False, [0, 1]),
+        ({"GPU-1abc"}, False, [1]),
+        (None, False, [0, 1]),
+    ],
+)
+def test_a_number_by_speed_says_nothing_of_slots(
+    only: set[str] | None, alike: bool, indices: list[int]
+):
+    nvml = FakeNvml()
+    nvml.alike = alike
+    named = None if only is None else frozenset(only)
+    readings = GpuReader(lambda: nvml, named, as_cuda_counts=True).read()
+    assert [gpu.index for gpu in readings.gpus] == indices
+    assert ("CUDA_DEVICE_ORDER=PCI_BUS_ID" in readings.reason) is (not indices)
+
+
 def test_the_driver_stays_open_between_readings():
     nvml = FakeNvml()
     reader = reader_of(nvml)

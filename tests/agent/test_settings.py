@@ -63,6 +63,11 @@ def test_which_gpus_are_the_nodes():
     assert read(NEEDED, {"CUDA_VISIBLE_DEVICES": "1, 2"}).gpus == {"1", "2"}
     given = read(NEEDED | {"gpus": "GPU-1a-2b"}, {"CUDA_VISIBLE_DEVICES": "0"})
     assert given.gpus == {"GPU-1a-2b"}
+    assert not given.gpus_as_cuda_counts
+    slots = {"CUDA_VISIBLE_DEVICES": "0", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert not read(NEEDED, slots).gpus_as_cuda_counts
+    slots["CUDA_DEVICE_ORDER"] = "FASTEST_FIRST"
+    assert read(NEEDED, slots).gpus_as_cuda_counts
     # CUDA's own variable may hold what means nothing here.
     assert read(NEEDED, {"CUDA_VISIBLE_DEVICES": "NoDevFiles"}).gpus is None
     with pytest.raises(ConfigError, match="--gpus: expected indices or UUIDs such as 0,1"):

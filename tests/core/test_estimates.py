@@ -83,7 +83,7 @@ def test_nothing_goes_for_what_ran_out_of_memory_on_the_empty_card() -> None:
 def test_a_size_is_guessed_by_what_it_is_elsewhere() -> None:
     decision = decided(
         card(absent(), model("a", size_mib=10_000), free_mib=14_000),
-        node("other", absent(20_000), total_mib=48_000, may_load=False),
+        node("other", absent(20_000), total_mib=48_000, no_load_reason="off"),
     )
     assert isinstance(decision, Load)
     assert (decision.node, decision.evict, decision.need_mib) == ("n", ("a",), 20_000)
@@ -107,7 +107,7 @@ def test_else_by_the_largest_model_of_the_node() -> None:
 def test_a_guess_makes_no_model_one_that_can_never_fit() -> None:
     decision = decided(
         card(absent(), model("a", size_mib=10_000), free_mib=14_000),
-        node("other", absent(80_000), total_mib=96_000, may_load=False),
+        node("other", absent(80_000), total_mib=96_000, no_load_reason="off"),
     )
     assert isinstance(decision, Load)
     assert (decision.evict, decision.need_mib) == (("a",), TOTAL_MIB)

@@ -60,7 +60,7 @@ def test_what_stays(kept: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     "where",
     [
-        {"may_unload": False},
+        {"no_unload_reason": "off"},
         {"liveness": DOWN},
         {"drains": frozenset({Drain.REQUEST})},
     ],

@@ -93,9 +93,8 @@ def _node(rng: random.Random, number: int, mood: dict[str, float]) -> NodeView:
         free_read_s=rng.choice([None, NOW_S - 1, NOW_S - 60]),
         liveness=UP if well else Liveness(rng.choice(list(NodeHealth)), 1, "no answer"),
         drains=frozenset() if well else rng.choice([frozenset(), {Drain.DEFRAG}, set(Drain)]),
-        may_load=rng.random() < 0.97,
-        may_unload=rng.random() < 0.95,
-        no_load_reason='lifecycle = "off"',
+        no_load_reason=None if rng.random() < 0.97 else 'lifecycle = "off"',
+        no_unload_reason=None if rng.random() < 0.95 else "it would destroy the model",
         max_in_flight=rng.choice([None, None, 3, 50]),
     )
 

@@ -15,6 +15,7 @@ from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 from cortex.fleet.procedures import Freed
 from cortex.fleet.state import FleetState
 from cortex.fleet.transitions import Transition, Transitions
+from cortex.fleet.verdict import SERVED
 from tests.fleet.fakes import Events, HandClock
 
 N1, N2, A, B = NodeName("n1"), NodeName("n2"), ModelId("a"), ModelId("b")
@@ -90,7 +91,7 @@ async def test_who_wants_another_node_holds_nobody_up() -> None:
         plain = asking(world, group, Want(model=A, excluded=frozenset({N2})))
         await turns()
         assert world.admission.depths() == {A: 2}
-        world.state.release(got.lease)
+        world.state.release(got.lease, SERVED)
         await turns()
         assert plain.done()
         assert not operator.done()
@@ -109,7 +110,7 @@ async def test_a_newcomer_does_not_take_the_slot_that_an_older_one_waits_for() -
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         older = asking(world, group, Want(model=A, only=N1))
         await turns()
-        world.state.release(first.lease)
+        world.state.release(first.lease, SERVED)
         # In the same turn of the loop, before the older one could run.
         assert world.admission.at_once(Want(model=A, excluded=frozenset({N2}))) is None
         newer = asking(world, group, Want(model=A, excluded=frozenset({N2})))
@@ -117,7 +118,7 @@ async def test_a_newcomer_does_not_take_the_slot_that_an_older_one_waits_for() -
         assert older.done()
         assert not newer.done()
         assert isinstance(older.result(), Admitted)
-        world.state.release(older.result().lease)  # type: ignore[union-attr]
+        world.state.release(older.result().lease, SERVED)  # type: ignore[union-attr]
         await turns()
         assert newer.done()
 
@@ -151,7 +152,7 @@ async def test_of_one_place_a_displaced_request_leaves_nothing_behind() -> None:
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         tasks = [asking(world, group, Want(model=A), f"client {n % 2}") for n in range(6)]
         await turns()
-        world.state.release(held.lease)
+        world.state.release(held.lease, SERVED)
         await turns()
         won = [task for task in tasks if isinstance(task.result(), Admitted)]
         assert len(won) == 1
@@ -172,7 +173,7 @@ async def test_what_was_just_loaded_serves_those_it_was_loaded_for_before_it_goe
         assert [task.done() for task in for_b] == [True, True]
         assert not older.done()
         for task in for_b:
-            world.state.release(task.result().lease)  # type: ignore[union-attr]
+            world.state.release(task.result().lease, SERVED)  # type: ignore[union-attr]
         await turns()
         # What took 60 s to load is not thrown out before it has been there for as long.
         assert world.loads == []
@@ -234,7 +235,7 @@ async def test_all_tries_of_a_request_share_one_deadline() -> None:
         other = asking(world, group, want)
         await turns()
         world.clock.pass_s(5)
-        world.state.release(held.lease)
+        world.state.release(held.lease, SERVED)
         await turns()
         got = other.result()
         assert isinstance(got, Admitted)

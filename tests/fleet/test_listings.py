@@ -16,6 +16,7 @@ from cortex.fleet.policy import FleetPolicy, NodePolicy
 from cortex.fleet.procedures import Freed
 from cortex.fleet.state import FleetState
 from cortex.fleet.transitions import Transitions
+from cortex.fleet.verdict import SERVED
 from cortex.fleet.waits import Waits
 from tests.fleet.fakes import Events, HandClock, Node, ports
 
@@ -109,7 +110,7 @@ def test_no_model_was_used_in_the_future() -> None:
     assert views[A].loads == 2
     # The clock was ahead while the process ran, and was put back.
     world.clock.wall_ms += year_ms
-    world.state.release(world.state.lease(N, B))
+    world.state.release(world.state.lease(N, B), SERVED)
     world.clock.wall_ms -= year_ms
     world.observations.listed(N, listing(a="loaded", b="loaded"))
     assert world.state.snapshot().nodes[N].models[B].last_used_at_ms == now_ms

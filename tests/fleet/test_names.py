@@ -89,7 +89,7 @@ def test_a_renamed_node_keeps_its_leases_and_its_transitions(state: FleetState) 
     assert (node.in_flight, node.drains) == (1, {Drain.REQUEST})
     assert node.models[B].pinned
     assert (lease.node, load.node) == (RENAMED, RENAMED)
-    state.release(lease)
+    state.release(lease, SERVED)
     assert transitions.begin_unload(victim)
     transitions.end_unload(victim, Freed())
     transitions.end_load(load, load_s=2.0)
@@ -106,9 +106,9 @@ def test_two_nodes_change_names(state: FleetState) -> None:
     assert (first.node, second.node) == (M, N)
     assert B in state.snapshot().nodes[M].models
     assert B not in state.snapshot().nodes[N].models
-    state.release(first)
+    state.release(first, SERVED)
     assert [state.snapshot().nodes[name].in_flight for name in (N, M)] == [1, 0]
-    state.release(second)
+    state.release(second, SERVED)
     state.check_invariants()
 
 
@@ -119,7 +119,7 @@ def test_who_loses_the_name_is_gone_with_all_that_held_it(state: FleetState) -> 
     unload = transitions.begin_drain(M, A, "by request")
     state.apply(policy(m="u"))
     assert list(state.snapshot().nodes) == ["m"]
-    state.release(lease)
+    state.release(lease, SERVED)
     assert not transitions.begin_unload(unload)
     node = state.node(M)
     assert node is not None

@@ -18,6 +18,7 @@ import pytest
 from cortex.adminapi import EventQuery
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import EventKind
+from cortex.fleet.verdict import SERVED
 from cortex.gateway import live
 from cortex.gateway.live import Live
 from cortex.gateway.page import static_files
@@ -349,7 +350,7 @@ async def test_a_reader_that_never_reads_costs_nothing(tmp_path: Path) -> None:
                     name = f"n{number % 30}"
                     state.event(EventKind.CONFIG, "x" * 200, name)
                     model = next(iter(state.node(name).models))
-                    state.release(state.lease(name, model))
+                    state.release(state.lease(name, model), SERVED)
                 began = time.perf_counter()
                 assert (await gateway.get("/v1/models")).status == 200
                 took.append(time.perf_counter() - began)

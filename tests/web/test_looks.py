@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from cortex.core.records import EventKind
+from cortex.fleet.verdict import SERVED
 from tests.command import ROOT
 from tests.gateway.conftest import scripted
 from tests.running import Running, running, until
@@ -219,7 +220,7 @@ async def test_a_large_fleet_stays_smooth(tmp_path: Path, visit: Visits) -> None
                         EventKind.CONFIG, f"something happened, for the {number}th time", name
                     )
                     model = next(iter(state.node(name).models))
-                    state.release(state.lease(name, model))
+                    state.release(state.lease(name, model), SERVED)
                 await asyncio.sleep(0.05)
 
         async with asyncio.TaskGroup() as group:

@@ -75,8 +75,8 @@ def evict(
     possible (by `rules.strategy`); fewest victims; least memory. Idle models are preferred to
     such as must be drained.
     """
-    if not node.may_unload:
-        return Impossible(reason=node.no_unload_reason or "it may not unload")
+    if node.no_unload_reason is not None:
+        return Impossible(reason=node.no_unload_reason)
     candidates = sorted(
         (
             _Candidate(

@@ -121,7 +121,7 @@ def _cannot_load(node: NodeView, model: ModelView, *, now_s: float) -> Considere
         return Considered(node=node.name, verdict=Verdict.LOADING)
     if not node.may_load:
         return Considered(
-            node=node.name, verdict=Verdict.LIFECYCLE_OFF, detail=node.no_load_reason
+            node=node.name, verdict=Verdict.LIFECYCLE_OFF, detail=node.no_load_reason or ""
         )
     if not model.breaker.allows(now_s=now_s, in_flight=0):
         return Considered(
