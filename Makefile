@@ -3,6 +3,7 @@
 # make test   check, and the whole test suite; ARGS="-n0 -k WORDS" for some of it, in one process
 # make format the sources formatted, and mended where lint can do that by itself
 # make chaos  the lifecycle under seeds of faults; ARGS="--seeds 1-200"
+# make days   the fleet through days of faults in virtual time; ARGS="--seeds 1-200"
 # make fuzz   the parsers and translators under coverage-guided fuzzing; ARGS="--seconds 60"
 # make soak   ten minutes of mixed load and faults; what leaks or is lost; ARGS="--minutes 60"
 # make floors the suite on the oldest versions of the dependencies that are allowed
@@ -40,7 +41,7 @@ UNIT   := tests/core tests/config tests/cli tests/store tests/telemetry tests/no
 FLOORS := tests/core tests/config tests/store tests/telemetry tests/node tests/gateway/test_smoke.py tests/e2e/test_start.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup unit test check lint types format engine real chaos fuzz soak floors coding-agent lock lock-check packages audit sbom binary srpm rpm rpm-bundled man bench bench-scale clean
+.PHONY: help demo setup unit test check lint types format engine real chaos days fuzz soak floors coding-agent lock lock-check packages audit sbom binary srpm rpm rpm-bundled man bench bench-scale clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -115,6 +116,9 @@ format: $(VENV)/.dev
 	@$(BIN)/ruff check --quiet --fix . || true
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check .
+
+days: $(VENV)/.dev
+	@$(BIN)/python -m tests.fleet.days $(ARGS)
 
 chaos: $(VENV)/.dev
 	@$(BIN)/python -m tests.chaos $(ARGS)

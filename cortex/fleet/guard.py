@@ -18,7 +18,7 @@ class _Met:
 
 
 class Guard:
-    """The only place where an exception that nobody expected is caught and lived with."""
+    """Keeps loops going, and is told of every exception that nobody expected, wherever it was caught."""
 
     def __init__(
         self,

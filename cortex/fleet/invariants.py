@@ -16,8 +16,3 @@ def check(nodes: Iterable[NodeView]) -> None:
         assert not unloading & running.keys(), f"{node.name} unloads {running}"
         ours = [m for m in models if m.status is ModelStatus.LOADING and not m.reported_loading]
         assert len(ours) <= 1, f"{node.name} loads {[m.id for m in ours]}"
-        if node.vram_total_mib is not None:
-            # What others load beside cortex is reserved as well, and theirs to answer for.
-            reserved = sum(m.size_mib or 0 for m in ours)
-            sizes = f"{node.name} reserves {reserved} of {node.vram_total_mib} MiB"
-            assert reserved <= node.vram_total_mib, sizes

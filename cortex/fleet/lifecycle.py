@@ -246,8 +246,9 @@ class Lifecycle:
                 waits=self._state.waits,
             )
         except UnloadFailedError as exc:
+            spared_s = self._state.waits.cannot_unload_s
             self._transitions.fail_unload(
-                victim, exc.message, spared_s=self._state.waits.cannot_unload_s
+                victim, exc.message, serves=exc.serves, spared_s=spared_s
             )
             return False
         self._transitions.end_unload(victim, freed)

@@ -157,6 +157,11 @@ class UnloadFailedError(NodeError):
 
     code = "unload_failed"
 
+    def __init__(self, message: str, *, serves: bool = False) -> None:
+        super().__init__(message)
+        self.serves = serves
+        """The node says that the model is loaded as before."""
+
 
 async def read_info(node: NodeControl, waits: Waits) -> NodeInfo | None:
     """The node's version and memory; None where it will not say."""
@@ -178,7 +183,8 @@ async def take_out(
 ) -> Freed:
     """Unload `model` and wait until its memory is free again; `before_mib` was free just before.
 
-    1. Unload; only the body's `status` counts. An answer that was lost is settled by a status call.
+    1. Unload; only the body's `status` counts. Where no answer came, a status call tells whether the
+       node has heard; if not it is told once more, for an unload of what is unloaded does nothing.
     2. Read the free memory until all is back that the load took, or enough of the model's size and
        two readings agree, for at most `waits.verify_s`. Where nothing is known, until two agree.
 
@@ -190,16 +196,26 @@ async def take_out(
 
 
 async def _unload(node: NodeControl, model: ModelId, waits: Waits) -> None:
+    heard, answer = await _told_to_unload(node, model, waits)
+    if not heard and answer.status is ReportedStatus.LOADED:
+        _, answer = await _told_to_unload(node, model, waits)
+    if answer.status is not ReportedStatus.UNLOADED:
+        serves = answer.status is ReportedStatus.LOADED
+        raise UnloadFailedError(answer.error or f"the node says {answer.status}", serves=serves)
+
+
+async def _told_to_unload(
+    node: NodeControl, model: ModelId, waits: Waits
+) -> tuple[bool, LifecycleAnswer]:
+    """Whether it answered, and its answer, else what its status says instead."""
     try:
         async with asyncio.timeout(waits.unload_s):
-            answer = await node.unload(model)
+            return True, await node.unload(model)
     except (TimeoutError, NodeError) as exc:
         try:
-            answer = await model_status(node, model, waits)
+            return False, await model_status(node, model, waits)
         except NodeError as silent:
             raise UnloadFailedError(f"the node fell silent: {silent.message}") from exc
-    if answer.status is not ReportedStatus.UNLOADED:
-        raise UnloadFailedError(answer.error or f"the node says {answer.status}")
 
 
 async def _verify(

@@ -4,6 +4,7 @@ Each transition has a generation. Its later steps name it, and do nothing once a
 begun or the node has restarted: a late answer finds nothing to change.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 from cortex.core.decisions import Load
@@ -42,6 +43,10 @@ class Transitions:
         view = self._state.model(load.node, load.model)
         assert view is not None
         assert view.status is ModelStatus.UNLOADED, f"{load.model} is {view.status}"
+        node = self._state.node(load.node)
+        total_mib = None if node is None else node.vram_total_mib
+        # Later it may be otherwise: what is known of either changes while a load is under way.
+        assert (view.size_mib or 0) <= (total_mib or math.inf), f"{load.model} is too large"
         transition = self._enter(load.node, view, ModelStatus.LOADING)
         self._state.event(
             EventKind.LOAD,
@@ -180,28 +185,40 @@ class Transitions:
             return
         if view.size_mib is None and freed.mib and freed.mib > 0:
             view = replace(view, size_mib=freed.mib)
-        residue = max(0, node.residue_mib + (freed.residue_mib or 0))
-        node = replace(node, cycles=node.cycles + 1, residue_mib=residue)
         if freed.free_mib is not None:
             now_s = self._state.clock.now_s()
             node = replace(node, free_mib=freed.free_mib, free_read_s=now_s)
-        self._state.put(node)
+        self._state.put(replace(node, cycles=node.cycles + 1))
         self._leave(
             transition,
             replace(view, status=ModelStatus.UNLOADED, resident_since_s=None, took_mib=None),
         )
         self._say(EventKind.UNLOADED, "the node confirmed it", transition, freed_mib=freed.mib)
-        if freed.residue_mib is not None and freed.residue_mib > 0:
-            self._say(
-                EventKind.LEAK,
-                f"{freed.residue_mib} MiB did not come back",
-                transition,
-                residue_mib=freed.residue_mib,
-            )
+        self._note_residue(transition, freed.residue_mib or 0)
         self._state.changed()
 
-    def fail_unload(self, transition: Transition, reason: str, *, spared_s: float) -> None:
-        """Nobody knows what became of it: unloaded to us until the node says otherwise.
+    def _note_residue(self, transition: Transition, left_mib: int) -> None:
+        """Add what an unload left behind, but no more than is in use and nobody is known to hold."""
+        node = self._state.node(transition.node)
+        if node is None:
+            return
+        before_mib = node.residue_mib
+        residue_mib = max(0, before_mib + left_mib)
+        if (unexplained_mib := node.unexplained_mib) is not None:
+            residue_mib = min(residue_mib, max(0, unexplained_mib))
+        self._state.put(replace(node, residue_mib=residue_mib))
+        if (more_mib := residue_mib - before_mib) > 0:
+            self._say(
+                EventKind.LEAK,
+                f"{more_mib} MiB did not come back",
+                transition,
+                residue_mib=more_mib,
+            )
+
+    def fail_unload(
+        self, transition: Transition, reason: str, *, spared_s: float, serves: bool = False
+    ) -> None:
+        """It is still there and `serves`, or nobody knows: then it counts as gone until the node says.
 
         It is no victim for `spared_s`.
         """
@@ -211,8 +228,8 @@ class Transitions:
                 transition,
                 replace(
                     view,
-                    status=ModelStatus.UNLOADED,
-                    resident_since_s=None,
+                    status=ModelStatus.LOADED if serves else ModelStatus.UNLOADED,
+                    resident_since_s=view.resident_since_s if serves else None,
                     undrainable_until_s=self._state.clock.now_s() + spared_s,
                 ),
             )

@@ -1,6 +1,7 @@
 """What a node says meets what cortex did meanwhile, and clocks that were wrong."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -31,11 +32,11 @@ def listing(created_at_s: int = 1, **models: str) -> Listing:
 
 class World:
     def __init__(self, recollection: Recollection | None = None) -> None:
-        self.clock = HandClock()
+        self.clock, self.events = HandClock(), Events()
         self.state = FleetState(
             POLICY,
             clock=self.clock,
-            journal=Events(),
+            journal=self.events,
             recollection=recollection or Recollection(),
         )
         self.observations = Observations(self.state)
@@ -182,6 +183,33 @@ async def test_a_pin_that_names_no_node_is_met_by_one_copy_and_outlives_its_node
             await asyncio.sleep(0.001)
         assert absent() == {False}
         fleet.stop()
+
+
+@pytest.mark.parametrize(
+    ("free_mib", "residue_mib"),
+    [
+        # The size was too large: all but what the other model holds is free.
+        (16_000, 0),
+        (15_000, 1000),
+        (9000, 3000),
+    ],
+)
+def test_no_more_is_left_behind_than_is_in_use(
+    world: World, free_mib: int, residue_mib: int
+) -> None:
+    world.observations.listed(N, listing(a="loaded", b="loaded"))
+    world.observations.informed(
+        N, NodeInfo(version="0.9.2", vram_total_mib=24_000, free_mib=8000)
+    )
+    for model in (A, B):
+        view = world.state.model(N, model)
+        assert view is not None
+        world.state.put_model(N, replace(view, size_mib=8000))
+    unload = world.transitions.begin_drain(N, A, "by request")
+    assert world.transitions.begin_unload(unload)
+    world.transitions.end_unload(unload, Freed(mib=5000, residue_mib=3000, free_mib=free_mib))
+    assert world.state.snapshot().nodes[N].residue_mib == residue_mib
+    assert ("leak" in world.events.kinds) is (residue_mib > 0)
 
 
 @pytest.mark.parametrize(

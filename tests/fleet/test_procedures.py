@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from cortex.core.errors import NodeProtocolError
+from cortex.core.errors import NodeProtocolError, NodeTimeoutError
 from cortex.core.ids import ModelId
-from cortex.core.listing import NodeInfo
-from cortex.fleet.procedures import Freed, take_out
+from cortex.core.listing import LifecycleAnswer, NodeInfo, ReportedStatus
+from cortex.fleet.procedures import Freed, UnloadFailedError, take_out
 from cortex.fleet.waits import Waits
 from tests.fleet.fakes import Node
 
@@ -61,3 +61,40 @@ async def test_memory_comes_back(
     )
     assert told == freed
     assert node.calls == ["unload a"]
+
+
+class HardOfHearing(Node):
+    """Misses the first calls to unload, or lets go without an answer."""
+
+    def __init__(self, missed: int, *, heard: bool) -> None:
+        super().__init__(loaded=("a",))
+        self.missed, self.heard = missed, heard
+
+    async def unload(self, model: ModelId) -> LifecycleAnswer:
+        if self.missed:
+            self.missed -= 1
+            self.calls.append("missed")
+            if self.heard:
+                self.models[model] = ReportedStatus.UNLOADED
+            raise NodeTimeoutError("no answer")
+        return await super().unload(model)
+
+
+@pytest.mark.parametrize(
+    ("missed", "heard", "calls"),
+    [(0, False, ["unload a"]), (1, False, ["missed", "unload a"]), (1, True, ["missed"])],
+)
+async def test_a_node_that_did_not_hear_is_told_once_more(
+    missed: int, heard: bool, calls: list[str]
+) -> None:
+    node = HardOfHearing(missed, heard=heard)
+    await take_out(node, A, size_mib=None, took_mib=None, before_mib=None, waits=HASTY)
+    assert node.calls == calls
+
+
+async def test_what_a_node_keeps_serves_on() -> None:
+    node = HardOfHearing(2, heard=False)
+    with pytest.raises(UnloadFailedError, match="the node says loaded") as caught:
+        await take_out(node, A, size_mib=None, took_mib=None, before_mib=None, waits=HASTY)
+    assert caught.value.serves
+    assert node.calls == ["missed", "missed"]

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from cortex.core.decisions import Load, Want
-from cortex.core.errors import CapacityError, ConflictError
+from cortex.core.errors import CapacityError, ConflictError, NodeTimeoutError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, ReportedStatus, Work
 from cortex.fleet.fleet import Fleet
@@ -152,3 +152,25 @@ async def test_a_load_that_fails_is_told_and_not_tried_again_at_once() -> None:
         assert world.node.models[B] is ReportedStatus.UNLOADED
         assert "load_failed" in world.events.kinds
         assert world.watched.loads == []
+
+
+class Deaf(Node):
+    """Never hears that it shall unload."""
+
+    async def unload(self, model: ModelId) -> LifecycleAnswer:
+        self.calls.append(f"missed {model}")
+        raise NodeTimeoutError("no answer")
+
+
+async def test_nobody_goes_in_vain_for_what_could_not_be_unloaded() -> None:
+    node = Deaf("b", loaded=("a", "c"), sizes=10_000)
+    async with world_of(node) as world, asyncio.TaskGroup() as group:
+        waiting = group.create_task(world.fleet.lease(Want(model=B)), name="for b")
+        await world.until_told("load_abandoned")
+        await asyncio.sleep(0.01)
+        assert node.calls.count("missed a") == 2
+        assert not {"missed c", "wake b"} & set(node.calls)
+        view = world.fleet.model(N, A)
+        assert view is not None
+        assert view.resident
+        waiting.cancel()
