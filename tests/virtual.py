@@ -47,7 +47,16 @@ class LoopClock:
         return EPOCH_MS + round(self.now_s() * 1000)
 
 
-def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run it to its end in virtual time."""
+def run(main: Callable[[], Coroutine[Any, Any, T]], *, within_s: float = 100_000.0) -> T:
+    """Run it to its end in virtual time.
+
+    Raises:
+        TimeoutError: It had not ended after so many virtual seconds.
+    """
+
+    async def bounded() -> T:
+        async with asyncio.timeout(within_s):
+            return await main()
+
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(main())
+        return runner.run(bounded())

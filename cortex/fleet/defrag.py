@@ -95,12 +95,18 @@ class Defrag:
             self._due_s[node.name] = now_s
             self._say(node.name, "due", why if able else f"{why}; no agent could restart it")
         patient = (
-            node.in_flight > 0
+            self._wanted(node)
             and node.name not in self._requested
             and now_s - self._due_s[node.name] < self._waits.defrag_grace_s
         )
-        ready = node.liveness.health is NodeHealth.UP and not patient
+        # What is being loaded would serve nobody whom it is loaded for.
+        ready = node.liveness.health is NodeHealth.UP and node.moving is None and not patient
         return able and ready and now_s >= self._not_before_s.get(node.name, 0.0)
+
+    def _wanted(self, node: NodeView) -> bool:
+        """Somebody uses it, or waits for what it could serve."""
+        waits_for = self._admission.depths().keys()
+        return node.in_flight > 0 or not waits_for.isdisjoint(node.models)
 
     async def _restart(self, name: NodeName) -> None:
         self._requested.discard(name)

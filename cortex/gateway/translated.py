@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -274,7 +273,7 @@ class _Stream(_Sink):
 
     def begin(self, answer: Answer) -> None:
         super().begin(answer)
-        self._wrote_s = time.monotonic()
+        self._wrote_s = self._line.now_s()
         self._timer = asyncio.get_running_loop().call_later(PING_S, self._ping)
 
     def stop(self) -> None:
@@ -297,7 +296,7 @@ class _Stream(_Sink):
                 self._reply.begin(200, {**EVENT_STREAM, **self._headers})
                 self._line.sending(200)
             data = self._words.head() + data
-        self._wrote_s = time.monotonic()
+        self._wrote_s = self._line.now_s()
         self._reply.write(data)
         self.sent_bytes += len(data)
         if self._reply.full:
@@ -305,7 +304,7 @@ class _Stream(_Sink):
 
     def _ping(self) -> None:
         """Re-armed lazily: most of the time something was written meanwhile."""
-        silent_s = time.monotonic() - self._wrote_s
+        silent_s = self._line.now_s() - self._wrote_s
         if silent_s >= PING_S:
             silent_s = 0.0
             self._write(self._words.ping)

@@ -35,10 +35,16 @@ async def load_by_hand(node: ScriptedNode, rng: Random) -> None:
 
 
 async def unload_by_hand(node: ScriptedNode, rng: Random) -> None:
-    """Somebody unloads a model beside cortex, and cuts what it is doing."""
-    before = node.stats.cut
-    await _post(node, "models/unload", {"model_id": rng.choice(_models(node))})
-    node.stats.cut_unheard += node.stats.cut - before
+    """Somebody unloads a model beside cortex, and cuts what it is doing, which is not cortex's doing."""
+    stats, model = node.stats, rng.choice(_models(node))
+    heard = stats.cut - stats.cut_unheard
+    await node.residency.unload(model)
+    for _ in range(1000):
+        # Each of them notices in the next turns of the loop.
+        if not stats.in_flight[model] or model in node.residency.loaded:
+            break
+        await asyncio.sleep(0)
+    stats.cut_unheard += stats.cut - stats.cut_unheard - heard
 
 
 def _models(node: ScriptedNode) -> list[str]:

@@ -10,7 +10,7 @@ import logging
 import random
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from cortex.core.decisions import Want
@@ -19,9 +19,12 @@ from cortex.core.errors import (
     ConflictError,
     NodeTimeoutError,
     NodeUnreachableError,
+    StoreError,
 )
+from cortex.core.health import CLOSED
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, ReportedStatus, Work
+from cortex.core.records import NodeRecord, Recollection, ResidencyRecord
 from cortex.core.snapshot import EvictionRules, ModelStatus, Strategy
 from cortex.fleet.fleet import Fleet
 from cortex.fleet.lease import Lease
@@ -37,6 +40,7 @@ CALM_S = 1800.0
 SLACK_S = 5.0
 """By which a request may be told late."""
 TOLD = {
+    "draining",
     "load_failed",
     "model_failing",
     "no_capacity",
@@ -171,6 +175,36 @@ class FrailNode(Node):
         self._loads[model] = self.group.create_task(load(), name=f"load {model}")
 
 
+class FailingStore(Kept):
+    """Takes nothing for a while."""
+
+    failing = False
+
+    async def save(self, *records: NodeRecord | ResidencyRecord) -> None:
+        self._fail()
+        await super().save(*records)
+
+    async def rename_nodes(self, renames: Mapping[NodeName, NodeName]) -> None:
+        self._fail()
+        await super().rename_nodes(renames)
+
+    async def save_drained(self, node: NodeName, *, drained: bool) -> None:
+        self._fail()
+        await super().save_drained(node, drained=drained)
+
+    async def save_pin(self, model: ModelId, node: NodeName | None) -> None:
+        self._fail()
+        await super().save_pin(model, node)
+
+    async def delete_pin(self, model: ModelId, node: NodeName | None) -> None:
+        self._fail()
+        await super().delete_pin(model, node)
+
+    def _fail(self) -> None:
+        if self.failing:
+            raise StoreError("disk I/O error")
+
+
 @dataclass
 class Day:
     seed: int
@@ -217,16 +251,22 @@ class World:
                 min_residency_s=rng.choice([None, None, 0.0, 30.0]),
             ),
             idle_unload_s=rng.choice([None, None, 120.0]),
+            defrag_after_cycles=rng.choice([0, 5, 20]),
         )
-        self.watched, self.events, self.store = Watched(), Events(), Kept()
-        given = ports(
+        self.watched, self.events, self.store = Watched(), Events(), FailingStore()
+        self.ports = ports(
             clock=virtual.LoopClock(),
             journal=self.events,
             store=self.store,
             watcher=self.watched,
         )
-        self.fleet = Fleet(self.policy, self.nodes, given)
+        self.group: asyncio.TaskGroup
+        self.fleet: Fleet
+
+    def _start(self, policy: FleetPolicy, recollection: Recollection) -> None:
+        self.fleet = Fleet(policy, self.nodes, self.ports, recollection)
         self.fleet._state.listeners.append(self._check)
+        self.fleet.run(self.group)
 
     def violated(self, what: str) -> None:
         at_s = asyncio.get_running_loop().time()
@@ -240,13 +280,18 @@ class World:
 
     async def lives(self, for_s: float) -> Day:
         async with asyncio.TaskGroup() as group:
+            self.group = group
+            self._start(self.policy, Recollection())
+            agents = []
             for node in self.nodes.values():
                 node.group = group
-            self.fleet.run(group)
+                if self.rng.random() < 0.5:
+                    agents.append(group.create_task(self._agent(node), name="agent"))
             clients = [
                 group.create_task(self._client(self.rng.choice(MODELS)), name=f"client {n}")
                 for n in range(self.rng.randint(1, 12))
             ]
+            clients.append(group.create_task(self._passer_by(), name="passer-by"))
             fate = group.create_task(self._fate(), name="fate")
             await asyncio.sleep(for_s)
             fate.cancel()
@@ -256,6 +301,8 @@ class World:
                 client.cancel()
             await asyncio.sleep(CALM_S)
             await self._all_is_well()
+            for agent in agents:
+                agent.cancel()
             self.fleet.stop()
         self.day.events.update(self.events.kinds)
         if self.watched.bugs:
@@ -325,6 +372,41 @@ class World:
             self.fleet.ended(lease, verdict)
         return None
 
+    async def _passer_by(self) -> None:
+        """Looks in now and then, and gets at once what is there for the taking."""
+        while True:
+            await asyncio.sleep(self.rng.uniform(5, 60))
+            waited_for = self.fleet.depths()
+            for node in self.fleet.snapshot().nodes.values():
+                for model in node.models.values():
+                    free = model.in_flight < model.max_in_flight and model.breaker is CLOSED
+                    if model.resident and node.routable and free and model.id not in waited_for:
+                        lease = self.fleet.lease_at_once(Want(model=model.id, only=node.name))
+                        if lease is None:
+                            self.violated(f"{model.id} on {node.name} is not to be had")
+                        else:
+                            self.fleet.ended(lease, UNHEARD)
+
+    async def _agent(self, node: FrailNode) -> None:
+        """Beside the node: reports, and restarts it when asked."""
+        acks: list[tuple[str, str | None]] = []
+        while True:
+            await asyncio.sleep(5.0)
+            name = next(name for name, other in self.nodes.items() if other is node)
+            if self.fleet.node(name) is None:
+                continue
+            for command in self.fleet.agents.reported(
+                name,
+                can_restart=True,
+                free_mib=node.free_mib,
+                total_mib=node.total_mib,
+                acks=acks,
+            ):
+                node.die()
+                await asyncio.sleep(self.rng.uniform(1, 60))
+                node.come_back()
+                acks = [(command.id, None)]
+
     # Fate
 
     async def _fate(self) -> None:
@@ -340,6 +422,8 @@ class World:
             self._node_leaves,
             self._names_change,
             self._limits_change,
+            self._store_fails,
+            self._gateway_restarts,
         ]
         async with asyncio.TaskGroup() as group:
             while True:
@@ -348,7 +432,7 @@ class World:
                 group.create_task(self._done(deed), name=deed.__name__)
 
     async def _done(self, deed: Callable[[], Awaitable[None]]) -> None:
-        with contextlib.suppress(ConflictError, CapacityError):
+        with contextlib.suppress(ConflictError, CapacityError, StoreError):
             await deed()
 
     def _any(self) -> FrailNode:
@@ -420,7 +504,11 @@ class World:
             self._apply()
 
     async def _names_change(self) -> None:
-        """Two nodes swap theirs, or one gets a new one."""
+        self._call_otherwise()
+        self._apply()
+
+    def _call_otherwise(self) -> None:
+        """Two nodes swap their names, or one gets a new one."""
         one, other = self.rng.choice(list(self.nodes)), self.rng.choice(list(self.nodes))
         fresh = NodeName(f"n{len(self.names)}")
         self.names.add(fresh)
@@ -428,7 +516,6 @@ class World:
         moved = {called.get(name, name): node for name, node in self.nodes.items()}
         self.nodes.clear()
         self.nodes.update(moved)
-        self._apply()
 
     async def _limits_change(self) -> None:
         self.policy = replace(
@@ -439,17 +526,44 @@ class World:
         )
         self._apply()
 
+    async def _store_fails(self) -> None:
+        self.store.failing = True
+        await asyncio.sleep(self.rng.uniform(1, 60))
+        self.store.failing = False
+
+    async def _gateway_restarts(self) -> None:
+        """It ends in order, knows again what the store does, and may find others' names."""
+        if self.store.failing:
+            return
+        self.fleet.close("restarting")
+        await asyncio.sleep(0)
+        self.fleet.stop()
+        await asyncio.sleep(0)
+        recollection = await self.store.recall()
+        if self.rng.random() < 0.3:
+            self._call_otherwise()
+        self._start(self._configured(), recollection)
+        # New names are kept in a task of their own.
+        await asyncio.sleep(0.1)
+        pins = self.fleet._state._pins
+        if not self.store.failing and pins != self.store.pins:
+            self.violated(f"pins {pins}, and {self.store.pins} in the store")
+
     def _apply(self) -> None:
+        self.fleet.apply(self._configured())
+
+    def _configured(self) -> FleetPolicy:
         nodes = tuple(
             NodePolicy(name=name, endpoint=node.endpoint)
             for name, node in self.nodes.items()
             if node.endpoint not in self.away
         )
-        self.fleet.apply(replace(self.policy, nodes=nodes))
+        return replace(self.policy, nodes=nodes)
 
     async def _calms_down(self) -> None:
         """Nothing fails any more, and nobody meddles."""
         self.away.clear()
+        self.store.failing = False
         self._apply()
         for name, node in self.nodes.items():
             node.come_back()

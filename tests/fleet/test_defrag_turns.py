@@ -1,14 +1,19 @@
 """Whose turn it is to be restarted, while the configuration changes under it."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from cortex.core.ids import NodeName
+from cortex.core.decisions import Want
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.listing import ReportedStatus, Work
 from cortex.core.records import EventKind
 from cortex.fleet.fleet import Fleet
-from cortex.fleet.policy import FleetPolicy, NodePolicy
+from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
+from cortex.fleet.verdict import SERVED
 from cortex.fleet.waits import Waits
+from tests import virtual
 from tests.fleet.fakes import Events, HandClock, Node, Watched, ports
 
 A, B = NodeName("a"), NodeName("b")
@@ -69,3 +74,59 @@ async def test_a_node_may_leave_while_it_or_another_is_restarted(gone: NodeName)
     assert watched.bugs == {}
     assert steps(events, A)[-1] == ("failed" if gone is A else "done")
     assert ("restart" in steps(events, B)) is (gone is A)
+
+
+class Slow(Node):
+    """Takes a minute to load."""
+
+    async def wake(self, model: ModelId, work: Work) -> str | None:
+        self.models[model] = ReportedStatus.RELOADING
+        await asyncio.sleep(60.0)
+        return await super().wake(model, work)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_restart_waits_for_the_load_and_whom_it_is_for(asked: bool) -> None:
+    """Due by the very unload that made room, or asked for by an operator meanwhile."""
+    wanted, events = ModelId("wanted"), Events()
+
+    async def main() -> float:
+        node = Slow("wanted", loaded=("m",), sizes=16_000)
+        given = ports(clock=virtual.LoopClock(), journal=events)
+        swapping = replace(
+            policy(A),
+            models={model: ModelPolicy(size_mib=16_000) for model in node.models},
+            defrag_after_cycles=0 if asked else 1,
+            poll_interval_s=5.0,
+        )
+        fleet = Fleet(swapping, {A: node}, given)
+        async with asyncio.TaskGroup() as group:
+            fleet.run(group)
+            agent = group.create_task(_agent(fleet, node), name="agent")
+            await asyncio.sleep(10.0)
+            began_s = fleet.clock.now_s()
+            lease = group.create_task(fleet.lease(Want(model=wanted)), name="lease")
+            await asyncio.sleep(10.0)
+            if asked:
+                fleet.operator.defrag(A)
+            admitted = await lease
+            waited_s = fleet.clock.now_s() - began_s
+            await asyncio.sleep(5.0)
+            assert "restart" not in steps(events, A)
+            fleet.ended(admitted.lease, SERVED)
+            while "done" not in steps(events, A):
+                await asyncio.sleep(1.0)
+            agent.cancel()
+            fleet.stop()
+        return waited_s
+
+    assert virtual.run(main, within_s=3600.0) == pytest.approx(60.0, abs=2.0)
+
+
+async def _agent(fleet: Fleet, node: Node) -> None:
+    acks: list[tuple[str, str | None]] = []
+    while True:
+        for command in fleet.agents.reported(A, can_restart=True, free_mib=None, acks=acks):
+            node.created_at_s += 1
+            acks = [(command.id, None)]
+        await asyncio.sleep(1.0)
