@@ -24,7 +24,7 @@ DRAIN_SHARE = 0.25
 EXACT_UP_TO = 12
 """Victims to choose among up to which the smallest sufficient set is found exactly."""
 _DEADLINE_SHARE = 0.1
-"""Share of a request's patience at whose beginning no residency protects any more. It is small, for the
+"""The last share of a request's patience, in which no residency protects any more. It is small, for the
 time of the drain and the load that begin then does not count."""
 
 Rank = tuple[int, int, str]

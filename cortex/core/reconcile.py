@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from cortex.core.health import CLOSED
 from cortex.core.listing import ReportedStatus
-from cortex.core.snapshot import ModelStatus, ModelView
+from cortex.core.snapshot import ModelStatus, ModelView, evolve
 
 NEWEST_WEIGHT = 0.3
 """Share of the newest sample in a moving average of times."""
@@ -48,7 +48,7 @@ def reconcile(
     if reloading and not loading:
         status = ModelStatus.UNLOADED
     arrived = status is ModelStatus.LOADED and view.status is not ModelStatus.LOADED
-    fresh = replace(
+    fresh = evolve(
         view,
         status=status,
         wedged=leaked or stuck,

@@ -113,7 +113,10 @@ class Defrag:
         began_s = self._state.clock.now_s()
         try:
             await self._copy_pinned(name)
-            self._there(name)
+            # A load that began meanwhile is for somebody who would get nothing of it.
+            await self._until(
+                name, self._waits.defrag_drain_s, "still moving", lambda node: not node.moving
+            )
             self._state.drain(name, Drain.DEFRAG, "to be restarted")
             before = await self._quiet(name)
             await self._command(name)

@@ -123,10 +123,39 @@ def test_a_restart_waits_for_the_load_and_whom_it_is_for(asked: bool) -> None:
     assert virtual.run(main, within_s=3600.0) == pytest.approx(60.0, abs=2.0)
 
 
+def test_a_load_that_begins_while_a_pinned_model_is_copied_is_not_for_nothing() -> None:
+    kept, wanted, events = ModelId("kept"), ModelId("wanted"), Events()
+
+    async def main() -> float:
+        nodes = {A: Slow("wanted", loaded=("kept",)), B: Slow("kept")}
+        given = ports(clock=virtual.LoopClock(), journal=events)
+        fleet = Fleet(replace(policy(A, B), poll_interval_s=5.0), nodes, given)
+        async with asyncio.TaskGroup() as group:
+            fleet.run(group)
+            agent = group.create_task(_agent(fleet, nodes[A]), name="agent")
+            await asyncio.sleep(10.0)
+            await fleet.operator.pin(kept, A)
+            fleet.operator.defrag(A)
+            await asyncio.sleep(10.0)
+            assert steps(events, A)[-1] == "copy"
+            began_s = fleet.clock.now_s()
+            admitted = await fleet.lease(Want(model=wanted))
+            waited_s = fleet.clock.now_s() - began_s
+            fleet.ended(admitted.lease, SERVED)
+            while "done" not in steps(events, A):
+                await asyncio.sleep(1.0)
+            agent.cancel()
+            fleet.stop()
+        return waited_s
+
+    assert virtual.run(main, within_s=3600.0) == pytest.approx(60.0, abs=2.0)
+
+
 async def _agent(fleet: Fleet, node: Node) -> None:
     acks: list[tuple[str, str | None]] = []
     while True:
         for command in fleet.agents.reported(A, can_restart=True, free_mib=None, acks=acks):
             node.created_at_s += 1
+            node.models = dict.fromkeys(node.models, ReportedStatus.UNLOADED)
             acks = [(command.id, None)]
         await asyncio.sleep(1.0)
