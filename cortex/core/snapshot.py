@@ -300,14 +300,13 @@ class NodeView:
 
     @property
     def unexplained_mib(self) -> int | None:
-        """In use as it was last read, and held by no model; None = some holds what nobody knows.
+        """In use as it was last read, and not known to be held by a model; None = it was never read.
 
         What a load has reserved need not be in use yet.
         """
-        occupancy = self.occupancy
-        if self.vram_total_mib is None or self.free_mib is None or occupancy.unknown:
+        if self.vram_total_mib is None or self.free_mib is None:
             return None
-        return self.vram_total_mib - self.free_mib - occupancy.held_mib
+        return self.vram_total_mib - self.free_mib - self.occupancy.held_mib
 
     def size_of(self, model: ModelView) -> int | None:
         """What `model` holds there; a size nobody knows is an even share of what is unaccounted for.

@@ -212,20 +212,24 @@ def test_no_more_is_left_behind_than_is_in_use(
     assert ("leak" in world.events.kinds) is (residue_mib > 0)
 
 
-def test_what_was_left_behind_is_noticed_when_a_load_wants_the_room(world: World) -> None:
-    """Its memory is reserved by then, and not in use."""
+@pytest.mark.parametrize("size_mib", [20_000, None])
+@pytest.mark.parametrize(("free_mib", "residue_mib"), [(23_200, 800), (24_000, 0)])
+def test_what_was_left_behind_is_noticed_when_a_load_wants_the_room(
+    world: World, size_mib: int | None, free_mib: int, residue_mib: int
+) -> None:
+    """Its memory is reserved by then, and not in use; or nobody knows how much it wants."""
     world.observations.informed(
         N, NodeInfo(version="0.9.2", vram_total_mib=24_000, free_mib=4000)
     )
-    for model in (A, B):
+    for model, size in ((A, 20_000), (B, size_mib)):
         view = world.state.model(N, model)
         assert view is not None
-        world.state.put_model(N, replace(view, size_mib=20_000))
+        world.state.put_model(N, replace(view, size_mib=size))
     load = Load(node=N, model=B, reason="wanted", evict=(A,))
     _, (unload,) = world.transitions.begin_load(load)
     assert world.transitions.begin_unload(unload)
-    world.transitions.end_unload(unload, Freed(mib=19_200, residue_mib=800, free_mib=23_200))
-    assert world.state.snapshot().nodes[N].residue_mib == 800
+    world.transitions.end_unload(unload, Freed(mib=19_200, residue_mib=800, free_mib=free_mib))
+    assert world.state.snapshot().nodes[N].residue_mib == residue_mib
 
 
 @pytest.mark.parametrize(
