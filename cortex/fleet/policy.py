@@ -113,6 +113,9 @@ def govern_model(node: NodeName, view: ModelView, policy: FleetPolicy, pins: Pin
     pinned, floats = pinned_here or pinned_anywhere, pinned_anywhere and not pinned_here
     max_in_flight = rule.max_in_flight or policy.max_in_flight_per_model
     size_mib = rule.size_mib or view.size_mib
+    if view.out_of_memory:
+        # What is configured was too little, until a load succeeds.
+        size_mib = max(size_mib or 0, view.size_mib or 0) or None
     # Asked of every model at every poll, and answered differently hardly ever.
     if (view.pinned, view.pin_floats, view.idle_unload_s, view.priority) == (
         pinned,

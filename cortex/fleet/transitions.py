@@ -127,9 +127,7 @@ class Transitions:
             node = self._state.node(transition.node)
             total = node.vram_total_mib if node is not None else None
             floor = floor_mib(view.size_mib, free_mib, total)
-            view = replace(
-                view, out_of_memory=True, size_mib=self._configured(view.id) or floor
-            )
+            view = replace(view, out_of_memory=True, size_mib=floor)
         self._leave(
             transition,
             replace(view, status=ModelStatus.UNLOADED, wedged=view.wedged or wedged),

@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cortex.devnode.scripted import ScriptedNode
 from tests.running import Running, running, until
 
@@ -87,13 +89,17 @@ async def test_a_size_that_nobody_knows_is_not_tried_on_a_full_card(tmp_path: Pa
         assert node.stats.loads == {"b": 1}
 
 
-async def test_a_guess_that_was_too_small_is_learned_from_a_load_that_ran_out_of_memory(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("toml", "size_mib"), [("", 6500), ("[models.b]\nvram_mb = 3500\n", 3500)]
+)
+async def test_a_size_that_was_too_small_gives_way_to_a_load_that_ran_out_of_memory(
+    tmp_path: Path, toml: str, size_mib: int
 ) -> None:
+    """A guess, or what somebody configured."""
     card = {"vram_total_mib": 10_000, "size_mib": {"a": 3000, "c": 3000, "b": 6500}}
     async with (
         ScriptedNode(["a", "b", "c"], unloaded=["b"], info_delay_s=0.0, **card) as node,
-        running(tmp_path, [node]) as gateway,
+        running(tmp_path, [node], toml=toml) as gateway,
     ):
         assert (await gateway.chat("b")).status == 200
         assert kinds(await gateway.events())[:4] == [
@@ -103,5 +109,5 @@ async def test_a_guess_that_was_too_small_is_learned_from_a_load_that_ran_out_of
             ("evict", "a"),
         ]
         models = (await gateway.status())["nodes"][0]["models"]
-        assert {m["model"]: m["size_mib"] for m in models}["b"] == 6500
+        assert {m["model"]: m["size_mib"] for m in models}["b"] == size_mib
         assert node.stats.loads == {"b": 2}
