@@ -588,12 +588,25 @@ class World:
             )
             if not room or room < 1.2 * max(n.sizes.get(model, 0) for n in self.nodes.values()):
                 continue
+            if why := await self._why_not_served(model):
+                self.violated(f"{model} is not served after a calm hour: {why}")
+
+    async def _why_not_served(self, model: ModelId) -> str | None:
+        """Asked as a client does who is told to come again: a patience of seconds is less than a load."""
+        why, clock = None, self.fleet.clock
+        until_s = clock.now_s() + CALM_S
+        while clock.now_s() < until_s:
             try:
                 admitted = await self.fleet.lease(Want(model=model))
             except CapacityError as exc:
-                self.violated(f"{model} is not served after a calm hour: {exc.message}")
+                why = exc.message
+                if exc.code != "queue_timeout":
+                    break
+                await asyncio.sleep(exc.retry_after_s or 0.0)
             else:
                 self.fleet.ended(admitted.lease, SERVED)
+                return None
+        return why
 
 
 def live(seed: int, for_s: float = DAY_S) -> Day:
