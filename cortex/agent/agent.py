@@ -53,7 +53,7 @@ async def once(
 ) -> tuple[AgentReport, AgentReply | NoReply]:
     """Post one report. Commands in the reply are neither carried out nor acknowledged."""
     limits = limits or Limits()
-    observer = Observer(settings, gpus or _reader(settings), deadline_s=limits.observe_s)
+    observer = Observer(settings, gpus or _gpu_reader(settings), deadline_s=limits.observe_s)
     uplink = Uplink(settings.gateway, settings.token_file, timeout_s=limits.post_s)
     async with observer, uplink:
         report = await observer.report()
@@ -67,7 +67,7 @@ def new_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _reader(settings: Settings) -> GpuReader:
+def _gpu_reader(settings: Settings) -> GpuReader:
     return GpuReader(only=settings.gpus, as_cuda_counts=settings.gpus_as_cuda_counts)
 
 
@@ -88,7 +88,7 @@ class Agent:
         self._limits = limits or Limits()
         self._fraction = fraction
         self._observer = Observer(
-            settings, gpus or _reader(settings), deadline_s=self._limits.observe_s
+            settings, gpus or _gpu_reader(settings), deadline_s=self._limits.observe_s
         )
         self._uplink = Uplink(
             settings.gateway, settings.token_file, timeout_s=self._limits.post_s

@@ -14,8 +14,8 @@ from cortex.core.ids import ModelId, NodeName
 
 DEFAULT_PRIORITY = 100
 LOADS_IN_DEMAND = 3
-"""How many of its load times a model stays that is in demand: so, where two take turns on a card, no more
-than a quarter of the time goes into loads."""
+"""For how many of its load times a model in demand stays: where two take turns on a card, no more than a
+quarter of the time goes into loads."""
 FRESH_S = 5.0
 """How long a reading of a device's free memory is believed."""
 

@@ -1,6 +1,7 @@
 """Whose turn it is to be restarted, while the configuration changes under it."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,7 @@ from cortex.fleet.waits import Waits
 from tests import virtual
 from tests.fleet.fakes import Events, HandClock, Node, Watched, ports
 
-A, B = NodeName("a"), NodeName("b")
+A, B, WANTED = NodeName("a"), NodeName("b"), ModelId("wanted")
 WAITS = Waits(defrag_look_s=0.001, house_s=0.001)
 
 
@@ -85,70 +86,73 @@ class Slow(Node):
         return await super().wake(model, work)
 
 
-@pytest.mark.parametrize("asked", [False, True])
-def test_a_restart_waits_for_the_load_and_whom_it_is_for(asked: bool) -> None:
-    """Due by the very unload that made room, or asked for by an operator meanwhile."""
-    wanted, events = ModelId("wanted"), Events()
+Deeds = Callable[[Fleet, Events], Awaitable[float]]
+
+
+def waited_s(policy: FleetPolicy, nodes: dict[NodeName, Node], deeds: Deeds) -> float:
+    """What `deeds` tell, once A has been restarted by its agent after them; in virtual time."""
+    events = Events()
 
     async def main() -> float:
-        node = Slow("wanted", loaded=("m",), sizes=16_000)
         given = ports(clock=virtual.LoopClock(), journal=events)
-        swapping = replace(
-            policy(A),
-            models={model: ModelPolicy(size_mib=16_000) for model in node.models},
-            defrag_after_cycles=0 if asked else 1,
-            poll_interval_s=5.0,
-        )
-        fleet = Fleet(swapping, {A: node}, given)
-        async with asyncio.TaskGroup() as group:
-            fleet.run(group)
-            agent = group.create_task(_agent(fleet, node), name="agent")
-            await asyncio.sleep(10.0)
-            began_s = fleet.clock.now_s()
-            lease = group.create_task(fleet.lease(Want(model=wanted)), name="lease")
-            await asyncio.sleep(10.0)
-            if asked:
-                fleet.operator.defrag(A)
-            admitted = await lease
-            waited_s = fleet.clock.now_s() - began_s
-            await asyncio.sleep(5.0)
-            assert "restart" not in steps(events, A)
-            fleet.ended(admitted.lease, SERVED)
-            while "done" not in steps(events, A):
-                await asyncio.sleep(1.0)
-            agent.cancel()
-            fleet.stop()
-        return waited_s
-
-    assert virtual.run(main, within_s=3600.0) == pytest.approx(60.0, abs=2.0)
-
-
-def test_a_load_that_begins_while_a_pinned_model_is_copied_is_not_for_nothing() -> None:
-    kept, wanted, events = ModelId("kept"), ModelId("wanted"), Events()
-
-    async def main() -> float:
-        nodes = {A: Slow("wanted", loaded=("kept",)), B: Slow("kept")}
-        given = ports(clock=virtual.LoopClock(), journal=events)
-        fleet = Fleet(replace(policy(A, B), poll_interval_s=5.0), nodes, given)
+        fleet = Fleet(replace(policy, poll_interval_s=5.0), nodes, given)
         async with asyncio.TaskGroup() as group:
             fleet.run(group)
             agent = group.create_task(_agent(fleet, nodes[A]), name="agent")
             await asyncio.sleep(10.0)
-            await fleet.operator.pin(kept, A)
-            fleet.operator.defrag(A)
-            await asyncio.sleep(10.0)
-            assert steps(events, A)[-1] == "copy"
-            began_s = fleet.clock.now_s()
-            admitted = await fleet.lease(Want(model=wanted))
-            waited_s = fleet.clock.now_s() - began_s
-            fleet.ended(admitted.lease, SERVED)
+            told_s = await deeds(fleet, events)
             while "done" not in steps(events, A):
                 await asyncio.sleep(1.0)
             agent.cancel()
             fleet.stop()
-        return waited_s
+        return told_s
 
-    assert virtual.run(main, within_s=3600.0) == pytest.approx(60.0, abs=2.0)
+    return virtual.run(main, within_s=3600.0)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_restart_waits_for_the_load_and_whom_it_is_for(asked: bool) -> None:
+    """Due by the very unload that made room, or asked for by an operator meanwhile."""
+
+    async def deeds(fleet: Fleet, events: Events) -> float:
+        async with asyncio.TaskGroup() as group:
+            began_s = fleet.clock.now_s()
+            lease = group.create_task(fleet.lease(Want(model=WANTED)), name="lease")
+            await asyncio.sleep(10.0)
+            if asked:
+                fleet.operator.defrag(A)
+            admitted = await lease
+        told_s = fleet.clock.now_s() - began_s
+        await asyncio.sleep(5.0)
+        assert "restart" not in steps(events, A)
+        fleet.ended(admitted.lease, SERVED)
+        return told_s
+
+    node = Slow(WANTED, loaded=("m",), sizes=16_000)
+    swapping = replace(
+        policy(A),
+        models={model: ModelPolicy(size_mib=16_000) for model in node.models},
+        defrag_after_cycles=0 if asked else 1,
+    )
+    assert waited_s(swapping, {A: node}, deeds) == pytest.approx(60.0, abs=2.0)
+
+
+def test_a_load_that_begins_while_a_pinned_model_is_copied_is_not_for_nothing() -> None:
+    kept = ModelId("kept")
+
+    async def deeds(fleet: Fleet, events: Events) -> float:
+        await fleet.operator.pin(kept, A)
+        fleet.operator.defrag(A)
+        await asyncio.sleep(10.0)
+        assert steps(events, A)[-1] == "copy"
+        began_s = fleet.clock.now_s()
+        admitted = await fleet.lease(Want(model=WANTED))
+        told_s = fleet.clock.now_s() - began_s
+        fleet.ended(admitted.lease, SERVED)
+        return told_s
+
+    nodes: dict[NodeName, Node] = {A: Slow(WANTED, loaded=(kept,)), B: Slow(kept)}
+    assert waited_s(policy(A, B), nodes, deeds) == pytest.approx(60.0, abs=2.0)
 
 
 async def _agent(fleet: Fleet, node: Node) -> None:
