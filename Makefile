@@ -17,6 +17,7 @@
 # make srpm   the source package for COPR; make rpm, make rpm-bundled: packages, in build/rpm
 # make man    the man pages and docs/configuration.md anew, after a change of the parser or the schema
 # make bench  the gateway beside others, measured in one run; ARGS="--quick", "--peers a,b", "--tests c32,paced"
+# make bench-quick  a look at it in two minutes, with the cost of single steps
 # make bench-scale  a thousand nodes and ten million requests, each beside its goal; ARGS="--quick", "--rows N"
 # LOCKED=1 with any of them: test tools in exactly the locked versions, their hashes checked.
 # All set themselves up from Python 3.11+ and make alone, and are safe to repeat.
@@ -41,7 +42,7 @@ UNIT   := tests/core tests/config tests/cli tests/store tests/telemetry tests/no
 FLOORS := tests/core tests/config tests/store tests/telemetry tests/node tests/gateway/test_smoke.py tests/e2e/test_start.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup unit test check lint types format engine real chaos days fuzz soak floors coding-agent lock lock-check packages audit sbom binary srpm rpm rpm-bundled man bench bench-scale clean
+.PHONY: help demo setup unit test check lint types format engine real chaos days fuzz soak floors coding-agent lock lock-check packages audit sbom binary srpm rpm rpm-bundled man bench bench-quick bench-scale clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -166,6 +167,10 @@ sbom: binary
 
 bench: $(VENV)/.base
 	@$(BIN)/python -m bench.run $(ARGS)
+
+bench-quick: $(VENV)/.base
+	@$(BIN)/python -m bench.run --quick --peers direct,cortex,aiohttp-uvloop $(ARGS)
+	@$(BIN)/python -m bench.micro
 
 bench-scale: $(VENV)/.base
 	@$(BIN)/python -m bench.scale $(ARGS)

@@ -57,9 +57,12 @@ def _costs(name: str, share: float | None, per_s: float | None) -> Figures:
     return {"cpu_share": share, name: share / per_s * 1e6 if per_s else None}
 
 
-def closed_loop(connections: int, path: str = CHAT) -> Test:
+def closed_loop(connections: int, path: str = CHAT, *, chunks: int = 100) -> Test:
+    """Whole answers of at most so many tokens; 0 = of any length."""
+
     def run(stand: Stand, gateway: Running) -> Figures:
-        load = stand.load(gateway, "--connections", connections, path=path)
+        options = ("--connections", connections, "--chunks", chunks)
+        load = stand.load(gateway, *options, path=path)
         share = stand.cpu_share(gateway, load)
         figures = _answers(load.result())
         return figures | _costs("us_per_request", share, figures["per_s"])
@@ -227,6 +230,12 @@ CASES = {
     "c1": Case("requests one after the other", closed_loop(1)),
     "c32": Case("requests over 32 connections", closed_loop(32)),
     "c256": Case("requests over 256 connections", closed_loop(256)),
+    "any32": Case(
+        "whole answers of any length, gathered from streams of 200 chunks",
+        closed_loop(32, chunks=0),
+        direct=False,
+        only=CORTEX,
+    ),
     "ttft": Case("first chunk of 100 new streams/s beside 200 open ones", first_chunk),
     "paced": Case("100 streams of 100 chunks/s", held(100, 100)),
     "blast": Case("16 streams without a pause", full_blast()),

@@ -118,6 +118,13 @@ KINDS = {
             program="nginx",
         ),
         Kind(
+            name="haproxy",
+            about="HAProxy, one thread",
+            argv=("${program}", "-db", "-f", "${config}"),
+            config="haproxy.cfg",
+            program="haproxy",
+        ),
+        Kind(
             name="sglang-router",
             about="sglang-router (Rust)",
             argv=("${python}", "-m", "sglang_router.launch_router", *ROUTER_ARGV),

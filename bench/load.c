@@ -358,7 +358,8 @@ static void write_request(void) {
     char *body = checked(malloc(room)), *p = body;
     // A held stream is asked for just enough chunks to outlast the run, so that a gateway which
     // does not cancel its node's work is not still at it in the next measurement.
-    p += sprintf(p, "{\"model\":\"%s\",\"max_tokens\":%ld,", want.model, want.chunks);
+    p += sprintf(p, "{\"model\":\"%s\",", want.model);
+    if (want.chunks) p += sprintf(p, "\"max_tokens\":%ld,", want.chunks);
     if (want.stream) p += sprintf(p, "\"stream\":true,");
     if (want.stream && !want.anthropic) p += sprintf(p, "\"stream_options\":{\"include_usage\":true},");
     p += sprintf(p, "%s\"messages\":[%s{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"",

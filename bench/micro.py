@@ -18,13 +18,21 @@ from cortex.core.health import Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName, RequestId
 from cortex.core.plan import plan
 from cortex.core.records import RequestRecord
+from cortex.core.routing import pick
 from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
-from cortex.core.stream import Watch
+from cortex.core.stream import Usage, Watch
+from cortex.core.translate.gather import ChatGather
 from cortex.core.translate.stream import MessageStream
 from cortex.core.translate.stream import encoded as encoded_events
 from cortex.core.translate.to_chat import ChatStream
+from cortex.gateway.line import Line
+from cortex.gateway.quotas import Quotas
+from cortex.gateway.recent import Recent
+from cortex.gateway.relayed import Relayed
 from cortex.store.store import Store
+from cortex.telemetry.access import KeyMetrics
 from cortex.telemetry.clock import SystemClock
+from cortex.telemetry.metrics import Metrics
 
 BATCHES = 7
 BATCH_S = 0.05
@@ -101,6 +109,9 @@ def planning() -> dict[str, float]:
     for nodes in (2, 30, 200, 1000):
         snapshot, want = fleet(nodes, 4), Want(model=ModelId("shared"))
         assert isinstance(plan(snapshot, want, now_s=0.0), Serve)
+        found[f"pick(), {nodes} nodes of 4 models"] = best_us(
+            lambda s=snapshot, w=want: pick(s, w, now_s=0.0)
+        )
         found[f"plan(), {nodes} nodes of 4 models"] = best_us(
             lambda s=snapshot, w=want: plan(s, w, now_s=0.0)
         )
@@ -108,7 +119,7 @@ def planning() -> dict[str, float]:
 
 
 def chunks() -> dict[str, float]:
-    watch = Watch(sse=True)
+    watch, gather = Watch(sse=True), ChatGather()
     messages = MessageStream("msg_1", "bench")
     messages.start()
     chat = ChatStream("chatcmpl-1", "bench", created_s=0, with_usage=True)
@@ -116,6 +127,7 @@ def chunks() -> dict[str, float]:
     assert chat.feed(DELTA)
     return {
         "usage observer, a chunk": best_us(lambda: watch.see(EVENT)),
+        "chat chunk gathered": best_us(lambda: gather.feed(EVENT)),
         "chat chunk to Anthropic events": best_us(lambda: encoded_events(messages.feed(EVENT))),
         "Anthropic event to chat chunk": best_us(lambda: chat.feed(DELTA)),
     }
@@ -169,8 +181,40 @@ async def _rows(path: Path) -> dict[str, float]:
     }
 
 
+def account() -> dict[str, float]:
+    """What the end of a request costs the loop: metrics, usage of its key, recent figures, a row, no log line."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        return asyncio.run(_account(Path(folder) / "cortex.db"))
+
+
+async def _account(path: Path) -> dict[str, float]:
+    clock, metrics, recent = SystemClock(), Metrics(), Recent()
+    opened = await Store.open(path, retention_days=30.0, clock=clock)
+    quotas = Quotas(clock, KeyMetrics(metrics.registry))
+
+    def done(record: RequestRecord) -> None:
+        metrics.request_done(record)
+        recent.request_done(record)
+        quotas.request_done(record)
+        opened.request_done(record)
+
+    def one() -> None:
+        line = Line(RequestId("req_00000001"), "chat", clock, done)
+        with recent.running(line), line:
+            record = line.record
+            record.client, record.model, record.node = "me", ModelId("bench"), NodeName("node")
+            record.stream, record.status, record.attempts = True, 200, 1
+            line.real_bytes(1)
+            usage = Usage(prompt_tokens=200, completion_tokens=120)
+            line.relayed(Relayed(None, usage, None, 1000, streamed=True))
+
+    took_us = best_us(one)
+    await opened.close()
+    return {"account of a request": took_us}
+
+
 def main() -> int:
-    found = planning() | chunks() | bodies() | store()
+    found = planning() | chunks() | bodies() | account() | store()
     if sys.argv[1:] == ["--json"]:
         print(json.dumps(found, indent=1))
         return 0

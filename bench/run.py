@@ -26,7 +26,19 @@ from bench.measure import BUILD, Figures, Pace, Stand, take
 RESULTS = BENCH / "results"
 QUICK = Pace(seconds=1.0, warmup_s=0.3, ramp_s=0.5, patience_s=0.5, again=0)
 QUICK_PEERS = ("direct", "cortex")
-QUICK_CASES = ("rss", "c1", "c32", "c256", "ttft", "paced", "blast", "held", "mpaced", "log")
+QUICK_CASES = (
+    "rss",
+    "c1",
+    "c32",
+    "c256",
+    "any32",
+    "ttft",
+    "paced",
+    "blast",
+    "held",
+    "mpaced",
+    "log",
+)
 FLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra")
 
 
@@ -54,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         run.end()
         shutil.rmtree(folder, ignore_errors=True)
     print(report.text(run.results))
+    if options.into:
+        report.put_into(options.into, run.results)
     written = write(run.results, options.json)
     say(f"written to {written}")
     return 0
@@ -73,6 +87,9 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--json", type=Path, help="where to write; else bench/results/TIME.json"
+    )
+    parser.add_argument(
+        "--into", type=Path, help="a page in which the tables replace those between its marks"
     )
     options = parser.parse_args(argv)
     quick = options.quick

@@ -31,7 +31,14 @@ class Size:
 FULL = Size(nodes=1000, models=10_000, rows=10_000_000, poll_s=30.0, filters=3, written=200_000)
 QUICK = Size(nodes=1000, models=10_000, rows=300_000, poll_s=6.0, filters=2, written=20_000)
 MODELS_LISTED = 30
-QUESTION_MS, PLAN_US, CPU_SHARE, LAG_MS, LOG_SHARE = 50.0, 1000.0, 0.30, 10.0, 0.05
+NEAR_MS, QUESTION_MS, PLAN_US, CPU_SHARE, LAG_MS, LOG_SHARE = (
+    5.0,
+    50.0,
+    1000.0,
+    0.20,
+    10.0,
+    0.05,
+)
 LOGGED_PER_S = 2000
 
 
@@ -56,6 +63,11 @@ def plans(size: Size) -> list[Line]:
     found = scale_fleet.planning(size.nodes, size.models)
     lines = [Line(f"plan(), {what}", us, "us", PLAN_US) for what, us in found.items()]
     changed = scale_fleet.changes(size.nodes, size.models)
+    lines.append(
+        Line(
+            f"near names among {size.models:,}", scale_fleet.near_ms(size.models), "ms", NEAR_MS
+        )
+    )
     return lines + [Line(f"state: {what}", us, "us") for what, us in changed.items()]
 
 

@@ -47,6 +47,8 @@ CUT_TIMEOUT_S = 2.0
 """What streams that outlast the drain get to tell their clients that they are cut."""
 END_S = 10.0
 """What there is to do after the drain takes no longer."""
+GC_THRESHOLDS = 10_000, 20, 20
+"""New objects until a collection of the youngest, and of the older ones every so many of those."""
 STATUS_EVERY_S = 2.0
 """How old the line in `systemctl status` may be."""
 
@@ -140,6 +142,8 @@ class Daemon:
                 sdnotify.notify("READY=1", self._status())
                 # What a start makes lives as long as the process: no collection looks at it again.
                 gc.freeze()
+                # A request leaves no cycles behind, so that there is next to nothing to collect.
+                gc.set_threshold(*GC_THRESHOLDS)
                 gc.enable()
                 await self._stop.wait()
                 await self._drain()

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import assert_never, overload
+from typing import NamedTuple, assert_never, overload
 
 from cortex.core.ids import ModelId, NodeName
 
@@ -132,8 +132,7 @@ def _mib(value: int | None) -> str:
     return "unknown" if value is None else f"{value} MiB"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Want:
+class Want(NamedTuple):
     """What a request asks of the planner."""
 
     model: ModelId

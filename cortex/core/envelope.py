@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cortex.core.errors import RequestError
 from cortex.core.jsontext import loads_strictly
@@ -32,8 +33,7 @@ SAME_STREAMED = frozenset(
 """Fields of a chat that mean the same, and are answered alike, streamed and whole."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Envelope:
+class Envelope(NamedTuple):
     """The routed fields of a body; `model_span` is where the model's JSON string stands in it."""
 
     model: str
@@ -47,6 +47,8 @@ class Envelope:
     """A whole answer to it may be asked for as a stream, and nothing is lost."""
     names_stream: bool = False
     """There is a field `stream`, whatever it says."""
+    most_tokens: int | None = None
+    """The answer has no more of them; None = nobody said so, or the body was only scanned."""
 
 
 def read_envelope(
@@ -80,6 +82,7 @@ def read_envelope(
         choices=choices,
         same_streamed=not stream and choices == 1 and names <= SAME_STREAMED,
         names_stream="stream" in fields,
+        most_tokens=_most_tokens(fields),
         previous_response_id=_optional_text(fields, "previous_response_id"),
         prompt_cache_key=_optional_text(fields, "prompt_cache_key"),
         model_span=span,
@@ -280,6 +283,13 @@ def _decode(token: bytes) -> str:
 
 def _choices(n: object) -> int:
     return n if type(n) is int and 1 < n <= MAX_CHOICES else 1
+
+
+def _most_tokens(fields: Mapping[str, object]) -> int | None:
+    one, other = fields.get("max_tokens"), fields.get("max_completion_tokens")
+    if other is None:
+        return one if type(one) is int else None
+    return max((bound for bound in (one, other) if type(bound) is int), default=None)
 
 
 def _optional_text(fields: Mapping[str, object], key: str) -> str | None:

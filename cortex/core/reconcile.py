@@ -16,6 +16,22 @@ _MEANING = {
 """Anything else a node may say of a model it lists: not in memory."""
 
 
+_SETTLED = {
+    ReportedStatus.LOADED: ModelStatus.LOADED,
+    ReportedStatus.UNLOADED: ModelStatus.UNLOADED,
+}
+
+
+def agrees(view: ModelView, reported: ReportedStatus) -> bool:
+    """`reconcile` would leave the view as it is, told in a moment for nearly every model at every poll."""
+    return (
+        view.status is _SETTLED.get(reported)
+        and not (view.wedged or view.stuck or view.phantom or view.reported_loading)
+        and view.reloading_since_s is None
+        and (view.status is ModelStatus.LOADED or view.resident_since_s is None)
+    )
+
+
 def reconcile(
     view: ModelView,
     reported: ReportedStatus,

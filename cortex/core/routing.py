@@ -1,5 +1,6 @@
 """Routing: which node, of those that hold the model, serves a request."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, N
 STICKY_MARGIN = 0.25
 """A warm node may be this share of its capacity busier than the idlest before it is left."""
 _DEFRAG = frozenset({Drain.DEFRAG})
+_Copies = list[tuple[NodeView, ModelView]]
 
 
 @dataclass(slots=True)
@@ -92,7 +94,10 @@ def has_slot(node: NodeView, model: ModelView) -> bool:
 
 
 def _busy(node: NodeView, model: ModelView) -> float:
-    """Share of the capacity in use: other models of the node count when the node has a limit."""
+    """Share of the capacity in use: other models of the node count when the node has a limit.
+
+    From 1 on there is no slot.
+    """
     share = model.in_flight / model.max_in_flight
     if node.max_in_flight is not None:
         share = max(share, node.in_flight / node.max_in_flight)
@@ -105,16 +110,38 @@ def route(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Serve | Surve
     Ties go to the copy with fewer in flight on the whole node, then by name. The warm node
     (`want.preferred`) wins unless it is busier than the idlest by more than `STICKY_MARGIN`.
     """
-    survey = _survey(snapshot, want, now_s=now_s)
-    if not survey.servable:
-        return survey
-    chosen, reason = _choose(survey.servable, want.preferred)
+    picked = pick(snapshot, want, now_s=now_s)
+    if picked is None:
+        return _survey(snapshot, want, now_s=now_s)
+    chosen, reason = picked
     return Serve(
         node=chosen.name,
         model=want.model,
         reason=reason,
         considered=Account(lambda: told(snapshot, want, now_s=now_s, chosen=chosen)),
     )
+
+
+def pick(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> tuple[NodeView, str] | None:
+    """As `route`, without an account of it: a copy with a free slot and why it; None = there is none."""
+    if want.excluded or want.only is not None:
+        copies = _copies(snapshot, want)
+    else:
+        known: _Copies | None = snapshot.derived.get(want.model)
+        if known is None:
+            known = snapshot.derived[want.model] = _copies(snapshot, want)
+        copies = known
+    return _choose(copies, want.preferred, now_s=now_s)
+
+
+def _copies(snapshot: FleetSnapshot, want: Want) -> _Copies:
+    """The resident copies on nodes that may be given the request."""
+    allowed = snapshot.allowed_nodes.get(want.model)
+    return [
+        (node, model)
+        for node, model in candidates(snapshot, want)
+        if model.status is ModelStatus.LOADED and unfit(node, want, allowed) is None
+    ]
 
 
 def _survey(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Survey:
@@ -135,21 +162,33 @@ def _survey(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Survey:
 
 
 def _choose(
-    servable: list[tuple[NodeView, ModelView]], preferred: NodeName | None
-) -> tuple[NodeView, str]:
-    warm = None
-    idlest, least = servable[0][0], float("inf")
-    for node, model in servable:
+    copies: _Copies, preferred: NodeName | None, *, now_s: float
+) -> tuple[NodeView, str] | None:
+    warm = idlest = None
+    least = warm_busy = math.inf
+    free = 0
+    for node, model in copies:
         busy = _busy(node, model)
+        breaker = model.breaker
+        if busy >= 1 or (
+            breaker is not CLOSED and not breaker.allows(now_s=now_s, in_flight=model.in_flight)
+        ):
+            continue
+        free += 1
         # In the order of names, so that of equals the first stays.
-        if busy < least or (busy == least and node.in_flight < idlest.in_flight):
+        if (
+            idlest is None
+            or busy < least
+            or (busy == least and node.in_flight < idlest.in_flight)
+        ):
             idlest, least = node, busy
         if node.name == preferred:
-            warm = node, busy
-    if warm is not None and warm[0] is not idlest and warm[1] <= least + STICKY_MARGIN:
-        return warm[0], "served this conversation before"
-    many = len(servable) > 1
-    return idlest, "fewest in flight for its capacity" if many else "the only copy free"
+            warm, warm_busy = node, busy
+    if idlest is None:
+        return None
+    if warm is not None and warm is not idlest and warm_busy <= least + STICKY_MARGIN:
+        return warm, "served this conversation before"
+    return idlest, "fewest in flight for its capacity" if free > 1 else "the only copy free"
 
 
 def told(

@@ -209,6 +209,8 @@ class NodeView:
     """When that was (monotonic); None = just now."""
     max_in_flight: int | None = None
     in_flight: int = 0
+    uses: int = 0
+    """Grows with every lease, and with the end of one."""
     no_load_reason: str | None = None
     """Why it is not told to load, as where `lifecycle` is off; None = it may be."""
     no_unload_reason: str | None = None
@@ -357,6 +359,8 @@ class FleetSnapshot:
     eviction: EvictionRules = field(default_factory=EvictionRules)
     pins: frozenset[tuple[NodeName | None, ModelId]] = frozenset()
     """What shall be kept where, by the configuration or by request; node None = anywhere."""
+    derived: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What was computed from it, kept with it; none of it hangs on what is in flight."""
 
     def resolve(self, name: str) -> ModelId | None:
         """The model that a client-facing name means, or None when nothing here knows it."""

@@ -6,6 +6,7 @@ What is not one of the usual chunks goes through `sse.SseReader`, event by event
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cortex.core.jsontext import loads
 from cortex.core.sse import Event, SseReader
@@ -42,8 +43,7 @@ HELD_BYTES = 16 * 1024
 """As much of an event as is held back until it is whole; no error is longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Token counts as the node reported them; None = not reported."""
 
     prompt_tokens: int | None = None
@@ -89,7 +89,10 @@ class Watch:
     def __init__(self, *, sse: bool, choices: int = 1) -> None:
         self.sse = sse
         self._choices = choices
-        self._reader = SseReader(keep_bytes=HELD_BYTES)
+        #: Of an event stream.
+        self._reader: SseReader
+        if sse:
+            self._reader = SseReader(keep_bytes=HELD_BYTES)
         self._head = b""
         self._tail: list[bytes] = []
         self._tail_bytes = 0
@@ -122,11 +125,19 @@ class Watch:
             self.events = chunk.count(b"\n\n")
         else:
             return self._look_closely(chunk)
-        self._remember(chunk)
+        # As `_remember`, which would be a call more for each chunk.
+        if len(self._head) < HEAD_BYTES:
+            self._head += chunk[: HEAD_BYTES - len(self._head)]
+        self._tail.append(chunk)
+        self._tail_bytes += len(chunk)
+        if self._tail_bytes > 2 * TAIL_BYTES:
+            self._cut_tail()
         return chunk
 
     def last(self) -> bytes | Fault:
-        """The node's bytes have ended; returns what was held back until now."""
+        """The node's stream has ended; returns what was held back until now."""
+        if not self.sse:
+            return b""
         event, carry = self._reader.rest(), self._carry
         self._carry = b""
         self.events = 0
@@ -197,8 +208,11 @@ class Watch:
         self._tail.append(data)
         self._tail_bytes += len(data)
         if self._tail_bytes > 2 * TAIL_BYTES:
-            last = self._last_bytes()
-            self._tail, self._tail_bytes = [last], len(last)
+            self._cut_tail()
+
+    def _cut_tail(self) -> None:
+        last = self._last_bytes()
+        self._tail, self._tail_bytes = [last], len(last)
 
     def finished(self) -> bool:
         """True when a stream ended as one should; an answer sent whole is bounded by HTTP itself."""
@@ -239,12 +253,13 @@ def usage_counts(counts: object) -> Usage:
     """A `usage` object of OpenAI's routes, of whatever shape."""
     if not isinstance(counts, dict):
         return UNREPORTED
-    details = counts.get("prompt_tokens_details") or counts.get("input_tokens_details")
-    cached = _count(details, "cached_tokens") if isinstance(details, dict) else None
+    told = counts.get
+    details = told("prompt_tokens_details") or told("input_tokens_details")
+    prompt, completion = believed(told("prompt_tokens")), believed(told("completion_tokens"))
     return Usage(
-        prompt_tokens=_count(counts, "prompt_tokens", "input_tokens"),
-        cached_tokens=cached,
-        completion_tokens=_count(counts, "completion_tokens", "output_tokens"),
+        believed(told("input_tokens")) if prompt is None else prompt,
+        believed(details.get("cached_tokens")) if isinstance(details, dict) else None,
+        believed(told("output_tokens")) if completion is None else completion,
     )
 
 
@@ -262,16 +277,8 @@ def _ended_choices(data: str) -> set[object]:
         return set()
 
 
-def _count(counts: dict[str, object], *names: str) -> int | None:
-    for name in names:
-        value = believed(counts.get(name))
-        if value is not None:
-            return value
-    return None
-
-
 def believed(count: object) -> int | None:
     """A node's count of tokens; None where it is none."""
-    if isinstance(count, int) and not isinstance(count, bool) and 0 <= count <= MAX_TOKENS:
+    if type(count) is int and 0 <= count <= MAX_TOKENS:
         return count
     return None

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from cortex.core.decisions import Decision, Load, Reject, Serve, Wait, Want
@@ -12,11 +12,10 @@ from cortex.core.errors import CapacityError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.pace import Pace
 from cortex.core.plan import RETRY_AFTER_S, plan
+from cortex.core.routing import pick
 from cortex.fleet.fairqueue import FairQueue
 from cortex.fleet.lease import Lease
 from cortex.fleet.state import FleetState
-
-NOBODY: frozenset[ModelId] = frozenset()
 
 
 @dataclass(slots=True)
@@ -188,19 +187,19 @@ class Admission:
 
     def at_once(self, want: Want) -> Lease | None:
         """A lease that can be had without a load, a wait or passing those who wait; else None."""
-        lanes = self._lanes.get(want.model, {})
-        if self._closed is not None or not _may_pass(want, lanes):
+        lanes = self._lanes.get(want.model)
+        if self._closed is not None or (lanes and not _may_pass(want, lanes)):
             return None
-        decision = plan(self._state.snapshot(), want, now_s=self._state.clock.now_s())
-        if not isinstance(decision, Serve) or not _unwanted(decision.node, lanes):
+        picked = pick(self._state.snapshot(), want, now_s=self._state.clock.now_s())
+        if picked is None or (lanes and not _unwanted(picked[0].name, lanes)):
             return None
-        return self._state.lease(decision.node, decision.model)
+        return self._state.lease(picked[0].name, want.model)
 
     def explain(self, want: Want) -> Decision:
         """What `acquire` would decide for a request that came now."""
         return plan(
             self._state.snapshot(),
-            replace(want, seniors=frozenset(self._lanes) - {want.model}),
+            want._replace(seniors=frozenset(self._lanes) - {want.model}),
             now_s=self._state.clock.now_s(),
         )
 
@@ -323,10 +322,10 @@ class Admission:
                 )
             )
             if len(self._lanes) > 1
-            else NOBODY
+            else frozenset()
         )
         deadline_s = since_s + self._state.policy.queue_timeout_s
-        return replace(want, since_s=since_s, deadline_s=deadline_s, seniors=seniors)
+        return want._replace(since_s=since_s, deadline_s=deadline_s, seniors=seniors)
 
     def _leave(self, model: ModelId, lane: _Lane, waiter: _Waiter, *, served: bool) -> None:
         if waiter.displaced:
@@ -358,7 +357,7 @@ class Admission:
         """The load that is under way, then the queue at its measured pace."""
         decision = plan(
             self._state.snapshot(),
-            replace(want, excluded=frozenset()),
+            want._replace(excluded=frozenset()),
             now_s=self._state.clock.now_s(),
         )
         load_s = decision.load_eta_s if isinstance(decision, Wait) else None

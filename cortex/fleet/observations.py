@@ -5,7 +5,7 @@ from dataclasses import replace
 from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import Listing, NodeInfo, ReportedStatus
-from cortex.core.reconcile import reconcile
+from cortex.core.reconcile import agrees, reconcile
 from cortex.core.records import EventKind
 from cortex.core.snapshot import ModelStatus, ModelView, NodeView
 from cortex.fleet.state import FleetState
@@ -28,6 +28,9 @@ class Observations:
         state = self._state
         node = state.node(name)
         if node is None:
+            return
+        if self._says_nothing_new(node, listing):
+            state.tell()
             return
         if node.liveness.health is not NodeHealth.UP:
             state.event(EventKind.NODE_UP, "answered a poll", name)
@@ -140,6 +143,20 @@ class Observations:
             loading = status is ModelStatus.LOADING
             self._state.moved(name, replace(view, status=status, reported_loading=loading))
             self._state.changed()
+
+    def _says_nothing_new(self, node: NodeView, listing: Listing) -> bool:
+        """The node is as it was when it was last heard, which is what nearly every poll tells."""
+        models, now_ms = node.models, self._state.clock.now_ms()
+        return (
+            node.liveness == node.liveness.answered(listing.remark)
+            and listing.created_at_s in (None, node.boot_at_s)
+            and not listing.duplicated
+            and listing.models.keys() == models.keys()
+            and all(
+                agrees(models[model], status) and models[model].last_used_at_ms <= now_ms
+                for model, status in listing.models.items()
+            )
+        )
 
     def _ended(self, view: ModelView) -> ModelView:
         """A model that its restarted node does not list: what was under way has ended there too."""

@@ -16,9 +16,9 @@ from cortex.core.health import CLOSED
 from cortex.core.identity import moved, renamed
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.locations import NOTHING, relocated
-from cortex.core.reconcile import averaged
 from cortex.core.records import EventKind, FleetEvent, Recollection
-from cortex.core.snapshot import Drain, FleetSnapshot, ModelView, NodeView, evolve
+from cortex.core.snapshot import Drain, FleetSnapshot, ModelView, NodeView
+from cortex.core.use import given_back, served, taken
 from cortex.fleet import invariants
 from cortex.fleet.keeping import Remembered, renamed_pins
 from cortex.fleet.lease import Lease, Ref
@@ -160,36 +160,28 @@ class FleetState:
         node = self._nodes[name]
         view = node.models[model]
         assert view.resident, f"{model} is {view.status} on {name}"
-        self._use(node, evolve(view, in_flight=view.in_flight + 1), +1)
+        taken(node, view)
         return Lease(self._refs[name], model, self.clock.now_s())
 
     def release(self, lease: Lease, verdict: Verdict) -> None:
         """Give a lease back, with what it says of the model: its breaker, its last use."""
         if self._refs.get(lease.node) is not lease.ref:
             return  # another node has taken its name, and it is gone
-        node = self._nodes[lease.node]
+        name = lease.node
+        node = self._nodes[name]
         view = node.models[lease.model]
+        given_back(node, view)
+        if verdict.used:
+            now_s, now_ms = self.clock.now_s(), self.clock.now_ms()
+            served(view, now_s=now_s, now_ms=now_ms, took_s=now_s - lease.since_s)
         failure = verdict.failure
         if failure is not None:
-            view = self.failed(lease.node, view, failure, client=verdict.client)
-        breaker = CLOSED if verdict.count and failure is None else view.breaker
-        in_flight = view.in_flight - 1
-        if verdict.used:
-            now_s = self.clock.now_s()
-            view = evolve(
-                view,
-                in_flight=in_flight,
-                breaker=breaker,
-                last_used_at_ms=self.clock.now_ms(),
-                used_s=now_s,
-                answer_s=averaged(view.answer_s or None, now_s - lease.since_s),
-            )
-        else:
-            view = evolve(view, in_flight=in_flight, breaker=breaker)
-        self._use(node, view, -1)
+            self.put_model(name, self.failed(name, view, failure, client=verdict.client))
+        elif verdict.count and view.breaker is not CLOSED:
+            self.put_model(name, replace(view, breaker=CLOSED))
         if node.drains:
             self._drop_if_idle(lease.node)
-        self._tell()
+        self.tell()
 
     def blame(
         self, name: NodeName, model: ModelId, reason: str, *, client: str | None = None
@@ -298,7 +290,7 @@ class FleetState:
         """Something a waiting request may hang on is different now."""
         self._revision += 1
         self._snapshot = None
-        self._tell()
+        self.tell()
 
     def event(
         self,
@@ -319,7 +311,8 @@ class FleetState:
             )
         )
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Have whoever waits look at the fleet again."""
         for listener in self.listeners:
             listener()
 
@@ -355,13 +348,6 @@ class FleetState:
         self.renamed_at_start = {} if self.when_renamed else dict(renames)
         for tell in self.when_renamed:
             tell(renames)
-
-    def _use(self, node: NodeView, view: ModelView, by: int) -> None:
-        """One lease more or less; `view` is the model with it."""
-        models = {**node.models, view.id: view}
-        self._nodes[node.name] = evolve(node, in_flight=node.in_flight + by, models=models)
-        self._snapshot = None
-        self._revision += 1
 
     def _note_pins(self) -> None:
         configured = {(node.name, model) for node in self.policy.nodes for model in node.pinned}

@@ -1,28 +1,20 @@
 """From a request to what is asked of the fleet: the model a name means, and the conversation it is."""
 
-import difflib
-import hashlib
+import fnmatch
 
 from cortex.core.errors import CapacityError, RequestError
 from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId, NodeName
+from cortex.core.nearness import near_names
 from cortex.core.plan import RETRY_AFTER_S
-from cortex.gateway.auth import Caller, may_use, require_model
+from cortex.core.snapshot import FleetSnapshot
+from cortex.gateway.auth import Caller, require_model
 from cortex.gateway.body import Body
 from cortex.gateway.call import Call
 from cortex.gateway.services import Services
 
 CONVERSATION_BYTES = 512
 """As much of a conversation's head as its stickiness hangs on."""
-NEAR_NAMES_AMONG = 2000
-"""Near names are looked for in catalogues up to this size only: the search is quadratic."""
-
-_AFFINITY_HEADERS = (
-    "x-session-affinity",
-    "x-session-id",
-    "session-id",
-    "x-claude-code-session-id",
-)
 
 
 def resolve(svc: Services, name: str, caller: Caller) -> ModelId:
@@ -46,15 +38,7 @@ def resolve(svc: Services, name: str, caller: Caller) -> ModelId:
             code="starting",
             retry_after_s=RETRY_AFTER_S,
         )
-    near: list[str] = []
-    if len(snapshot.locations) + len(snapshot.aliases) < NEAR_NAMES_AMONG:
-        meant = {model: model for model in snapshot.locations} | {
-            alias: model
-            for alias, model in snapshot.aliases.items()
-            if model in snapshot.locations
-        }
-        names = [n for n, model in meant.items() if may_use(caller, model, snapshot.aliases)]
-        near = difflib.get_close_matches(name[:200], names, n=3)
+    near = near_names(name, _names(snapshot, caller))
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     target = snapshot.aliases.get(name)
     meaning = "" if target is None else f", which is an alias of {target},"
@@ -65,6 +49,18 @@ def resolve(svc: Services, name: str, caller: Caller) -> ModelId:
     )
 
 
+def _names(snapshot: FleetSnapshot, caller: Caller) -> list[str]:
+    """What the caller could have asked for."""
+    locations, aliases = snapshot.locations, snapshot.aliases
+    meant = {alias: model for alias, model in aliases.items() if model in locations}
+    if caller.models is None:
+        return [*locations, *meant]
+    # As `may_use`, for all at once.
+    models = {m for pattern in caller.models for m in fnmatch.filter(locations, pattern)}
+    models |= {meant[a] for pattern in caller.models for a in fnmatch.filter(meant, pattern)}
+    return [*models, *(alias for alias, model in meant.items() if model in models)]
+
+
 async def node_of_response(svc: Services, response_id: str) -> NodeName | None:
     """Which node holds the state of a `resp_…`."""
     recent = svc.recent.node_of_response(response_id)
@@ -73,15 +69,14 @@ async def node_of_response(svc: Services, response_id: str) -> NodeName | None:
 
 def affinity_key(call: Call, body: Body, caller: Caller) -> str | int:
     """What tells one conversation from another: the first of these that there is."""
-    for header in _AFFINITY_HEADERS:
-        if value := call.headers.get(header):
-            return value[:200]
+    if call.facts.conversation is not None:
+        return call.facts.conversation
     if body.envelope.prompt_cache_key:
         return body.envelope.prompt_cache_key[:200]
     head = body.head(4096)
     for key in (b'"messages"', b'"input"', b'"prompt"'):
         at = head.find(key)
         if at >= 0:
-            digest = hashlib.blake2b(head[at : at + CONVERSATION_BYTES], digest_size=8).digest()
-            return int.from_bytes(digest, "big")
+            # Known to this process alone, which is as long as it is remembered.
+            return hash(head[at : at + CONVERSATION_BYTES])
     return caller.name or ""

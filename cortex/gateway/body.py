@@ -88,6 +88,18 @@ def written(fields: dict[str, Any]) -> bytes:
         raise RequestError("the body is nested too deeply", code="invalid_json") from exc
 
 
+def small_body(source: Source, limits: Limits, room: Room) -> Body | None:
+    """A body that has come already, in one piece; None = `read_body` it. Raises as that does."""
+    declared = source.declared
+    if declared is None or declared > min(WHOLE_BYTES, limits.max_body_mb * 1024 * 1024):
+        return None
+    whole = source.whole()
+    if whole is None:
+        return None
+    room.take(source, len(whole), int(limits.max_bodies_mb * 1024 * 1024))
+    return Body([whole], parse_whole(whole))
+
+
 async def read_body(source: Source, limits: Limits, room: Room) -> Body:
     """Read the body and its envelope.
 

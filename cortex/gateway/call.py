@@ -1,7 +1,6 @@
 """One inference request, whichever way it came in, and the way back to its client."""
 
 import random
-import re
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -9,12 +8,12 @@ from aiohttp import ClientPayloadError, web
 
 from cortex.core.errors import RequestError
 from cortex.core.ids import RequestId
+from cortex.gateway.facts import Facts, facts_of
 from cortex.gateway.paths import canonical
 from cortex.gateway.reply import Reply, Wire
 
 # Unique is enough, none has to be hard to guess, and asking the kernel costs as much as routing.
 _ids = random.Random()  # noqa: S311
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
 
 class Source(Protocol):
@@ -33,6 +32,10 @@ class Source(Protocol):
         """All of it is here: `read` does not wait."""
         ...
 
+    def whole(self) -> bytes | None:
+        """All of it, where it is here in one piece and was not read; None = `read` it."""
+        ...
+
     async def read(self) -> bytes:
         """What has come since the last call; waits for some; b"" at the end.
 
@@ -45,12 +48,13 @@ class Source(Protocol):
 class Call:
     """What the handlers of inference routes are given."""
 
-    __slots__ = ("headers", "path", "remote", "reply", "request_id", "source")
+    __slots__ = ("facts", "headers", "path", "remote", "reply", "request_id", "source")
 
     def __init__(  # noqa: PLR0913
         self,
         path: str,
         headers: Mapping[str, str],
+        facts: Facts,
         remote: str | None,
         source: Source,
         wire: Wire,
@@ -60,9 +64,10 @@ class Call:
     ) -> None:
         self.path = path
         self.headers = headers
+        self.facts = facts
         self.remote = remote
         self.source = source
-        self.request_id = request_id_of(headers)
+        self.request_id = facts.request_id or _new_id()
         fixed = f"x-request-id: {self.request_id}\r\n"
         if path.startswith("/v1/messages"):
             fixed += f"request-id: {self.request_id}\r\n"
@@ -76,6 +81,7 @@ def of_aiohttp(request: web.Request) -> Call:
     return Call(
         canonical(request.path),
         request.headers,
+        facts_of(request.headers),
         request.remote,
         AiohttpSource(request),
         wire,
@@ -86,9 +92,10 @@ def of_aiohttp(request: web.Request) -> Call:
 
 def request_id_of(headers: Mapping[str, str]) -> RequestId:
     """The client's own, or a new one."""
-    inbound = headers.get("x-request-id")
-    if inbound is not None and _REQUEST_ID.fullmatch(inbound):
-        return RequestId(inbound)
+    return facts_of(headers).request_id or _new_id()
+
+
+def _new_id() -> RequestId:
     return RequestId(f"req_{_ids.getrandbits(96):024x}")
 
 
@@ -100,6 +107,9 @@ class AiohttpSource:
     def __init__(self, request: web.Request) -> None:
         self._request = request
         self.held_bytes = 0
+
+    def whole(self) -> None:
+        """Never, as far as anyone can tell."""
 
     @property
     def declared(self) -> int | None:

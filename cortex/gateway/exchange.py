@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from cortex.core.amend import Amendment, wish
 from cortex.core.decisions import Want
@@ -24,11 +24,12 @@ from cortex.gateway.auth import Caller
 from cortex.gateway.body import Body
 from cortex.gateway.call import Call
 from cortex.gateway.errors import NodeFaultError
+from cortex.gateway.gaps import GapTimer
 from cortex.gateway.line import Line
 from cortex.gateway.opening import COMMENT_S, Opening
 from cortex.gateway.ports import Sending
-from cortex.gateway.recent import Asking
-from cortex.gateway.relay import Dialect, GapTimer, cut
+from cortex.gateway.recent import Failing
+from cortex.gateway.relay import Dialect, cut
 from cortex.gateway.relayed import Relayed
 from cortex.gateway.services import Services
 from cortex.gateway.verdict import judged
@@ -39,8 +40,6 @@ GENERATING = frozenset({"chat", "completions", "messages", "responses"})
 """Routes whose whole answers take a node as long as it likes."""
 MAX_ATTEMPTS = 3
 """Nodes tried for one request before its first byte."""
-_FORWARDED = ("Accept", "OpenAI-Beta", "anthropic-version", "anthropic-beta")
-"""Request headers a node may see; never the client's credentials."""
 
 
 class Relay(Protocol):
@@ -58,8 +57,7 @@ class Relay(Protocol):
     ) -> Relayed: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Outbound:
+class Outbound(NamedTuple):
     """What a node is sent, and how its answer comes back."""
 
     path: str
@@ -67,6 +65,8 @@ class Outbound:
     relay: Relay
     in_one_piece: bool = False
     """The node says nothing until its answer is whole."""
+    brief: bool = False
+    """That takes it no longer than a stream may be silent."""
 
 
 class _Tries:
@@ -89,7 +89,7 @@ class _Tries:
         waited_s = self._queued_s + self._loads_s
         if not waited_s:
             return self.want
-        return replace(self.want, since_s=now_s - waited_s, load_waited_s=self._loads_s)
+        return self.want._replace(since_s=now_s - waited_s, load_waited_s=self._loads_s)
 
     def admitted(self, admitted: Admitted) -> None:
         self._queued_s += admitted.queue_s
@@ -104,7 +104,7 @@ class _Tries:
         if self.failure is None:
             self.failure, self.failed_on = failure, node
         excluded = self.want.excluded | {node}
-        self.want = replace(self.want, excluded=excluded, preferred=None)
+        self.want = self.want._replace(excluded=excluded, preferred=None)
 
 
 class Exchange:
@@ -162,13 +162,13 @@ class Exchange:
         tries = _Tries(want)
         try:
             while True:
-                admitted = await self._admit(tries, beat)
+                admitted = self._admit_at_once(tries) or await self._admit(tries, beat)
                 known = self._svc.wishes.of(admitted.lease.node, want.model)
                 try:
                     node = await self._served_by(tries.want, admitted)
                 except NodeError as exc:
                     if self._learned(admitted.lease, known, exc):
-                        tries.want = replace(tries.want, preferred=admitted.lease.node)
+                        tries.want = tries.want._replace(preferred=admitted.lease.node)
                         continue
                     if self._settled(exc):
                         raise
@@ -205,6 +205,16 @@ class Exchange:
             return False
         self._svc.wishes.learn(lease.node, lease.model, wanted)
         return True
+
+    def _admit_at_once(self, tries: "_Tries") -> Admitted | None:
+        """What nearly every request gets, without a wait."""
+        fleet = self._svc.fleet
+        lease = fleet.lease_at_once(tries.wanted(fleet.clock.now_s()))
+        if lease is None:
+            return None
+        admitted = Admitted(lease)
+        _note(self._line, admitted)
+        return admitted
 
     async def _admit(self, tries: "_Tries", beat: Beat | None) -> Admitted:
         svc, line = self._svc, self._line
@@ -251,7 +261,7 @@ class Exchange:
             NodeFaultError: The request is at fault.
         """
         svc, model, who = self._svc, want.model, self._caller.who
-        others = replace(want, excluded=want.excluded | {first}, preferred=None)
+        others = want._replace(excluded=want.excluded | {first}, preferred=None)
         lease = svc.fleet.lease_at_once(others)
         if lease is not None:
             admitted = Admitted(lease)
@@ -280,23 +290,31 @@ class Exchange:
         """One node: send, relay, and give the lease back with what is to be thought of the node."""
         svc, line, call = self._svc, self._line, self._call
         lease = admitted.lease
+        node = lease.node
         verdict = UNHEARD
         outbound: Outbound | None = None
+        sending: Sending | None = None
+        unanswered: set[Failing] = set()
         line.attempt()
         try:
-            outbound = self._outbound_for(lease.node)
-            sending = svc.nodes[lease.node].send(
-                "POST", outbound.path, _request_headers(call), outbound.body
+            outbound = self._outbound_for(node)
+            sending = svc.nodes[node].send(
+                "POST",
+                outbound.path,
+                call.facts.forwarded,
+                outbound.body,
+                request_id=call.request_id,
             )
-            with svc.recent.asking(lease.node, sending) as asking:
-                relayed = await outbound.relay(
-                    call,
-                    sending,
-                    line,
-                    timer=self._timer(outbound),
-                    headers=_response_headers(line),
-                    answered=partial(self._let_go, outbound.body, asking),
-                )
+            unanswered = svc.recent.unanswered(node)
+            unanswered.add(sending)
+            relayed = await outbound.relay(
+                call,
+                sending,
+                line,
+                timer=self._timer(outbound),
+                headers=_response_headers(line),
+                answered=partial(self._let_go, outbound.body, unanswered, sending),
+            )
             verdict = self._told(lease, relayed)
             return relayed
         except NodeError as exc:
@@ -305,6 +323,8 @@ class Exchange:
             verdict = judged(svc.fleet.node(lease.node), exc)
             raise
         finally:
+            if sending is not None:
+                unanswered.discard(sending)
             # By the name that it has now.
             line.record.node = lease.node
             svc.fleet.ended(lease, verdict)
@@ -314,7 +334,7 @@ class Exchange:
         gap_s, bound_s = limits.idle_timeout_s, math.inf
         if self._generates_whole:
             bound_s = limits.answer_timeout_s
-            gap_s = bound_s if outbound.in_one_piece else gap_s
+            gap_s = bound_s if outbound.in_one_piece and not outbound.brief else gap_s
         return GapTimer(
             gap_s,
             self._svc.recent.relays,
@@ -348,9 +368,9 @@ class Exchange:
             verdict = replace(judged(self._svc.fleet.node(lease.node), error), count=True)
         return replace(verdict, ask_node=True)
 
-    def _let_go(self, body: Body, asking: Asking) -> None:
+    def _let_go(self, body: Body, unanswered: set[Failing], sending: Sending) -> None:
         """A stream may last for minutes, and a conversation may be megabytes."""
-        asking.end()
+        unanswered.discard(sending)
         self._kept = b"".join(body.chunks) if body.size <= KEPT_BYTES else None
         body.release()
         self._svc.room.leave(self._call.source)
@@ -363,20 +383,6 @@ def _note(line: Line, admitted: Admitted) -> None:
     record.queue_ms += admitted.queue_s * 1000
     record.load_wait_ms += admitted.load_wait_s * 1000
     record.cold_start = record.cold_start or admitted.load_wait_s > 0
-
-
-def _request_headers(call: Call) -> dict[str, str]:
-    headers = {
-        name: value
-        for name in _FORWARDED
-        if (value := call.headers.get(name)) is not None and value.isascii()
-    }
-    # It was read as JSON, whatever curl called it.
-    headers["Content-Type"] = "application/json"
-    # Compressed answers could not be watched, and no node compresses.
-    headers["Accept-Encoding"] = "identity"
-    headers["x-request-id"] = call.request_id
-    return headers
 
 
 def _response_headers(line: Line) -> dict[str, str]:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import cast
 
 from cortex.gateway.call import Call
-from cortex.gateway.http1 import MAX_HEAD_BYTES, Head, HeadReader
+from cortex.gateway.http1 import MAX_HEAD_BYTES, HeadReader
 
 IDLE_S = 75.0
 """A connection may be silent for so long between two requests."""
@@ -178,6 +178,12 @@ class Front(asyncio.Protocol):
     def complete(self) -> bool:
         return not self._left
 
+    def whole(self) -> bytes | None:
+        if self._left or len(self._pieces) != 1:
+            return None
+        self._pieces_bytes = 0
+        return self._pieces.pop()
+
     async def read(self) -> bytes:
         while not self._pieces:
             if not self._left:
@@ -231,15 +237,18 @@ class Front(asyncio.Protocol):
         self.declared = self._left = length
         self.deadline_s = float("inf")
         call = Call(
-            head.path, head.headers, self._remote, self, self, keep_alive=self._stays(head)
+            head.path,
+            head.headers,
+            head.facts,
+            self._remote,
+            self,
+            self,
+            keep_alive=head.keep_alive and not self._fronts.closing,
         )
         self.task = self._fronts.loop.create_task(self._answer(call))
         if rest and self._left:
             rest = self._take_body(rest)
         self._held = rest
-
-    def _stays(self, head: Head) -> bool:
-        return head.keep_alive and not self._fronts.closing
 
     async def _answer(self, call: Call) -> None:
         try:

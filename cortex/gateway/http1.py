@@ -5,12 +5,12 @@ is not plain, or not well-formed, is not judged here but left to aiohttp, which 
 """
 
 import re
-from collections import OrderedDict
 from typing import NamedTuple
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from cortex.core.fields import header_fields
+from cortex.gateway.facts import Facts, facts_of
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_FIELDS = 100
@@ -32,6 +32,7 @@ class Head(NamedTuple):
     headers: CIMultiDictProxy[str]
     """Without Content-Length."""
     keep_alive: bool
+    facts: Facts
 
 
 class HeadReader:
@@ -39,7 +40,7 @@ class HeadReader:
 
     def __init__(self, paths: frozenset[str]) -> None:
         self._paths = paths
-        self._known: OrderedDict[bytes, Head | None] = OrderedDict()
+        self._known: dict[bytes, Head | None] = {}
 
     def read(self, raw: bytes) -> tuple[Head, int] | None:
         """Read a head, given with the line end that closes its last field.
@@ -51,13 +52,11 @@ class HeadReader:
         if length is None:
             return None
         key = raw[: length.start()] + raw[length.end() :]
-        if key in self._known:
-            self._known.move_to_end(key)
-            head = self._known[key]
-        else:
+        head = self._known.get(key)
+        if head is None and key not in self._known:
+            if len(self._known) >= CACHED_HEADS:
+                del self._known[next(iter(self._known))]
             head = self._known[key] = _read(key, self._paths)
-            if len(self._known) > CACHED_HEADS:
-                self._known.popitem(last=False)
         return None if head is None else (head, int(length[1]))
 
 
@@ -81,4 +80,9 @@ def _read(raw: bytes, paths: frozenset[str]) -> Head | None:
     wanted = headers.get("Connection", "").lower()
     if len(headers.getall("Host", ())) != 1 or wanted not in _CONNECTION:
         return None
-    return Head(path, CIMultiDictProxy(headers), keep_alive=wanted != "close")
+    return Head(
+        path,
+        CIMultiDictProxy(headers),
+        keep_alive=wanted != "close",
+        facts=facts_of(headers),
+    )

@@ -28,7 +28,7 @@ PATHS = frozenset(HANDLERS)
 
 async def serve(call: Call, svc: Services) -> None:
     """Answer one request, whatever happens."""
-    origin = call.headers.get("Origin")
+    origin = call.facts.origin
     if origin is not None and svc.shares_with(origin):
         call.reply.add(cors.answer_headers(origin))
     try:

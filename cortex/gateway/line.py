@@ -23,7 +23,7 @@ MESSAGE_CHARS = 300
 class Line:
     """Fills a `RequestRecord`; a context manager around the whole handler."""
 
-    __slots__ = ("_done", "_first_s", "_started_s", "events", "last_s", "now_s", "record")
+    __slots__ = ("_done", "_first_s", "_started_s", "events", "now_s", "record")
 
     def __init__(
         self,
@@ -36,9 +36,7 @@ class Line:
         self.now_s = clock.now_s
         self._started_s = self.now_s()
         self._first_s: float | None = None
-        #: When real bytes last came from the node (monotonic); 0 = never.
-        self.last_s = 0.0
-        #: Events of the node's stream so far.
+        #: Real events of the node's answer so far; one sent whole counts by the pieces it comes in.
         self.events = 0
         self._done = done
         self.record = RequestRecord(
@@ -47,18 +45,17 @@ class Line:
 
     def attempt(self) -> None:
         """A node is asked, perhaps not the first: what another said before is not in the answer."""
-        self._first_s, self.last_s, self.events = None, 0.0, 0
+        self._first_s, self.events = None, 0
         self.record.ttft_ms = None
 
     def real_bytes(self, events: int) -> None:
-        """Real bytes have come from the node: so many events, where it streams; 0 = a part of one."""
-        self.last_s = self.now_s()
+        """The first real events have come from the node; from then on they are only counted."""
         self.events += events
         if self._first_s is None:
-            self._first_s = self.last_s
+            self._first_s = now_s = self.now_s()
             # An answer sent whole has no first token that anyone could see.
             if self.record.stream:
-                self.record.ttft_ms = (self.last_s - self._started_s) * 1000
+                self.record.ttft_ms = (now_s - self._started_s) * 1000
 
     @property
     def state(self) -> str:
@@ -97,8 +94,9 @@ class Line:
         record.cached_tokens = usage.cached_tokens
         record.completion_tokens = usage.completion_tokens
         record.response_id = relayed.response_id
-        if record.stream and usage.completion_tokens and self._first_s is not None:
-            streamed_s = self.last_s - self._first_s
+        whole = relayed.streamed and relayed.failure is None
+        if whole and usage.completion_tokens and self._first_s is not None:
+            streamed_s = self.now_s() - self._first_s
             # The first token's time is its TTFT, so the rate is that of the others.
             if streamed_s > 0 and usage.completion_tokens > 1:
                 record.tokens_per_s = (usage.completion_tokens - 1) / streamed_s

@@ -98,7 +98,7 @@ async def listen(
     if svc is not None:
         tls = None if svc.certificate is None else svc.certificate.context
         protocol = fronts = Fronts(
-            handler=lambda call: inference.serve(call, svc),
+            handler=partial(inference.serve, svc=svc),
             paths=inference.PATHS,
             aiohttp_protocol=protocol,
             head_timeout_s=svc.config.limits.head_timeout_s,

@@ -29,6 +29,8 @@ class _Written:
     """A model's entry and what it was made from."""
 
     view: ModelView
+    in_flight: int
+    last_used_at_ms: int
     tokens_per_s: float | None
     breaker_open: bool
     data: bytes
@@ -37,6 +39,7 @@ class _Written:
 @dataclass(slots=True)
 class _NodeWritten:
     view: NodeView
+    uses: int
     done: int
     """Requests it had answered by then: their pace is in the models' entries."""
     models: dict[ModelId, _Written] = field(default_factory=dict)
@@ -147,6 +150,7 @@ class LiveView:
         return (
             written is not None
             and written.view is view
+            and written.uses == view.uses
             and written.done == self._svc.recent.answered(view.name)
             and not written.breakers_open
         )
@@ -154,7 +158,7 @@ class LiveView:
     def _write_models(self, view: NodeView, snapshot: FleetSnapshot) -> None:
         svc = self._svc
         before = self._nodes.get(view.name)
-        node = _NodeWritten(view, svc.recent.answered(view.name))
+        node = _NodeWritten(view, view.uses, svc.recent.answered(view.name))
         now_s = svc.fleet.clock.now_s()
         for model in view.models.values():
             pace = svc.recent.tokens_per_s(view.name, model.id)
@@ -164,11 +168,15 @@ class LiveView:
             if (
                 old is None
                 or old.view is not model
+                or old.in_flight != model.in_flight
+                or old.last_used_at_ms != model.last_used_at_ms
                 or old.tokens_per_s != pace
                 or old.breaker_open != is_open
             ):
                 data = _json(model_on_node(svc, view, model, snapshot))
-                old = _Written(model, pace, is_open, data)
+                old = _Written(
+                    model, model.in_flight, model.last_used_at_ms, pace, is_open, data
+                )
             node.models[model.id] = old
         self._nodes[view.name] = node
 

@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Collection
-from dataclasses import replace
 
 from cortex.core.amend import Amendment, amended
 from cortex.core.decisions import Want
@@ -13,7 +12,7 @@ from cortex.core.translate.to_chat import ChatStream
 from cortex.core.translate.to_messages import messages_body
 from cortex.gateway.asking import affinity_key, node_of_response, resolve
 from cortex.gateway.auth import Caller
-from cortex.gateway.body import Body, read_body, written
+from cortex.gateway.body import Body, read_body, small_body, written
 from cortex.gateway.call import Call
 from cortex.gateway.exchange import Exchange, Outbound
 from cortex.gateway.line import Line
@@ -35,6 +34,9 @@ ROUTES = {
 """Path to the `route` of metrics and history."""
 MAX_GATHERED_BYTES = 8 * 1024 * 1024
 """A larger request is passed on as it came: it is near a node's own limit, and takes long to change."""
+BRIEF_S = 5.0
+"""A whole answer that is written in this time is asked for as it is: to gather it costs the gateway as
+much as a stream of as many tokens, and a client that hangs up saves a node no more than this."""
 _PASSING = Passing(OPENAI)
 
 
@@ -43,10 +45,18 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
     line = Line(call.request_id, ROUTES[call.path], svc.fleet.clock, svc.account)
     line.record.client = caller.name
     with svc.recent.running(line), line:
-        body = await read_body(call.source, svc.config.limits, svc.room)
+        limits, room = svc.config.limits, svc.room
+        body = small_body(call.source, limits, room) or await read_body(
+            call.source, limits, room
+        )
         line.record.stream = body.envelope.stream
         line.record.request_bytes = body.size
-        want, sticky = await _want(call, svc, caller, body)
+        model = resolve(svc, body.envelope.model, caller)
+        sticky = affinity_key(call, body, caller)
+        previous = body.envelope.previous_response_id
+        only = None if previous is None else await _holder_of(svc, previous)
+        preferred = svc.fleet.affinity.preferred(model, sticky)
+        want = Want(model, preferred, only)
         line.record.model = want.model
         if want.model != body.envelope.model:
             body = body.with_model(want.model)
@@ -64,7 +74,13 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
                 return _translated(call, body, created_s=created_s)
             wishes = svc.wishes.of(node, want.model)
             amended = _amended(plain, body, wishes) if wishes else plain
-            return _gathered(amended) if call.path == CHAT else amended
+            if call.path != CHAT or not whole:
+                return amended
+            if _is_brief(body, svc.recent.tokens_per_s(node, want.model)):
+                return Outbound(
+                    amended.path, amended.body, amended.relay, in_one_piece=True, brief=True
+                )
+            return _gathered(amended)
 
         with svc.quotas.entered(caller):
             await Exchange(call, caller, svc, line, outbound_for, OPENAI).run(want, sticky)
@@ -74,7 +90,13 @@ def _amended(plain: Outbound, body: Body, wishes: Collection[Amendment]) -> Outb
     fields = amended(body.fields(), wishes)
     if fields is None:
         return plain
-    return replace(plain, body=Body([written(fields)], body.envelope))
+    return plain._replace(body=Body([written(fields)], body.envelope))
+
+
+def _is_brief(body: Body, tokens_per_s: float | None) -> bool:
+    """Whether a whole answer is over before there is much to stop, at the model's pace of late."""
+    most = body.envelope.most_tokens
+    return most is not None and tokens_per_s is not None and most <= BRIEF_S * tokens_per_s
 
 
 def _gathered(plain: Outbound) -> Outbound:
@@ -83,7 +105,7 @@ def _gathered(plain: Outbound) -> Outbound:
     if not body.envelope.same_streamed or body.size > MAX_GATHERED_BYTES:
         return plain
     relay = Gathering(GatheredWords(ChatGather()), _PASSING)
-    return replace(plain, body=body.as_stream(), relay=relay, in_one_piece=False)
+    return plain._replace(body=body.as_stream(), relay=relay, in_one_piece=False)
 
 
 def _translated(call: Call, body: Body, *, created_s: int) -> Outbound:
@@ -110,22 +132,17 @@ def _translated(call: Call, body: Body, *, created_s: int) -> Outbound:
     return Outbound(MESSAGES, Body([messages], body.envelope), relay)
 
 
-async def _want(
-    call: Call, svc: Services, caller: Caller, body: Body
-) -> tuple[Want, str | int]:
-    model = resolve(svc, body.envelope.model, caller)
-    sticky = affinity_key(call, body, caller)
-    only = None
-    previous = body.envelope.previous_response_id
-    if previous is not None:
-        only = await node_of_response(svc, previous)
-        if only is None:
-            # A node would answer with an empty history instead, and nobody would notice.
-            raise RequestError(
-                f"previous response {previous[:80]!r} is not known here",
-                code="previous_response_not_found",
-                param="previous_response_id",
-            )
-    return Want(
-        model=model, preferred=svc.fleet.affinity.preferred(model, sticky), only=only
-    ), sticky
+async def _holder_of(svc: Services, previous: str) -> NodeName:
+    """The node with the history that a request goes on with.
+
+    Raises:
+        RequestError: Nobody knows it; a node would answer with an empty one, and nobody would notice.
+    """
+    name = await node_of_response(svc, previous)
+    if name is None:
+        raise RequestError(
+            f"previous response {previous[:80]!r} is not known here",
+            code="previous_response_not_found",
+            param="previous_response_id",
+        )
+    return name

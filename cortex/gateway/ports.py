@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Protocol
+from typing import Any, Protocol
 
 from cortex.adminapi import (
     EventQuery,
@@ -15,6 +15,9 @@ from cortex.adminapi import (
 )
 from cortex.core.ids import NodeName
 from cortex.core.records import RequestRecord
+
+Fields = tuple[tuple[str, str], ...]
+"""Names and values of headers."""
 
 
 class Payload(Protocol):
@@ -35,6 +38,22 @@ class Answer(Protocol):
     def status(self) -> int: ...
     @property
     def headers(self) -> Mapping[str, str]: ...
+    @property
+    def length(self) -> int | None: ...
+    @property
+    def derived(self) -> dict[str, Any]:
+        """What was computed from status and headers, kept with them."""
+        ...
+
+    @property
+    def ended(self) -> bool:
+        """All has come, and was read."""
+        ...
+
+    def ready(self) -> bytes:
+        """What has come and was not read."""
+        ...
+
     async def read_some(self) -> bytes: ...
     async def read_at_most(self, limit_bytes: int) -> bytes: ...
     async def pour(self, take: Callable[[bytes], object]) -> None: ...
@@ -65,7 +84,13 @@ class Inference(Protocol):
     endpoint: str
 
     def send(
-        self, method: str, path: str, headers: Mapping[str, str], body: Payload | None
+        self,
+        method: str,
+        path: str,
+        headers: Fields,
+        body: Payload | None,
+        *,
+        request_id: str | None = None,
     ) -> Sending: ...
 
 

@@ -12,15 +12,10 @@ from cortex.core.errors import CortexError, NodeUnreachableError
 from cortex.core.identity import moved
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import RequestRecord
+from cortex.gateway.gaps import Gaps
 from cortex.gateway.line import Line
 
 SAMPLES = 50
-
-
-class Cuttable(Protocol):
-    """An exchange under way that can be ended early."""
-
-    def cut(self, error: CortexError) -> None: ...
 
 
 class Failing(Protocol):
@@ -35,7 +30,7 @@ class Recent:
         #: Requests inside a handler now, queued ones included.
         self.in_flight = 0
         #: Those of them that a node is answering.
-        self.relays: set[Cuttable] = set()
+        self.relays = Gaps()
         #: Requests that a node has not begun to answer: another may still take them.
         self._unanswered: dict[NodeName, set[Failing]] = {}
         #: The accounts of requests inside a handler, oldest first.
@@ -62,12 +57,15 @@ class Recent:
 
     def cut(self, error: CortexError) -> None:
         """End every relay with this error, which its client is told."""
-        for relay in tuple(self.relays):
+        for relay in self.relays:
             relay.cut(error)
 
-    def asking(self, node: NodeName, sending: Failing) -> "Asking":
-        """For one request to this node, from when it is sent until its answer begins."""
-        return Asking(self._unanswered.setdefault(node, set()), sending)
+    def unanswered(self, node: NodeName) -> set[Failing]:
+        """The requests that this node has not begun to answer; whoever sends one puts it there."""
+        found = self._unanswered.get(node)
+        if found is None:
+            found = self._unanswered[node] = set()
+        return found
 
     def leave(self, node: NodeName, reason: str) -> None:
         """Have everything that this node has not begun to answer look for another."""
@@ -112,27 +110,6 @@ class Recent:
         if key in self._rates and key not in self._medians:
             self._medians[key] = median(self._rates[key])
         return self._medians.get(key)
-
-
-class Asking:
-    """A request among those that its node has not begun to answer."""
-
-    __slots__ = ("_among", "_sending")
-
-    def __init__(self, among: set[Failing], sending: Failing) -> None:
-        self._among = among
-        self._sending = sending
-
-    def __enter__(self) -> "Asking":
-        self._among.add(self._sending)
-        return self
-
-    def end(self) -> None:
-        """The answer has begun, or will not."""
-        self._among.discard(self._sending)
-
-    def __exit__(self, *_exc: object) -> None:
-        self.end()
 
 
 class _Running:

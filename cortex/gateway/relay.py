@@ -1,7 +1,5 @@
 """Copies a node's answer to the client as it comes: same bytes, no task and no queue in between."""
 
-import asyncio
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
@@ -9,16 +7,15 @@ from typing import NoReturn
 from cortex.core.errors import (
     CortexError,
     NodeProtocolError,
-    NodeSilentError,
     NodeTruncatedError,
 )
 from cortex.core.nodefaults import classify, classify_event
 from cortex.core.stream import Fault, Watch
 from cortex.gateway.call import Call
 from cortex.gateway.errors import ClientStalledError, NodeFaultError, error_event
+from cortex.gateway.gaps import GapTimer
 from cortex.gateway.line import Line
 from cortex.gateway.ports import Answer, Sending
-from cortex.gateway.recent import Cuttable
 from cortex.gateway.relayed import Relayed
 from cortex.gateway.reply import Reply
 
@@ -41,6 +38,11 @@ _NOT_RELAYED = frozenset(
         "set-cookie",
         "request-id",
         "x-request-id",
+        "x-accel-buffering",
+        "x-content-type-options",
+        "x-cortex-cold-start",
+        "x-cortex-model",
+        "x-cortex-node",
         "access-control-allow-origin",
         "access-control-allow-credentials",
         # Said to a browser in the gateway's name, and remembered by it.
@@ -60,6 +62,8 @@ _NOT_RELAYED = frozenset(
 )
 
 
+# Among what is derived of a node's head.
+_SSE, _LINES = "sse", "lines"
 _PAGES = ("text/html", "application/xhtml", "image/svg", "text/xml", "application/xml")
 """What a browser would run in the gateway's name. No engine answers so: it is some proxy's page."""
 
@@ -78,81 +82,6 @@ OPENAI = Dialect(
     waiting=lambda: b": waiting for the model\n\n",
     error=lambda error, _request_id: error_event(error),
 )
-
-
-class GapTimer:
-    """Bounds the gap between real bytes, not the length of a stream.
-
-    One lazily re-armed timer a stream; the account knows when the last real bytes came. While it
-    runs it is in `among`, for whoever must end every exchange early.
-    """
-
-    __slots__ = (
-        "_among",
-        "_began_s",
-        "_bound_s",
-        "_fail",
-        "_gap_s",
-        "_handle",
-        "_line",
-        "_reply",
-        "at_work",
-    )
-
-    def __init__(
-        self,
-        gap_s: float,
-        among: set[Cuttable],
-        line: Line,
-        reply: Reply,
-        *,
-        bound_s: float = math.inf,
-        at_work: bool = False,
-    ) -> None:
-        self._gap_s = gap_s
-        #: Of the exchange as a whole.
-        self._bound_s = bound_s
-        #: The node has begun, as far as anyone can tell: one that streams shows it by its head.
-        self.at_work = at_work
-        self._among = among
-        self._line = line
-        self._reply = reply
-        self._began_s = line.now_s()
-        self._handle: asyncio.TimerHandle | None = None
-        self._fail: Callable[[Exception], None]
-
-    def start(self, sending: Sending) -> None:
-        """Watch this exchange from now on, unless it is watched already."""
-        if self._handle is not None:
-            return
-        self._fail = sending.fail
-        self._among.add(self)
-        self._handle = asyncio.get_running_loop().call_later(
-            min(self._gap_s, self._bound_s), self._check
-        )
-
-    def stop(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-        self._among.discard(self)
-
-    def cut(self, error: CortexError) -> None:
-        """End the exchange now; `error` is raised in its place."""
-        self._fail(error)
-
-    def _check(self) -> None:
-        last_s = max(self._began_s, self._line.last_s)
-        now_s = self._line.now_s()
-        left_s = min(last_s + self._gap_s, self._began_s + self._bound_s) - now_s
-        if left_s > 0:
-            self._handle = asyncio.get_running_loop().call_later(left_s, self._check)
-        elif self._reply.full:
-            self._fail(ClientStalledError(f"the client read nothing for {self._gap_s:g} s"))
-        else:
-            said = f"the node sent nothing for {self._gap_s:g} s"
-            if now_s - self._began_s >= self._bound_s:
-                said = f"the answer was not whole after {self._bound_s:g} s"
-            self._fail(NodeSilentError(said, at_work=self.at_work))
 
 
 class Passing:
@@ -221,12 +150,12 @@ class Passing:
     ) -> None:
         """The head, unless one was sent ahead."""
         if not call.reply.begun:
-            length = answer.headers.get("Content-Length")
             call.reply.begin(
                 answer.status,
-                _relayed(answer.headers, headers, sse=watch.sse),
+                headers,
                 # A stream ends with its terminator, whatever follows in the node's body.
-                length=None if length is None or watch.sse else int(length),
+                length=None if watch.sse else answer.length,
+                further=_relayed_lines(answer, sse=watch.sse),
             )
             line.sending(answer.status)
         elif not watch.sse:
@@ -248,10 +177,16 @@ class _Copy:
     async def all(self, first: bytes | Fault) -> None:
         """Copy to the end of the answer, which may be before that of the node's body."""
         self._reply.on_room(self._answer.resume)
+        watch = self._watch
         try:
-            self._pass_on(first)
-            await self._answer.pour(self._take)
-            if not self._watch.over:
+            if isinstance(first, Fault):
+                self._give_up(first)
+            if watch.events:
+                self._line.real_bytes(watch.events)
+            self._pass_on(watch, first)
+            if not self._answer.ended:
+                await self._answer.pour(self._take)
+            if not watch.over:
                 self._end()
         finally:
             self._reply.on_room(None)
@@ -267,18 +202,23 @@ class _Copy:
 
     def relayed(self, failure: CortexError | None = None) -> Relayed:
         watch = self._watch
-        return Relayed(failure, watch.usage(), watch.response_id(), self._sent_bytes)
+        return Relayed(
+            failure, watch.usage(), watch.response_id(), self._sent_bytes, streamed=watch.sse
+        )
 
     def _take(self, data: bytes) -> None:
-        self._pass_on(self._watch.see(data))
-
-    def _pass_on(self, chunk: bytes | Fault) -> None:
+        watch = self._watch
+        chunk = watch.see(data)
         if isinstance(chunk, Fault):
             self._give_up(chunk)
-        watch = self._watch
-        events = watch.events
-        if events:
-            self._line.real_bytes(events)
+        line = self._line
+        if line.events:
+            line.events += watch.events
+        elif watch.events:
+            line.real_bytes(watch.events)
+        self._pass_on(watch, chunk)
+
+    def _pass_on(self, watch: Watch, chunk: bytes) -> None:
         if chunk:
             self._sent_bytes += len(chunk)
             reply = self._reply
@@ -291,12 +231,14 @@ class _Copy:
 
     def _end(self) -> None:
         """The node's body has ended; whether its answer has is for the watch to say."""
-        last = self._watch.last()
-        if isinstance(last, Fault):
-            self._give_up(last)
-        if not self._watch.finished():
-            raise NodeTruncatedError("the node ended the stream in the middle")
-        self._pass_on(last)
+        watch = self._watch
+        if watch.sse:
+            last = watch.last()
+            if isinstance(last, Fault):
+                self._give_up(last)
+            if not watch.finished():
+                raise NodeTruncatedError("the node ended the stream in the middle")
+            self._pass_on(watch, last)
         if not self._reply.ended:
             self._reply.end()
 
@@ -314,10 +256,12 @@ async def _first_bytes(answer: Answer, choices: int) -> tuple[Watch, bytes | Fau
         NodeProtocolError: The node redirected.
         NodeTruncatedError: It ended a stream that had not begun.
     """
-    sse = await check(answer)
+    sse = answer.derived.get(_SSE)
+    if sse is None:
+        sse = answer.derived[_SSE] = await check(answer)
     watch = Watch(sse=sse, choices=choices)
     first: bytes | Fault = b""
-    while not first and (data := await answer.read_some()):
+    while not first and (data := answer.ready() or await answer.read_some()):
         first = watch.see(data)
     if not first:
         first = watch.last()
@@ -376,13 +320,18 @@ def cut(
     call.reply.cut(last)
 
 
-def _relayed(
-    headers: Mapping[str, str], own: Mapping[str, str], *, sse: bool
-) -> dict[str, str]:
-    relayed = {
-        name: value for name, value in headers.items() if name.lower() not in _NOT_RELAYED
-    }
-    relayed["X-Content-Type-Options"] = "nosniff"
-    if sse:
-        relayed["X-Accel-Buffering"] = "no"
-    return {**relayed, **own}
+def _relayed_lines(answer: Answer, *, sse: bool) -> str:
+    """The header lines of a node's answer that its client is sent too."""
+    lines: str | None = answer.derived.get(_LINES)
+    if lines is None:
+        relayed = {
+            name: value
+            for name, value in answer.headers.items()
+            if name.lower() not in _NOT_RELAYED
+        }
+        relayed["X-Content-Type-Options"] = "nosniff"
+        if sse:
+            relayed["X-Accel-Buffering"] = "no"
+        lines = "".join([f"{name}: {value}\r\n" for name, value in relayed.items()])
+        answer.derived[_LINES] = lines
+    return lines

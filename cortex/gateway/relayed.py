@@ -1,13 +1,12 @@
 """What a relay has to say once it has ended: to the account, and of the node."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cortex.core.errors import CortexError
 from cortex.core.stream import UNREPORTED, Usage
 
 
-@dataclass(frozen=True, slots=True)
-class Relayed:
+class Relayed(NamedTuple):
     """What became of one answer, once its first byte was sent."""
 
     failure: CortexError | None = None
@@ -15,3 +14,5 @@ class Relayed:
     usage: Usage = UNREPORTED
     response_id: str | None = None
     sent_bytes: int = 0
+    streamed: bool = False
+    """The node gave it token by token."""

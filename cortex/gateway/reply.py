@@ -77,19 +77,25 @@ class Reply:
         self.fixed += "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
 
     def begin(
-        self, status: int, headers: Mapping[str, str], *, length: int | None = None
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        *,
+        length: int | None = None,
+        further: str = "",
     ) -> None:
         """The head, which leaves with the first bytes of the body.
 
         Args:
             status: HTTP's.
             headers: All but those of the connection and of the framing.
+            further: Header lines made before, each with its line end.
             length: Of the body in bytes; None = in chunks, where the client knows them.
         """
         assert not self.begun, "one answer a request"
         self.begun = True
         lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\nServer: cortex\r\n"]
-        lines += (_date(int(time.time())), self.fixed)
+        lines += (_date(int(time.time())), self.fixed, further)
         lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
         if self.signed is not None:
             lines += [f"{name}: {value}\r\n" for name, value in self.signed().items()]

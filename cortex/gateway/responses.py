@@ -10,9 +10,10 @@ from cortex.core.plan import RETRY_AFTER_S
 from cortex.gateway.asking import node_of_response
 from cortex.gateway.call import of_aiohttp
 from cortex.gateway.errors import NodeFaultError
+from cortex.gateway.gaps import GapTimer
 from cortex.gateway.line import Line
 from cortex.gateway.paths import canonical
-from cortex.gateway.relay import OPENAI, GapTimer, Passing
+from cortex.gateway.relay import OPENAI, Passing
 from cortex.gateway.reply import Sent
 from cortex.gateway.services import REQUEST_ID, SERVICES, caller_of
 
@@ -27,6 +28,9 @@ def stored_id(method: str, path: str) -> str | None:
     ):
         return None
     return found["id"]
+
+
+_HEADERS = (("Accept-Encoding", "identity"),)
 
 
 async def stored_response(request: web.Request) -> web.StreamResponse:
@@ -50,13 +54,14 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
     line = Line(request[REQUEST_ID], "responses", svc.fleet.clock, svc.account)
     line.record.client = caller_of(request).name
     line.record.node = name
-    headers = {"Accept-Encoding": "identity", "x-request-id": request[REQUEST_ID]}
     with svc.recent.running(line), line:
         try:
             call = of_aiohttp(request)
             await Passing(OPENAI)(
                 call,
-                svc.nodes[name].send(request.method, path, headers, None),
+                svc.nodes[name].send(
+                    request.method, path, _HEADERS, None, request_id=request[REQUEST_ID]
+                ),
                 line,
                 timer=GapTimer(
                     svc.config.limits.idle_timeout_s, svc.recent.relays, line, call.reply

@@ -15,10 +15,11 @@ from cortex.core.stream import Usage
 from cortex.core.translate.reading import ComplaintError, TruncatedError
 from cortex.gateway.call import Call
 from cortex.gateway.errors import JSON, NodeFaultError
+from cortex.gateway.gaps import GapTimer
 from cortex.gateway.line import Line
 from cortex.gateway.opening import EVENT_STREAM
 from cortex.gateway.ports import Answer, Sending
-from cortex.gateway.relay import Dialect, GapTimer, Passing, check, cut, is_stream
+from cortex.gateway.relay import Dialect, Passing, check, cut, is_stream
 from cortex.gateway.relayed import Relayed
 
 PING_S = 10.0
@@ -134,7 +135,7 @@ class Translated:
         return self._relayed(sink)
 
     def _relayed(self, sink: "_Sink", failure: CortexError | None = None) -> Relayed:
-        return Relayed(failure, self._words.counts(), sent_bytes=sink.sent_bytes)
+        return Relayed(failure, self._words.counts(), sent_bytes=sink.sent_bytes, streamed=True)
 
 
 class Gathering:

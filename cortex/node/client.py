@@ -1,47 +1,23 @@
 """Speaks to one node: control calls with their bodies read, inference calls with theirs untouched.
 
-Every failure of a connection is mapped to a `NodeError` here and nowhere else. Deadlines of control
-calls are the caller's; inference is bounded by the gap between bytes, which the relay watches.
+Deadlines of control calls are the caller's; inference is bounded by the gap between bytes, which the
+relay watches.
 """
 
-import errno
 import json
-import os
-import socket
-import ssl
-import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from functools import lru_cache
-from typing import Protocol, Self
+from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
-from multidict import CIMultiDictProxy
-
-from cortex.core.errors import (
-    NodeError,
-    NodeProtocolError,
-    NodeTimeoutError,
-    NodeUnreachableError,
-    NodeUntriedError,
-)
+from cortex.core.errors import NodeProtocolError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, Work
 from cortex.core.nodefaults import read_message
-from cortex.node.connection import Connection, LostConnectionError
-from cortex.node.http1 import BadAnswerError, Head
 from cortex.node.pool import Pool
+from cortex.node.upstream import RequestBody, Upstream
 from cortex.node.wire import read_lifecycle, read_listing, read_system_info
 
 CONTROL_LIMIT_BYTES = 1024 * 1024
 """Largest answer to a control call that is read."""
-RETRY_S = 2.0
-STALE_S = 5.0
-"""A kept connection that ends without a byte within this time of a request was closed by the node at
-its own end of patience: the request was never read. Later, it may have been."""
-_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-"""Failures to connect that say nothing about the node."""
-
-
 _SMALLEST: Mapping[Work, tuple[str, Mapping[str, object]]] = {
     Work.CHAT: (
         "/v1/chat/completions",
@@ -53,175 +29,12 @@ _SMALLEST: Mapping[Work, tuple[str, Mapping[str, object]]] = {
 
 
 _NO_SUCH_ROUTE = frozenset({404, 405, 501})
+CACHED_HEADS = 256
 _CHANGES = frozenset({"/v1/models/reload", "/v1/models/unload"})
 
 
-class RequestBody(Protocol):
-    """A body that can be sent again, when another node must be tried."""
-
-    @property
-    def size(self) -> int: ...
-
-    def payload(self) -> "bytes | AsyncIterator[bytes]": ...
-
-
-class Upstream:
-    """One request to a node and its answer; a context that sends the one and closes the other.
-
-    Leaving it before the end of the answer cuts the connection, which stops a streaming engine.
-    """
-
-    __slots__ = (
-        "_body",
-        "_connection",
-        "_failure",
-        "_head",
-        "_method",
-        "_once",
-        "_pool",
-        "head",
-        "node",
-    )
-
-    def __init__(
-        self,
-        node: NodeName,
-        pool: Pool,
-        method: str,
-        head: bytes,
-        body: RequestBody | None,
-        *,
-        once: bool,
-    ) -> None:
-        self.node = node
-        self._pool = pool
-        self._method = method
-        self._head = head
-        self._body = body
-        #: It must not come twice, come what may.
-        self._once = once
-        self._connection: Connection
-        self._failure: Exception | None = None
-        #: Of the answer.
-        self.head: Head
-
-    async def __aenter__(self) -> Self:
-        """Send the request; returns as soon as the head of the answer is in.
-
-        A kept connection that the node closes just as the request comes says nothing of the node: the
-        request is sent once more, on a new one (RFC 9112, 9.3.1).
-
-        Raises:
-            NodeUnreachableError: Refused, unresolvable, or broken before the head came.
-        """
-        if not await self._ask(fresh=self._once):
-            await self._ask(fresh=True)
-        return self
-
-    async def _ask(self, *, fresh: bool) -> bool:
-        """Send it on one connection; False = that was stale."""
-        try:
-            self._connection = connection = await self._pool.take(fresh=fresh)
-        except OSError as exc:
-            raise self._unanswered(exc) from exc
-        sent_s = time.monotonic()
-        try:
-            if self._failure is not None:
-                connection.fail(self._failure)
-            payload = None if self._body is None else self._body.payload()
-            await connection.send(self._method, self._head, payload)
-            self.head = await connection.head()
-        except (OSError, BadAnswerError) as exc:
-            self._pool.put(connection)
-            closed = isinstance(exc, OSError) and connection.unheard
-            if closed and connection.reused and time.monotonic() - sent_s < STALE_S:
-                return False
-            raise self._unanswered(exc) from exc
-        except BaseException:
-            self._pool.put(connection)
-            raise
-        return True
-
-    async def __aexit__(self, *_: object) -> None:
-        # A body read to its end gives its connection back, as one does whose answer is complete and
-        # whose end is a moment late; anything else is cut here.
-        self._pool.put(self._connection)
-
-    @property
-    def status(self) -> int:
-        return self.head.status
-
-    @property
-    def headers(self) -> CIMultiDictProxy[str]:
-        return self.head.headers
-
-    def fail(self, error: Exception) -> None:
-        """Have `error` raised wherever this is waited for, now or later; cuts the connection."""
-        self._failure = error
-        connection: Connection | None = getattr(self, "_connection", None)
-        if connection is not None:
-            connection.fail(error)
-
-    async def read_some(self) -> bytes:
-        """The next bytes as they arrived; b"" at the end.
-
-        Raises:
-            NodeUnreachableError: The connection broke, or the body ended short of its length.
-            NodeProtocolError: The framing of the body is broken.
-        """
-        try:
-            return await self._connection.read()
-        except (OSError, BadAnswerError) as exc:
-            raise self._broken(exc) from exc
-
-    async def pour(self, take: Callable[[bytes], object]) -> None:
-        """Have `take` called with all further bytes as they come, until the end or `enough`.
-
-        There is no task between the two sockets: `take` is called by the connection itself. What
-        it raises ends the connection and is raised here.
-
-        Raises:
-            NodeUnreachableError, NodeProtocolError: As `read_some`.
-        """
-        try:
-            await self._connection.pour(take)
-        except (OSError, BadAnswerError) as exc:
-            raise self._broken(exc) from exc
-
-    def enough(self) -> None:
-        """The answer is whole, whether or not its body has ended."""
-        self._connection.enough()
-
-    def pause(self) -> None:
-        """Hold the node back; what it sends meanwhile waits in the kernel."""
-        self._connection.pause()
-
-    def resume(self) -> None:
-        self._connection.resume()
-
-    async def read_at_most(self, limit_bytes: int) -> bytes:
-        """The whole body, or its first `limit_bytes`."""
-        # Not a list of pieces: of one byte each, they would take fifty times their size.
-        whole = bytearray()
-        while len(whole) < limit_bytes and (chunk := await self.read_some()):
-            whole += chunk
-        return bytes(whole[:limit_bytes])
-
-    def _broken(self, exc: OSError | BadAnswerError) -> NodeError:
-        if isinstance(exc, BadAnswerError):
-            return NodeProtocolError(f"{self.node}: {exc}")
-        return NodeUnreachableError(f"{self.node}: connection lost: {_why(exc)}")
-
-    def _unanswered(self, exc: OSError | BadAnswerError) -> NodeError:
-        if isinstance(exc, BadAnswerError):
-            return NodeProtocolError(f"{self.node}: {exc}")
-        if isinstance(exc, TimeoutError):
-            return NodeTimeoutError(f"{self.node}: no connection in time")
-        if exc.errno in _OURS:
-            return NodeUntriedError(
-                f"this gateway cannot connect: {_why(exc)}", retry_after_s=RETRY_S
-            )
-        return NodeUnreachableError(f"{self.node}: {_why(exc)}")
+Fields = tuple[tuple[str, str], ...]
+"""Names and values of headers."""
 
 
 class NodeClient:
@@ -243,6 +56,10 @@ class NodeClient:
         if api_key:
             self._fixed += f"Authorization: Bearer {api_key}\r\n"
         self._keyed = bool(api_key)
+        #: Of the latest requests, as far as they do not differ.
+        self._heads: dict[tuple[str, str, Fields], str] = {}
+        #: The latest listing, as it came and as it was read: nearly every poll brings the same.
+        self._listed: tuple[bytes, Listing] | None = None
         #: All that it was made from.
         self.settings = (name, endpoint, connect_timeout_s, api_key)
         # Without limit: how much a node is given is decided by leases, not by sockets.
@@ -253,7 +70,10 @@ class NodeClient:
 
     async def list_models(self) -> Listing:
         """GET /v1/models: the whole residency of the node."""
-        return read_listing(await self._control("GET", "/v1/models"))
+        body = await self._control("GET", "/v1/models")
+        if self._listed is None or body != self._listed[0]:
+            self._listed = body, read_listing(body)
+        return self._listed[1]
 
     async def system_info(self) -> NodeInfo:
         """GET /v1/system/info: expensive on the node, so asked on discovery and after loads only.
@@ -301,35 +121,50 @@ class NodeClient:
         self,
         method: str,
         path: str,
-        headers: Mapping[str, str],
+        headers: Fields,
         body: RequestBody | None,
         *,
+        request_id: str | None = None,
         once: bool = False,
     ) -> Upstream:
         """What sends the request, once it is entered.
 
         Args:
-            method: Of the request, as the next three.
+            method: Of the request, as the next four.
             path: Without the endpoint.
-            headers: Besides those of every request.
+            headers: Besides those of every request; the same few again and again.
             body: None = there is none.
+            request_id: Its own.
             once: Open a connection for it, on which nothing is sent twice.
 
         Raises:
             ValueError: A header has a line break in it.
         """
+        head = self._heads.get((method, path, headers)) or self._head(method, path, headers)
+        if request_id is not None:
+            if not request_id.isprintable():
+                raise ValueError("a line break in a request id")
+            head += f"x-request-id: {request_id}\r\n"
+        if body is not None:
+            head += f"Content-Length: {body.size}\r\n"
+        raw = f"{head}\r\n".encode()
+        return Upstream(self.name, self._pool, method, raw, body, once=once)
+
+    def _head(self, method: str, path: str, headers: Fields) -> str:
+        """What the heads of all such requests have in common."""
         lines = [
             f"{name}: {value}\r\n"
-            for name, value in headers.items()
+            for name, value in headers
             if not (self._keyed and name.lower() == "authorization")
         ]
         text = "".join(lines)
         if text.count("\n") != len(lines) or "\0" in text:
             raise ValueError("a line break in a header")
-        length = "" if body is None else f"Content-Length: {body.size}\r\n"
-        target = f"{method} {self._prefix}{_quoted(path)} HTTP/1.1\r\n"
-        head = f"{target}{self._fixed}{text}{length}\r\n".encode()
-        return Upstream(self.name, self._pool, method, head, body, once=once)
+        head = f"{method} {self._prefix}{_quoted(path)} HTTP/1.1\r\n{self._fixed}{text}"
+        if len(self._heads) >= CACHED_HEADS:
+            self._heads.clear()
+        self._heads[method, path, headers] = head
+        return head
 
     async def _lifecycle(self, verb: str, model: ModelId) -> LifecycleAnswer:
         return read_lifecycle(
@@ -353,7 +188,7 @@ class NodeClient:
         self, method: str, path: str, body: Mapping[str, object] | None
     ) -> tuple[int, bytes]:
         """Status and body of the answer to a control call."""
-        headers = {"Content-Type": "application/json"}
+        headers = (("Content-Type", "application/json"),)
         payload = None if body is None else _Json(json.dumps(body).encode())
         # A second `reload` would poison the model (contract §2.4).
         once = path in _CHANGES
@@ -379,20 +214,5 @@ _PATH = "/:@!$&'()*+,;=~"
 """What stays as it is in the path of a request."""
 
 
-@lru_cache(maxsize=256)
 def _quoted(path: str) -> str:
     return quote(path, safe=_PATH)
-
-
-def _why(exc: OSError) -> str:
-    """A short cause without the address, which is nobody's business outside the log."""
-    if isinstance(exc, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {exc.verify_message}"
-    if isinstance(exc, ssl.SSLError):
-        return "does not speak TLS there"
-    if isinstance(exc, socket.gaierror):
-        return exc.strerror or "its name is not known"
-    if exc.errno is not None and exc.errno > 0:
-        return os.strerror(exc.errno)
-    # What was tried for several addresses names them.
-    return str(exc) if isinstance(exc, LostConnectionError) else "cannot connect"

@@ -44,6 +44,7 @@ class Connection(asyncio.Protocol):
         "_method",
         "_over",
         "_paused",
+        "_poll",
         "_provisional",
         "_raw",
         "_ready",
@@ -68,6 +69,8 @@ class Connection(asyncio.Protocol):
         self._full = False
         #: The node is held back.
         self._paused = False
+        #: Made once the connection is kept.
+        self._poll: select.poll | None = None
         self.idle_since_s = 0.0
         #: There was another exchange on it before.
         self.reused = False
@@ -102,8 +105,22 @@ class Connection(asyncio.Protocol):
             if decoder is None:
                 data = self._heads(data)
                 decoder = self._decoder
-            if decoder is not None and data:
-                self._content(decoder, data)
+                if decoder is None or not data:
+                    return
+            content = decoder.feed(data)
+            take = self._take
+            if take is None:
+                self._keep(content)
+            elif content:
+                try:
+                    take(content)
+                except Exception as exc:  # noqa: BLE001 - raised by `pour`, where somebody waits
+                    self._refusal = exc
+                    self._take = None
+                    self.fail(exc)
+                    return
+            if decoder.ended:
+                self._end(decoder)
         except BadAnswerError as exc:
             self.fail(exc)
 
@@ -136,9 +153,11 @@ class Connection(asyncio.Protocol):
 
         Whatever lies there was not asked for, and must not become the answer to the next request.
         """
-        waiting = select.poll()
-        waiting.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
-        return not waiting.poll(0)
+        if self._poll is None:
+            self._poll = select.poll()
+            socket = self._transport.get_extra_info("socket")
+            self._poll.register(socket.fileno(), select.POLLIN)
+        return not self._poll.poll(0)
 
     @property
     def unheard(self) -> bool:
@@ -148,9 +167,8 @@ class Connection(asyncio.Protocol):
     @property
     def finished(self) -> bool:
         """Request and answer are whole, and the connection outlives them."""
-        ended = self._decoder is not None and self._decoder.ended and not self._ready
         keep_alive = self._head is not None and self._head.keep_alive
-        return ended and keep_alive and self._sent and self.usable
+        return self.ended and keep_alive and self._sent and self.usable
 
     @property
     def lags(self) -> bool:
@@ -164,9 +182,13 @@ class Connection(asyncio.Protocol):
         self._then = then
         self._linger = self._loop.call_later(LINGER_S, self.abort)
 
-    async def send(
-        self, method: str, head: bytes, body: bytes | AsyncIterator[bytes] | None
-    ) -> None:
+    def send(self, method: str, head: bytes, body: bytes | None) -> None:
+        """Send a request."""
+        self._begin(method)
+        self._transport.write(head + body if body else head)
+        self._sent = True
+
+    async def send_in_parts(self, method: str, head: bytes, body: AsyncIterator[bytes]) -> None:
         """Send a request; a node that answers early need not be sent the rest.
 
         Raises:
@@ -174,16 +196,13 @@ class Connection(asyncio.Protocol):
             BadAnswerError: It answered something else than HTTP.
         """
         self._begin(method)
-        if body is None or isinstance(body, bytes):
-            self._transport.write(head + body if body else head)
-        else:
-            self._transport.write(head)
-            async for part in body:
-                if self._head is not None:
-                    return
-                self._transport.write(part)
-                while self._full and self._head is None:
-                    await self._wait()
+        self._transport.write(head)
+        async for part in body:
+            if self._head is not None:
+                return
+            self._transport.write(part)
+            while self._full and self._head is None:
+                await self._wait()
         self._sent = True
 
     async def head(self) -> Head:
@@ -193,11 +212,33 @@ class Connection(asyncio.Protocol):
             LostConnectionError, BadAnswerError: There will be none.
         """
         while self._head is None:
-            await self._wait()
+            # As `_wait`, which would be one coroutine more for each request.
+            if self._error is not None:
+                raise self._spent(self._error)
+            self._waiter = self._loop.create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
         return self._head
 
+    @property
+    def ended(self) -> bool:
+        """The body has come to its end, and all of it was taken."""
+        return self._decoder is not None and self._decoder.ended and not self._ready
+
+    def ready(self) -> bytes:
+        """The content that has come since the last call, and b"" where none has."""
+        ready = self._ready
+        if not ready:
+            return b""
+        self._ready = []
+        self._ready_bytes = 0
+        self.resume()
+        return ready[0] if len(ready) == 1 else b"".join(ready)
+
     async def read(self) -> bytes:
-        """The content that has come since the last call; waits for some; b"" at the end.
+        """As `ready`, but waits for some; b"" at the end.
 
         Raises:
             LostConnectionError, BadAnswerError: The rest will not come.
@@ -207,10 +248,7 @@ class Connection(asyncio.Protocol):
             if self._decoder.ended:
                 return b""
             await self._wait()
-        ready, self._ready = self._ready, []
-        self._ready_bytes = 0
-        self.resume()
-        return ready[0] if len(ready) == 1 else b"".join(ready)
+        return self.ready()
 
     async def pour(self, take: Callable[[bytes], object]) -> None:
         """Hand the content over as it comes; returns at its end, or once it was `enough`.
@@ -277,25 +315,12 @@ class Connection(asyncio.Protocol):
             raise BadAnswerError("a head without end")
         return b""
 
-    def _content(self, decoder: Decoder, data: bytes) -> None:
-        content = decoder.feed(data)
-        take = self._take
-        if take is None:
-            self._keep(content)
-        elif content:
-            try:
-                take(content)
-            except Exception as exc:  # noqa: BLE001 - raised by `pour`, where somebody waits
-                self._refusal = exc
-                self._take = None
-                self.fail(exc)
-                return
-        if decoder.ended:
-            if decoder.rest:
-                # Whatever it is, it belongs to no answer: this one is whole, the connection is not.
-                self._error = BadAnswerError("more than one answer")
-                self._transport.abort()
-            self._wake()
+    def _end(self, decoder: Decoder) -> None:
+        if decoder.rest:
+            # Whatever it is, it belongs to no answer: this one is whole, the connection is not.
+            self._error = self._error or BadAnswerError("more than one answer")
+            self._transport.abort()
+        self._wake()
 
     def _keep(self, content: bytes) -> None:
         """For whoever reads next."""

@@ -5,8 +5,7 @@ decoded piece by piece, without a copy where a piece is nothing but content.
 """
 
 import re
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -19,8 +18,13 @@ MAX_PROVISIONAL = 16
 MAX_LINE_BYTES = 4096
 """Of a chunk's size with its extensions, or of one trailer."""
 MAX_TRAILERS = 64
+CACHED_HEADS = 256
+CACHED_HEAD_BYTES = 2048
+"""A longer head is read anew each time."""
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
+_LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?([0-9]{1,18})(?=\r\n|\Z)")
+_DATE = re.compile(rb"\r\n[Dd]ate: [^\x00-\x08\x0a-\x1f\x7f]*(?=\r\n|\Z)")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _SIZE_LINE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\x00\r\n]*)?")
@@ -43,14 +47,24 @@ class Decoder(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """Status and header fields of an answer."""
+class Head(NamedTuple):
+    """Status and header fields of an answer, those apart that differ from one to the next."""
 
     status: int
     headers: CIMultiDictProxy[str]
+    """Without Date, and without a Content-Length that is in `length`."""
     keep_alive: bool
     """Another request may follow on the connection once the body has ended."""
+    plain: bool
+    """Nothing in `headers` speaks of the body's end."""
+    length: int | None
+    """Content-Length, where it is written as usual."""
+    derived: dict[str, Any]
+    """What was computed from all but `length`, kept with it: a node repeats its heads."""
+
+
+_known: dict[bytes, Head] = {}
+"""The latest heads, without Content-Length and Date."""
 
 
 def read_head(raw: bytes) -> Head:
@@ -59,6 +73,27 @@ def read_head(raw: bytes) -> Head:
     Raises:
         BadAnswerError: It is none.
     """
+    length = _LENGTH.search(raw)
+    if length is not None:
+        raw = raw[: length.start()] + raw[length.end() :]
+    date = _DATE.search(raw)
+    if date is not None:
+        raw = raw[: date.start()] + raw[date.end() :]
+    head = _known.get(raw)
+    if head is None:
+        head = _read(raw)
+        if len(raw) <= CACHED_HEAD_BYTES:
+            if len(_known) >= CACHED_HEADS:
+                del _known[next(iter(_known))]
+            _known[raw] = head
+    if length is None:
+        return head
+    return Head(
+        head.status, head.headers, head.keep_alive, head.plain, int(length[1]), head.derived
+    )
+
+
+def _read(raw: bytes) -> Head:
     first, _, rest = raw.partition(b"\r\n")
     found = _STATUS.fullmatch(first)
     if found is None:
@@ -73,7 +108,8 @@ def read_head(raw: bytes) -> Head:
     headers = CIMultiDict(fields)
     wanted = headers.get("Connection", "").lower()
     keep_alive = "close" not in wanted and (found[1] == b"1" or "keep-alive" in wanted)
-    return Head(int(found[2]), CIMultiDictProxy(headers), keep_alive)
+    plain = not ("Transfer-Encoding" in headers or "Content-Length" in headers)
+    return Head(int(found[2]), CIMultiDictProxy(headers), keep_alive, plain, None, {})
 
 
 def _text(value: bytes) -> str:
@@ -92,14 +128,16 @@ def decoder_for(head: Head, method: str) -> Decoder:
     """
     if method == "HEAD" or head.status in {204, 304}:
         return Length(0)
+    if head.plain:
+        return UntilClose() if head.length is None else Length(head.length)
     encodings = head.headers.getall("Transfer-Encoding", [])
     lengths = head.headers.getall("Content-Length", [])
+    if head.length is not None:
+        lengths = [str(head.length), *lengths]
     if encodings:
         if lengths or [name.strip().lower() for name in encodings] != ["chunked"]:
             raise BadAnswerError("an unknown framing of the body")
         return Chunked()
-    if not lengths:
-        return UntilClose()
     if len(set(lengths)) > 1 or not _DIGITS.fullmatch(lengths[0]):
         raise BadAnswerError("a bad length of the body")
     return Length(int(lengths[0]))
@@ -169,24 +207,27 @@ class Chunked:
         Raises:
             BadAnswerError: Broken chunks.
         """
-        if self._between:
-            # Exactly one chunk, as servers flush them?
-            size = _SIZE_LINE.match(data)
-            if size is not None:
-                start = size.end()
-                stop = start + int(size[1], 16)
-                if start < stop == len(data) - 2 and data.endswith(b"\r\n"):
-                    return data[start:stop]
-        content = self._feed(data)
+        content: list[bytes] = []
+        at, end = 0, len(data)
+        # Whole chunks, as servers flush them.
+        while self._between and (size := _SIZE_LINE.match(data, at)):
+            start = size.end()
+            stop = start + int(size[1], 16)
+            if start == stop or data[stop : stop + 2] != b"\r\n":
+                break
+            content.append(data[start:stop])
+            at = stop + 2
+            if at == end:
+                return content[0] if len(content) == 1 else b"".join(content)
+        self._feed(data[at:] if at else data, content)
         self._between = not (self._left or self._closing or self._held or self.ended) and (
             self._trailers is None
         )
-        return content
+        return content[0] if len(content) == 1 else b"".join(content)
 
-    def _feed(self, data: bytes) -> bytes:
+    def _feed(self, data: bytes, content: list[bytes]) -> None:
         if self._held:
             data, self._held = self._held + data, b""
-        content = []
         at, end = 0, len(data)
         while at < end and not self.ended:
             if self._left:
@@ -204,7 +245,6 @@ class Chunked:
             at = stop + 2
         if self.ended:
             self.rest = data[at:]
-        return content[0] if len(content) == 1 else b"".join(content)
 
     def eof(self) -> bool:
         return self.ended

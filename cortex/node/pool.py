@@ -20,29 +20,32 @@ class Pool:
         self._port = parts.port or PORTS[parts.scheme]
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._connect_timeout_s = connect_timeout_s
+        #: Of the connections, once there is one.
+        self._loop: asyncio.AbstractEventLoop
         #: Longest idle first.
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
 
-    async def take(self, *, fresh: bool = False) -> Connection:
-        """A connection for one exchange.
-
-        Args:
-            fresh: Open one, whatever is kept.
-
-        Raises:
-            OSError: Refused, unresolvable, not trusted.
-            TimeoutError: Not in time.
-        """
-        loop = asyncio.get_running_loop()
-        while self._idle and not fresh:
+    def kept(self) -> Connection | None:
+        """A connection that had an exchange before, for one more."""
+        while self._idle:
             connection = self._idle.pop()
-            young = loop.time() - connection.idle_since_s < MAX_IDLE_S
+            young = self._loop.time() - connection.idle_since_s < MAX_IDLE_S
             if young and connection.usable and connection.quiet:
                 connection.reused = True
                 self._busy.add(connection)
                 return connection
             connection.abort()
+        return None
+
+    async def open(self) -> Connection:
+        """A connection of its own for one exchange.
+
+        Raises:
+            OSError: Refused, unresolvable, not trusted.
+            TimeoutError: Not in time.
+        """
+        self._loop = loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._connect_timeout_s):
             _, connection = await loop.create_connection(
                 lambda: Connection(loop),
@@ -60,12 +63,12 @@ class Pool:
             connection.when_ended(self.put)
             return
         self._busy.discard(connection)
+        now_s = self._loop.time()
         if connection.finished:
-            connection.idle_since_s = asyncio.get_running_loop().time()
+            connection.idle_since_s = now_s
             self._idle.append(connection)
         else:
             connection.abort()
-        now_s = asyncio.get_running_loop().time()
         while self._idle and now_s - self._idle[0].idle_since_s > MAX_IDLE_S:
             self._idle.pop(0).abort()
 

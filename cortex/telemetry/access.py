@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Gauge
 
 from cortex.core.records import RequestRecord
+from cortex.telemetry.families import Counters, Series
 
 LIMITS = {
     "rate_limit_concurrency": "concurrency",
@@ -18,44 +19,54 @@ class KeyMetrics:
     """Counters by key; the keyring's owner says which names are keys."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "cortex_key_requests",
-            "Finished requests of one API key.",
-            ("key", "outcome"),
-            registry=registry,
+        reported = "As nodes report them."
+        self.requests = Counters(
+            "cortex_key_requests", "Finished requests of one API key.", ("key", "outcome")
         )
-        self._prompt = Counter(
-            "cortex_key_prompt_tokens", "As nodes report them.", ("key",), registry=registry
+        self.prompt = Counters("cortex_key_prompt_tokens", reported, ("key",))
+        self.completion = Counters("cortex_key_completion_tokens", reported, ("key",))
+        self.refusals = Counters(
+            "cortex_key_refusals", "Requests beyond a limit of the key.", ("key", "limit")
         )
-        self._completion = Counter(
-            "cortex_key_completion_tokens", "As nodes report them.", ("key",), registry=registry
-        )
-        self._refusals = Counter(
-            "cortex_key_refusals",
-            "Requests beyond a limit of the key.",
-            ("key", "limit"),
-            registry=registry,
-        )
-        # `labels()` takes a lock and builds a tuple; most requests are of the same few keys.
-        self._children: dict[tuple[Counter, tuple[str, ...]], Counter] = {}
+        for family in (self.requests, self.prompt, self.completion, self.refusals):
+            registry.register(family)
+        self._keys: dict[str, _Key] = {}
 
     def request_done(self, key: str, record: RequestRecord) -> None:
         """Count one finished request."""
-        self._child(self._requests, key, record.outcome.value).inc()
-        # Looked up only now: a child that exists shows as 0, and unreported is not 0.
-        if record.prompt_tokens is not None:
-            self._child(self._prompt, key).inc(record.prompt_tokens)
-        if record.completion_tokens is not None:
-            self._child(self._completion, key).inc(record.completion_tokens)
-        if record.error_code in LIMITS:
-            self._child(self._refusals, key, LIMITS[record.error_code]).inc()
+        found = self._keys.get(key)
+        if found is None:
+            found = self._keys[key] = _Key(self, key)
+        found.count(record)
 
-    def _child(self, counter: Counter, *labels: str) -> Counter:
-        place = (counter, labels)
-        child = self._children.get(place)
-        if child is None:
-            child = self._children[place] = counter.labels(*labels)
-        return child
+
+class _Key:
+    """What is counted of one key, looked up once."""
+
+    __slots__ = ("_completion", "_metrics", "_name", "_outcomes", "_prompt")
+
+    def __init__(self, metrics: KeyMetrics, name: str) -> None:
+        self._metrics = metrics
+        self._name = name
+        self._outcomes: dict[str, Series] = {}
+        # A series that exists shows as 0, and unreported is not 0: made when there is something.
+        self._prompt: Series | None = None
+        self._completion: Series | None = None
+
+    def count(self, record: RequestRecord) -> None:
+        metrics, name, outcome = self._metrics, self._name, record.outcome
+        series = self._outcomes.get(outcome)
+        if series is None:
+            series = self._outcomes[outcome] = metrics.requests.series(name, outcome.value)
+        series.value += 1
+        if record.prompt_tokens is not None:
+            self._prompt = self._prompt or metrics.prompt.series(name)
+            self._prompt.value += record.prompt_tokens
+        if record.completion_tokens is not None:
+            self._completion = self._completion or metrics.completion.series(name)
+            self._completion.value += record.completion_tokens
+        if record.error_code in LIMITS:
+            metrics.refusals.series(name, LIMITS[record.error_code]).value += 1
 
 
 def show_expiry(registry: CollectorRegistry, expires_at_s: Callable[[], float]) -> None:

@@ -20,6 +20,7 @@ from cortex.core.snapshot import (
     NodeView,
     Strategy,
 )
+from cortex.core.use import given_back, served, taken
 from tests.core.fleets import UP, WANTED, fleet, node, want
 from tests.core.plain.plan import plan as plain_plan
 
@@ -135,6 +136,17 @@ def _want(rng: random.Random, nodes: int) -> Want:
     )
 
 
+def _use(rng: random.Random, snapshot: FleetSnapshot) -> None:
+    """Some requests begin and end: what was computed of the fleet must not outlive that."""
+    for there in snapshot.nodes.values():
+        for view in there.models.values():
+            if view.status is LOADED and rng.random() < 0.3:
+                taken(there, view)
+            elif view.in_flight and rng.random() < 0.5:
+                given_back(there, view)
+                served(view, now_s=NOW_S, now_ms=rng.randrange(50), took_s=2.0)
+
+
 def _compare(fast: Decision, plain: Decision) -> None:
     assert type(fast) is type(plain), (fast, plain)
     fields = set(type(plain).__dataclass_fields__) - {"reason", "considered"}
@@ -182,6 +194,7 @@ def test_it_decides_as_the_plain_one(nodes: int, fleets: int) -> None:
             fast = plan(snapshot, asked, now_s=NOW_S)
             _compare(fast, plain_plan(snapshot, asked, now_s=NOW_S))
             seen[_kind(fast)] += 1
+            _use(rng, snapshot)
     kinds = {"serve", "load", "load with victims", "wait for room"}
     assert kinds <= seen.keys(), seen
     if nodes == 3:

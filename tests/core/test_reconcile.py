@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cortex.core.health import CLOSED, Breaker
 from cortex.core.listing import ReportedStatus
-from cortex.core.reconcile import averaged, reconcile
+from cortex.core.reconcile import agrees, averaged, reconcile
 from cortex.core.snapshot import ModelStatus, ModelView
 from tests.core.fleets import model
 
@@ -109,3 +111,30 @@ def test_an_average_follows_the_newest_by_three_tenths() -> None:
     assert averaged(10.0, None) == 10.0
     assert averaged(None, None) is None
     assert averaged(10.0, 20.0) == pytest.approx(13.0)
+
+
+@given(
+    st.builds(
+        model,
+        st.just("m"),
+        st.sampled_from([status.value for status in ModelStatus]),
+        wedged=st.booleans(),
+        stuck=st.booleans(),
+        phantom=st.booleans(),
+        reported_loading=st.booleans(),
+        reloading_since_s=st.sampled_from([None, NOW_S - 1, NOW_S - LONGEST_S]),
+        resident_since_s=st.sampled_from([None, NOW_S - 1]),
+        took_mib=st.sampled_from([None, 7]),
+        in_flight=st.integers(0, 2),
+        breaker=st.sampled_from([CLOSED, OPEN]),
+    ),
+    st.sampled_from([status.value for status in ReportedStatus]),
+)
+def test_what_agrees_is_left_as_it_is(view: ModelView, said: str) -> None:
+    if agrees(view, ReportedStatus(said)):
+        assert seen(view, said) is view
+
+
+@pytest.mark.parametrize("status", ["loaded", "unloaded"])
+def test_what_most_polls_say_agrees(status: str) -> None:
+    assert agrees(model("m", status, in_flight=1, size_mib=5), ReportedStatus(status))

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from cortex.config.schema import Key
 from cortex.core.errors import RequestError
-from cortex.gateway.auth import Caller, Keyring, require_admin
+from cortex.gateway.auth import KNOWN_CALLERS, Caller, Keyring, require_admin
 from tests.gateway.conftest import chat_body, scripted
 from tests.running import Running, running
 
@@ -155,6 +155,36 @@ class From:
 
     def get_extra_info(self, _: str) -> object:
         return self._peer
+
+
+def test_who_asked_before_is_known_at_once_and_nobody_else_is() -> None:
+    keyring = Keyring([Key(name="me", key="k")])
+    request = From(("10.0.0.7", 5))
+
+    def ask(**headers: str) -> Caller:
+        request.headers = {name.replace("_", "-"): text for name, text in headers.items()}
+        return keyring.caller(request)  # type: ignore[arg-type]
+
+    me = ask(Authorization="Bearer k")
+    assert me.name == "me"
+    assert ask(Authorization="Bearer k") is me
+    assert ask(x_api_key="k", Authorization="Bearer other") is me
+    for wrong in (
+        {"Authorization": "Bearer kk"},
+        {"Authorization": "k"},
+        {"x_api_key": "K"},
+        {},
+    ):
+        for _ in range(2):
+            with pytest.raises(RequestError):
+                ask(**wrong)
+    # However many programs ask where there are no keys, few are remembered.
+    keyring = Keyring([])
+    for number in range(3 * KNOWN_CALLERS):
+        assert ask(User_Agent=f"curl/{number} x").name == f"curl/{number}"
+    assert len(keyring._known) <= KNOWN_CALLERS
+    request.remote = "10.0.0.8"
+    assert ask(User_Agent="curl/0 x").who == "10.0.0.8"
 
 
 @pytest.mark.parametrize(

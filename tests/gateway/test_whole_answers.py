@@ -14,7 +14,7 @@ from cortex.gateway.body import Body
 from tests.devnode.test_real import GGUF, HAS_WHEEL, TOOL
 from tests.devnode.wire import HI
 from tests.gateway.conftest import chat_body, scripted
-from tests.node.rawnode import Got, RawNode, saying, streaming, whole
+from tests.node.rawnode import Answer, Got, RawNode, saying, streaming, whole
 from tests.running import Running, running, until
 
 CHAT = "/v1/chat/completions"
@@ -82,6 +82,55 @@ async def test_the_answer_is_the_one_the_node_would_have_given(
         [row] = await gateway.history()
         assert (row["stream"], row["outcome"]) == (False, "ok")
         assert row["completion_tokens"]
+
+
+HALVES = streaming(
+    b'data: {"choices":[{"index":0,"delta":{"content":"half"},"finish_reason":null}]}\n\n',
+    b'data: {"choices":[{"index":0,"delta":{"content":"half"},"finish_reason":"stop"}],'
+    b'"usage":{"prompt_tokens":1,"completion_tokens":2}}\n\n',
+)
+
+
+def streams_or(otherwise: Answer) -> Answer:
+    """A quick stream where one is asked for, else this."""
+
+    async def answer(got: Got, writer: asyncio.StreamWriter) -> None:
+        await (HALVES if b'"stream":' in got.body else otherwise)(got, writer)
+
+    return answer
+
+
+async def test_a_short_answer_is_passed_on_as_it_is_once_the_pace_is_known(
+    tmp_path: Path,
+) -> None:
+    asked = json.dumps(chat_body(max_tokens=50), indent=1).encode()
+    node = RawNode(["m1"], answer=streams_or(saying(whole(b'{"x": 1}'))))
+    async with node, running(tmp_path, [node]) as gateway:
+        first = await gateway.post(CHAT, json=None, data=asked)
+        assert first.json["choices"][0]["message"]["content"] == "halfhalf"
+        second = await gateway.post(CHAT, json=None, data=asked)
+        assert second.body == b'{"x": 1}'
+        assert node.got[-1].body == asked
+        # An answer of any length may be one that somebody wants to stop.
+        for fields in ({}, {"max_tokens": 10**9}, {"max_tokens": True}, {"max_tokens": 1.5}):
+            reply = await gateway.post(CHAT, chat_body(**fields))
+            assert reply.status == 200
+            assert json.loads(node.got[-1].body)["stream"] is True
+
+
+async def test_a_short_answer_is_bound_by_silence_and_not_begun_again(tmp_path: Path) -> None:
+    toml = "[limits]\nidle_timeout_s = 0.3\nanswer_timeout_s = 60\n"
+
+    async def silent(got: Got, _writer: asyncio.StreamWriter) -> None:
+        await got.rest.read()
+
+    node = RawNode(["m1"], answer=streams_or(silent))
+    async with node, running(tmp_path, [node], toml=toml) as gateway:
+        assert (await gateway.chat("m1", max_tokens=20)).status == 200
+        reply = await gateway.chat("m1", max_tokens=20)
+        assert (reply.status, reply.code) == (504, "node_timeout")
+        assert "sent nothing for 0.3 s" in reply.json["error"]["message"]
+        assert len(node.got) == 2
 
 
 @pytest.mark.engine

@@ -151,7 +151,7 @@ async def test_one_connection_serves_many_calls() -> None:
         for _ in range(5):
             await client.list_models()
             await client.model_status(MODEL)
-            async with client.send("GET", LISTING, {}, None) as answer:
+            async with client.send("GET", LISTING, (), None) as answer:
                 assert await answer.read_at_most(1 << 20)
                 assert await answer.read_some() == b""
         assert node.stats.connections == 1
@@ -227,7 +227,7 @@ async def test_a_refused_connection_is_unreachable() -> None:
                 await call
             assert caught.value.message == "n0: Connection refused"
         with pytest.raises(NodeUnreachableError):
-            async with client.send("POST", "/v1/chat/completions", {}, Said(b"{}")):
+            async with client.send("POST", "/v1/chat/completions", (), Said(b"{}")):
                 pass
 
 

@@ -34,8 +34,10 @@ async def test_a_body_is_sent_with_its_length_and_nothing_is_added(
 ) -> None:
     async with RawNode() as node, client_of(node.url) as client:
         for _ in range(2):
-            headers = {"Content-Type": "application/json", "x-request-id": "r1"}
-            async with client.send("POST", CHAT, headers, Said(*parts)) as answer:
+            headers = (("Content-Type", "application/json"),)
+            async with client.send(
+                "POST", CHAT, headers, Said(*parts), request_id="r1"
+            ) as answer:
                 assert (answer.status, answer.node) == (200, "n0")
                 assert await answer.read_at_most(100) == b"{}"
         for got in node.got:
@@ -50,7 +52,7 @@ async def test_a_body_is_sent_with_its_length_and_nothing_is_added(
 
 async def test_the_nodes_key_replaces_any_other() -> None:
     async with RawNode() as node, client_of(node.url, api_key="k1") as client:
-        async with client.send("GET", "/x", {"authorization": "Bearer mine"}, None):
+        async with client.send("GET", "/x", (("authorization", "Bearer mine"),), None):
             pass
         assert node.got[0].headers.getall("Authorization") == ["Bearer k1"]
 
@@ -59,9 +61,9 @@ async def test_an_answer_is_read_as_it_comes_and_compressed_ones_stay_so() -> No
     body = b"\x1f\x8b not really gzip"
     node = RawNode(answer=saying(whole(body, Content_Encoding="gzip")))
     async with node, client_of(node.url) as client:
-        async with client.send("GET", "/x", {}, None) as answer:
+        async with client.send("GET", "/x", (), None) as answer:
             assert await answer.read_at_most(5) == body[:5]
-        async with client.send("GET", "/x", {}, None) as answer:
+        async with client.send("GET", "/x", (), None) as answer:
             assert answer.headers["content-encoding"] == "gzip"
             assert await answer.read_some() == body
             assert await answer.read_some() == b""
@@ -76,7 +78,7 @@ async def test_leaving_an_answer_early_cuts_the_connection() -> None:
             await asyncio.sleep(0.001)
 
     async with RawNode(answer=endless) as node, client_of(node.url) as client:
-        async with client.send("POST", CHAT, {}, Said(b"{}")) as answer:
+        async with client.send("POST", CHAT, (), Said(b"{}")) as answer:
             assert await answer.read_some()
             assert node.closed == 0
         await until(lambda: node.closed == 1, "the node to notice")
@@ -86,7 +88,7 @@ async def test_an_answer_read_to_its_end_gives_the_connection_back() -> None:
     node = RawNode(answer=saying(STREAM_HEAD, chunk(b"data: {}\n\n"), LAST_CHUNK))
     async with node, client_of(node.url) as client:
         for _ in range(3):
-            async with client.send("POST", CHAT, {}, Said(b"{}")) as answer:
+            async with client.send("POST", CHAT, (), Said(b"{}")) as answer:
                 while await answer.read_some():
                     pass
         assert node.connections == 1
@@ -113,7 +115,7 @@ async def test_a_kept_connection_is_not_taken_where_something_waits(
 
     async with RawNode(answer=answer) as node, client_of(node.url) as client:
         for asked in range(1, 4):
-            async with client.send("POST", CHAT, {}, Said(b"{}")) as got:
+            async with client.send("POST", CHAT, (), Said(b"{}")) as got:
                 assert await got.read_at_most(100) == b"asked"
             assert node.connections == asked
             # Past the event loop, so that it has not seen this when the next request comes.
@@ -132,7 +134,7 @@ async def test_a_greeting_is_no_answer() -> None:
         )
         theirs.sendall(whole(b"planted"))
         await until(lambda: not connection.usable, "the greeting to come")
-        await connection.send("GET", b"GET /x HTTP/1.1\r\n\r\n", None)
+        connection.send("GET", b"GET /x HTTP/1.1\r\n\r\n", None)
         with pytest.raises(BadAnswerError, match="nobody asked for"):
             await connection.head()
         transport.abort()
@@ -141,7 +143,7 @@ async def test_a_greeting_is_no_answer() -> None:
 async def test_a_node_that_hangs_up_instead_of_answering_is_unreachable() -> None:
     async with RawNode(answer=hang_up) as node, client_of(node.url) as client:
         with pytest.raises(NodeUnreachableError) as caught:
-            async with client.send("POST", CHAT, {}, Said(b"{}")):
+            async with client.send("POST", CHAT, (), Said(b"{}")):
                 raise AssertionError("there is no answer")
         assert caught.value.message.startswith("n0: ")
         # A request is never sent twice by the client itself.
@@ -171,7 +173,7 @@ async def test_a_body_that_breaks_off_is_an_error_and_no_end(start: bytes, reset
     async with (
         RawNode(answer=cut) as node,
         client_of(node.url) as client,
-        client.send("POST", CHAT, {}, Said(b"{}")) as answer,
+        client.send("POST", CHAT, (), Said(b"{}")) as answer,
     ):
         assert (await answer.read_some()).startswith(b"a")
         read.set()
@@ -183,7 +185,7 @@ async def test_an_answer_that_is_not_http_is_a_protocol_error() -> None:
     node = RawNode(answer=saying(b"garbage\r\n\r\n"))
     async with node, client_of(node.url) as client:
         with pytest.raises(NodeProtocolError) as caught:
-            async with client.send("GET", "/x", {}, None):
+            async with client.send("GET", "/x", (), None):
                 pass
         assert "http://" not in caught.value.message
 
@@ -195,7 +197,7 @@ async def test_an_answer_whose_end_cannot_be_known_is_a_protocol_error(framing: 
     node = RawNode(answer=saying(b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\nx"))
     async with node, client_of(node.url) as client:
         with pytest.raises(NodeProtocolError, match="a bad length of the body"):
-            async with client.send("POST", CHAT, {}, Said(b"{}")) as answer:
+            async with client.send("POST", CHAT, (), Said(b"{}")) as answer:
                 await answer.read_some()
 
 
@@ -218,7 +220,7 @@ async def test_heads_have_an_end(answer: bytes, why: str, whole_at_once: bool) -
     parts = [answer[at : at + size] for at in range(0, len(answer), size)]
     async with RawNode(answer=saying(*parts)) as node, client_of(node.url) as client:
         with pytest.raises(NodeProtocolError, match=why):
-            async with asyncio.timeout(5), client.send("GET", "/x", {}, None):
+            async with asyncio.timeout(5), client.send("GET", "/x", (), None):
                 pass
 
 
@@ -226,7 +228,7 @@ async def test_some_provisional_answers_are_read_over() -> None:
     said = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" * MAX_PROVISIONAL + whole(b"{}")
     async with RawNode(answer=saying(said)) as node, client_of(node.url) as client:
         for _ in range(2):
-            async with client.send("GET", "/x", {}, None) as answer:
+            async with client.send("GET", "/x", (), None) as answer:
                 assert await answer.read_at_most(100) == b"{}"
 
 
@@ -236,7 +238,7 @@ async def test_redirects_and_cookies_are_not_followed() -> None:
     # By name: of a mere number no client would keep cookies anyway.
     async with node, client_of(f"http://localhost:{node.port}") as client:
         for _ in range(2):
-            async with client.send("POST", "/x", {}, Said(b"{}")) as answer:
+            async with client.send("POST", "/x", (), Said(b"{}")) as answer:
                 assert answer.status == 302
         assert [got.path for got in node.got] == ["/x", "/x"]
         assert "Cookie" not in node.got[1].headers
@@ -256,7 +258,7 @@ async def test_a_slow_reader_holds_the_node_back() -> None:
     async with (
         RawNode(answer=flood) as node,
         client_of(node.url) as client,
-        client.send("GET", "/x", {}, None) as answer,
+        client.send("GET", "/x", (), None) as answer,
     ):
         held = -1
         while held != sent:
@@ -275,7 +277,7 @@ async def test_a_body_that_fails_on_its_way_is_not_taken_for_the_nodes_failure()
 
     async with RawNode() as node, client_of(node.url) as client:
         with pytest.raises((NodeUnreachableError, KeyError)):
-            async with client.send("POST", CHAT, {}, Broken(b"{", b"}")):
+            async with client.send("POST", CHAT, (), Broken(b"{", b"}")):
                 pass
         assert node.got == []
 
@@ -304,7 +306,7 @@ async def test_a_request_on_a_stale_connection_is_sent_again_on_a_new_one() -> N
         client_of(node.url) as client,
     ):
         for _ in range(5):
-            async with client.send("POST", CHAT, {}, Said(b"a", b"b")) as answer:
+            async with client.send("POST", CHAT, (), Said(b"a", b"b")) as answer:
                 assert await answer.read_at_most(10) == b"{}"
         assert {got.body for got in node.got} == {b"ab"}
         # The first, and each other twice: on the connection kept, and on a new one.
@@ -314,7 +316,7 @@ async def test_a_request_on_a_stale_connection_is_sent_again_on_a_new_one() -> N
 async def test_a_new_connection_that_closes_is_the_nodes_failure() -> None:
     async with RawNode(answer=hang_up) as node, client_of(node.url) as client:
         with pytest.raises(NodeUnreachableError):
-            async with client.send("POST", CHAT, {}, Said(b"a")):
+            async with client.send("POST", CHAT, (), Said(b"a")):
                 pass
         assert len(node.got) == 1
 
@@ -326,14 +328,14 @@ async def test_what_may_have_been_read_is_not_sent_again(
     after: bytes, stale_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was answered in part; or its connection closed later than a node's own time-out would."""
-    monkeypatch.setattr("cortex.node.client.STALE_S", stale_s)
+    monkeypatch.setattr("cortex.node.upstream.STALE_S", stale_s)
     requests: list[str] = []
     node = RawNode(answer=closing_when_reused(requests, after=after))
     async with node, client_of(node.url) as client:
-        async with client.send("POST", CHAT, {}, Said(b"a")) as answer:
+        async with client.send("POST", CHAT, (), Said(b"a")) as answer:
             await answer.read_at_most(10)
         with pytest.raises(NodeUnreachableError):
-            async with client.send("POST", CHAT, {}, Said(b"a")):
+            async with client.send("POST", CHAT, (), Said(b"a")):
                 pass
         assert len(requests) == 2
 
@@ -347,7 +349,7 @@ async def test_a_load_and_an_unload_are_asked_for_once() -> None:
         client_of(node.url) as client,
     ):
         for ask, path in zip((client.reload, client.unload), paths, strict=True):
-            async with client.send("POST", CHAT, {}, Said(b"a")) as first:
+            async with client.send("POST", CHAT, (), Said(b"a")) as first:
                 await first.read_at_most(10)
             with pytest.raises(NodeUnreachableError):
                 await ask(MODEL)

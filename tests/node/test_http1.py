@@ -4,7 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cortex.node import http1
 from cortex.node.http1 import (
+    CACHED_HEAD_BYTES,
+    CACHED_HEADS,
     MAX_FIELDS,
     MAX_LINE_BYTES,
     BadAnswerError,
@@ -109,6 +112,43 @@ def test_a_field_of_any_bytes_can_be_sent_on(value: bytes) -> None:
     assert read_head(OK + b"\r\nA: " + value).headers["A"].encode()
 
 
+def test_heads_that_differ_in_length_and_date_alone_share_what_was_read() -> None:
+    raw = (
+        OK + b"\r\nA: %d\r\nDate: Sun, 29 Nov 2026 18:30:0%d GMT\r\nContent-Length: %d\r\nB: c"
+    )
+    one, other = read_head(raw % (1, 1, 5)), read_head(raw % (1, 2, 70))
+    assert (one.length, other.length) == (5, 70)
+    assert one.headers is other.headers
+    assert one.derived is other.derived
+    assert list(one.headers.items()) == [("A", "1"), ("B", "c")]
+    third = read_head(raw % (2, 2, 70))
+    assert third.headers["A"] == "2"
+    assert third.derived is not one.derived
+
+
+def test_of_the_heads_that_were_read_a_few_short_ones_are_kept() -> None:
+    for number in range(2 * CACHED_HEADS):
+        read_head(OK + b"\r\nA: %d" % number)
+    assert len(http1._known) <= CACHED_HEADS
+    long = OK + b"\r\nA: " + b"b" * CACHED_HEAD_BYTES
+    assert read_head(long).headers is not read_head(long).headers
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"A: b\r\nDate: now\nEvil: 1",
+        b"A: b\r\nDate: \x00",
+        b"A: b\nDate: now",
+        b"A: b\r\nContent-Length: 5\nEvil: 1",
+        b"A\r\nContent-Length: 5",
+    ],
+)
+def test_what_is_left_out_of_a_head_hides_nothing(fields: bytes) -> None:
+    with pytest.raises(BadAnswerError):
+        read_head(OK + b"\r\n" + fields)
+
+
 def test_a_head_of_many_fields_is_read() -> None:
     assert len(read_head(OK + b"\r\nA: b" * MAX_FIELDS).headers) == MAX_FIELDS
 
@@ -173,6 +213,8 @@ def test_a_body_is_framed_by_its_head(fields: bytes, kind: type) -> None:
     [
         b"Content-Length: 5\r\nTransfer-Encoding: chunked",
         b"Content-Length: 5\r\nContent-Length: 6",
+        b"Content-Length: 5\r\ncontent-length:6",
+        b"content-length: 5\r\nA: b\r\nTransfer-Encoding: chunked",
         b"Content-Length: -1",
         b"Content-Length: +1",
         b"Content-Length: 1, 1",

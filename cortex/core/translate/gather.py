@@ -9,6 +9,7 @@ from typing import Any
 from cortex.core.sse import Event, SseReader
 from cortex.core.stream import DONE
 from cortex.core.translate.calls import Calls
+from cortex.core.translate.deltas import Deltas
 from cortex.core.translate.reading import TruncatedError, json_of, refuse_giving_up
 
 Json = dict[str, Any]
@@ -19,6 +20,7 @@ class ChatGather:
 
     def __init__(self) -> None:
         self._reader = SseReader()
+        self._deltas = Deltas()
         self._fields: Json = {}
         self._choice: Json = {"index": 0, "finish_reason": None}
         self._message: Json = {}
@@ -40,8 +42,14 @@ class ChatGather:
             TruncatedError: It gave up, in so many words.
             EventTooLongError: An event, or the tool calls, are without end.
         """
+        texts = None if self._reader.under_way else self._deltas.texts(data)
+        if texts is not None and not self.done:
+            self.heard += len(texts)
+            self._texts["content"] += texts
+            return
         for event in self._reader.feed(data):
             self._take(event)
+        self._deltas.learn(data)
 
     def end(self) -> None:
         """The node's bytes have ended.

@@ -20,6 +20,7 @@ from cortex.core.translate.answer import (
     usage_of,
 )
 from cortex.core.translate.calls import Calls
+from cortex.core.translate.deltas import Deltas
 from cortex.core.translate.ids import ToolIds
 from cortex.core.translate.reading import TruncatedError, json_of, refuse_giving_up
 
@@ -42,6 +43,7 @@ class MessageStream:
         self._one_call = one_call
         self._hides_thinking = hides_thinking
         self._reader = SseReader()
+        self._deltas = Deltas()
         self._ids = ToolIds()
         self._index = -1
         #: Kind of the open block: "text", "thinking", or "".
@@ -85,8 +87,16 @@ class MessageStream:
             EventTooLongError: An event, or the tool calls, are without end.
         """
         events: list[AnthropicEvent] = []
+        texts = None if self._reader.under_way else self._deltas.texts(chunk)
+        if texts is not None and not self.done:
+            self.heard += len(texts)
+            for text in texts:
+                if text:
+                    events += self._text(text)
+            return events
         for event in self._reader.feed(chunk):
             events += self._take(event)
+        self._deltas.learn(chunk)
         return events
 
     def end(self) -> list[AnthropicEvent]:

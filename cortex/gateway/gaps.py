@@ -1,0 +1,149 @@
+"""Ends exchanges in which nothing has been said for too long: one timer for all of them.
+
+Nearly every exchange ends in time, so that a timer of its own would be set and taken back for nothing.
+"""
+
+import asyncio
+import math
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from cortex.core.errors import CortexError, NodeSilentError
+from cortex.gateway.errors import ClientStalledError
+from cortex.gateway.line import Line
+from cortex.gateway.ports import Sending
+from cortex.gateway.reply import Reply
+
+LOOKS = 10
+"""Looks within the shortest time that is bounded, so that none is overrun by more than a part of it."""
+LONGEST_S = 1.0
+"""Between two looks."""
+
+
+class Bounded(Protocol):
+    """An exchange under way."""
+
+    shortest_s: float
+    """No less time ends it."""
+
+    def look(self) -> None:
+        """End it, if its time has come."""
+        ...
+
+    def cut(self, error: CortexError) -> None:
+        """End it now; `error` is raised in its place."""
+        ...
+
+
+class Gaps:
+    """The exchanges that are under way, looked at again and again while there is any."""
+
+    def __init__(self) -> None:
+        self._under_way: set[Bounded] = set()
+        self._every_s = math.inf
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __iter__(self) -> Iterator[Bounded]:
+        return iter(tuple(self._under_way))
+
+    def __len__(self) -> int:
+        return len(self._under_way)
+
+    def add(self, exchange: Bounded) -> None:
+        """Look after it until it is discarded."""
+        self._under_way.add(exchange)
+        if self._timer is None or exchange.shortest_s < self._every_s * LOOKS:
+            self._begin(min(LONGEST_S, exchange.shortest_s / LOOKS))
+
+    def discard(self, exchange: Bounded) -> None:
+        """It has ended."""
+        self._under_way.discard(exchange)
+
+    def _begin(self, every_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._every_s = every_s
+        self._timer = asyncio.get_running_loop().call_later(every_s, self._look)
+
+    def _look(self) -> None:
+        for exchange in self:
+            exchange.look()
+        if self._under_way:
+            self._timer = asyncio.get_running_loop().call_later(self._every_s, self._look)
+        else:
+            self._timer, self._every_s = None, math.inf
+
+
+class GapTimer:
+    """Bounds the gap between real bytes, not the length of a stream.
+
+    While it runs it is in `among`, which has it look now and then whether real events came meanwhile:
+    the account counts them.
+    """
+
+    __slots__ = (
+        "_among",
+        "_began_s",
+        "_bound_s",
+        "_events",
+        "_fail",
+        "_gap_s",
+        "_last_s",
+        "_line",
+        "_reply",
+        "at_work",
+        "shortest_s",
+    )
+
+    def __init__(
+        self,
+        gap_s: float,
+        among: Gaps,
+        line: Line,
+        reply: Reply,
+        *,
+        bound_s: float = math.inf,
+        at_work: bool = False,
+    ) -> None:
+        self._gap_s = gap_s
+        #: Of the exchange as a whole.
+        self._bound_s = bound_s
+        self.shortest_s = min(bound_s, gap_s)
+        #: The node has begun, as far as anyone can tell: one that streams shows it by its head.
+        self.at_work = at_work
+        self._among = among
+        self._line = line
+        self._reply = reply
+        self._began_s = self._last_s = line.now_s()
+        #: Seen by then.
+        self._events = 0
+        self._fail: Callable[[Exception], None] | None = None
+
+    def start(self, sending: Sending) -> None:
+        """Watch this exchange from now on, unless it is watched already."""
+        if self._fail is None:
+            self._fail = sending.fail
+            self._among.add(self)
+
+    def stop(self) -> None:
+        self._among.discard(self)
+
+    def cut(self, error: CortexError) -> None:
+        """End the exchange now; `error` is raised in its place."""
+        assert self._fail is not None, "it was started"
+        self._fail(error)
+
+    def look(self) -> None:
+        """End the exchange where nothing came for too long, or where it takes too long."""
+        now_s, events = self._line.now_s(), self._line.events
+        if events != self._events:
+            self._events, self._last_s = events, now_s
+        if now_s < self._last_s + self._gap_s and now_s < self._began_s + self._bound_s:
+            return
+        if self._reply.full:
+            self.cut(ClientStalledError(f"the client read nothing for {self._gap_s:g} s"))
+            return
+        said = f"the node sent nothing for {self._gap_s:g} s"
+        if now_s - self._began_s >= self._bound_s:
+            said = f"the answer was not whole after {self._bound_s:g} s"
+        self.cut(NodeSilentError(said, at_work=self.at_work))
