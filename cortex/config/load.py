@@ -226,6 +226,8 @@ def _node_clashes(config: Config) -> Iterator[str]:
 def _served_at(endpoint: str) -> str:
     """The endpoint with its port, that of the scheme too."""
     parts = urlsplit(endpoint)
+    if parts.scheme == "unix":
+        return endpoint
     port = parts.port or {"http": 80, "https": 443}[parts.scheme]
     return f"{parts.scheme}://{parts.hostname}:{port}{parts.path}"
 

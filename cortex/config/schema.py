@@ -28,6 +28,8 @@ def _address(value: str) -> str:
 
 def _endpoint(value: str) -> str:
     """A base URL without the `/v1` that clients add, and with its host in small letters."""
+    if value.startswith(UNIX):
+        return _socket(value)
     if "@" in value:
         raise ValueError("a URL without a user: the node's key goes into api_key_file")
     found = _BASE_URL.fullmatch(value)
@@ -44,6 +46,18 @@ def _endpoint(value: str) -> str:
     return f"{scheme.lower()}://{host}{at}{path.rstrip('/').removesuffix('/v1')}"
 
 
+def _socket(value: str) -> str:
+    path = value.removeprefix(UNIX)
+    if not path.startswith("/") or path.startswith("//") or not path.isprintable():
+        raise ValueError('a socket by its whole path, "unix:/run/mistralrs.sock"')
+    if len(path.encode()) > SOCKET_PATH_BYTES:
+        raise ValueError(f"a socket's path of at most {SOCKET_PATH_BYTES} bytes")
+    return value
+
+
+UNIX = "unix:"
+SOCKET_PATH_BYTES = 107
+"""The kernel takes no longer one."""
 _BASE_URL = re.compile(
     r"(https?)://(\[[^\]/]*\]|[^/:?#\[\]]+)(?::(\d{1,6}))?(/[^\s?#]*)?", re.IGNORECASE
 )
@@ -273,7 +287,8 @@ class Node(Section):
 
     name: Name = Field(description="How everything calls this node.")
     endpoint: Endpoint = Field(
-        description="Where it listens; a path in front of `/v1` is kept, no other node may have it."
+        description="Where it listens, as a URL or as `unix:/run/mistralrs.sock`; a path in front of"
+        " `/v1` is kept, no other node may have it."
     )
     vram_mb: Count | None = Field(
         None, description="Device memory, in MiB; else the node's own."

@@ -14,12 +14,21 @@ from typing import NamedTuple
 
 from cortex.core.errors import RequestError
 from cortex.core.jsontext import loads_strictly
+from cortex.core.nesting import Nesting, NestingError, nesting, whole_escapes
 
 WANTED = frozenset({"model", "stream", "n", "previous_response_id", "prompt_cache_key"})
 MAX_DEPTH = 200
 MAX_SCALAR_BYTES = 4096
 """A wanted value longer than this is not one."""
 MAX_CHOICES = 128
+MAX_TOP_TOKENS = 400_000
+"""Strings, brackets, colons and commas of a large body's own fields: a hundred thousand fields."""
+NEAR_TOKENS = 16
+"""As much of nested content is read by token; what is longer is skimmed."""
+SKIMMED_BYTES = 128
+"""At least as much at a time…"""
+MOST_SKIMMED_BYTES = 64 * 1024
+"""…and at most."""
 SAME_STREAMED = frozenset(
     {
         "enable_thinking", "frequency_penalty", "grammar", "logit_bias", "logprobs",
@@ -33,6 +42,9 @@ SAME_STREAMED = frozenset(
 """Fields of a chat that mean the same, and are answered alike, streamed and whole."""
 
 
+NOWHERE: Mapping[str, tuple[int, int]] = {}
+
+
 class Envelope(NamedTuple):
     """The routed fields of a body; `model_span` is where the model's JSON string stands in it."""
 
@@ -43,6 +55,9 @@ class Envelope(NamedTuple):
     previous_response_id: str | None = None
     prompt_cache_key: str | None = None
     model_span: tuple[int, int] | None = None
+    """Where the value of `model` stands; None = the body is small, and was not scanned."""
+    stream_span: tuple[int, int] | None = None
+    """The same of `stream`."""
     same_streamed: bool = False
     """A whole answer to it may be asked for as a stream, and nothing is lost."""
     names_stream: bool = False
@@ -54,14 +69,14 @@ class Envelope(NamedTuple):
 def read_envelope(
     fields: Mapping[str, object],
     *,
-    span: tuple[int, int] | None = None,
+    spans: Mapping[str, tuple[int, int]] = NOWHERE,
     names: AbstractSet[str] = frozenset(),
 ) -> Envelope:
     """Check the routed fields.
 
     Args:
         fields: Those of a body, or of them the `WANTED` ones.
-        span: Where `model` stands.
+        spans: Where the values of such fields stand.
         names: Of all fields.
 
     Raises:
@@ -85,7 +100,8 @@ def read_envelope(
         most_tokens=_most_tokens(fields),
         previous_response_id=_optional_text(fields, "previous_response_id"),
         prompt_cache_key=_optional_text(fields, "prompt_cache_key"),
-        model_span=span,
+        model_span=spans.get("model"),
+        stream_span=spans.get("stream"),
     )
 
 
@@ -132,6 +148,8 @@ class Scanner:
     names: set[str] = field(default_factory=set)
     #: Where the values of wanted fields stand, quotes included.
     spans: dict[str, tuple[int, int]] = field(default_factory=dict)
+    #: Tokens of the object itself so far.
+    _top: int = 0
     _offset: int = 0
     _carry: bytes = b""
     _depth: bytearray = field(default_factory=bytearray)
@@ -152,7 +170,14 @@ class Scanner:
         self._carry = b""
         self._offset += len(chunk)
         position = self._leave_string(data, 0) if self._in_string else 0
+        nested = 0
         while position >= 0:
+            nested = nested + 1 if len(self._depth) > 1 else 0
+            if nested > NEAR_TOKENS:
+                nested = 0
+                position = self._skim(data, position)
+                if position < 0:
+                    return
             match = _TOKEN.search(data, position)
             if match is None:
                 self._stray(data, position, len(data), final=False)
@@ -160,9 +185,47 @@ class Scanner:
             self._stray(data, position, match.start(), final=True)
             position = self._token(data, match, base)
 
+    def _skim(self, data: bytes, position: int) -> int:
+        """Pass over nested content; returns where to read on by token, -1 when the chunk is used up."""
+        size, end = SKIMMED_BYTES, len(data)
+        while position < end:
+            stop = whole_escapes(data, position, min(position + size, end))
+            if stop == position:
+                self._carry = data[position:]  # the backslash at the very end
+                return -1
+            try:
+                seen = nesting(
+                    data[position:stop], in_string=self._in_string, deepest=MAX_DEPTH
+                )
+            except NestingError as exc:
+                raise _invalid(str(exc)) from None
+            if len(seen.closed) < len(self._depth) - 1:
+                self._take_nesting(seen)
+                position, size = stop, min(2 * size, MOST_SKIMMED_BYTES)
+            elif stop - position > SKIMMED_BYTES:
+                # It comes back to the top in here: where?
+                size = max(SKIMMED_BYTES, (stop - position) // 4)
+            else:
+                return self._leave_string(data, position) if self._in_string else position
+        return -1
+
+    def _take_nesting(self, seen: Nesting) -> None:
+        depth = self._depth
+        for char in seen.closed:
+            if depth.pop() != _PAIRS[char]:
+                raise _invalid("its brackets do not match")
+        if len(depth) + len(seen.opened) > MAX_DEPTH:
+            raise _invalid("it is nested too deeply")
+        depth += seen.opened
+        self._in_string = seen.in_string
+
     def _token(self, data: bytes, match: re.Match[bytes], base: int) -> int:
         """Take one token; returns where to read on, or -1 when the chunk is used up."""
         token = match.group()
+        if len(self._depth) < 2:
+            self._top += 1
+            if self._top > MAX_TOP_TOKENS:
+                raise _invalid("it has too many fields")
         if token == b'"':
             return self._cut_string(data, match)
         if token[0] == 0x22:
@@ -185,7 +248,7 @@ class Scanner:
         """The envelope, once the whole body was fed."""
         if not self._done or self._carry or self._in_string:
             raise _invalid("it ends in the middle")
-        return read_envelope(self.fields, span=self.spans.get("model"), names=self.names)
+        return read_envelope(self.fields, spans=self.spans, names=self.names)
 
     def _wants_string(self) -> bool:
         return len(self._depth) == 1 and (self._expect_key or self._key in WANTED)
@@ -263,11 +326,11 @@ class Scanner:
                 raise _invalid(f"{self._key} is neither string, number nor literal") from exc
 
 
-def find_model_span(body: bytes) -> tuple[int, int]:
-    """Where the top-level `model` string stands, quotes included; for a body already checked."""
+def find_span(body: bytes, name: str) -> tuple[int, int]:
+    """Where the value of a wanted field stands, quotes included; for a small body, already checked."""
     scanner = Scanner()
     scanner.feed(body)
-    return scanner.spans["model"]
+    return scanner.spans[name]
 
 
 def _decode(token: bytes) -> str:

@@ -127,10 +127,9 @@ def pick(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> tuple[NodeView
     if want.excluded or want.only is not None:
         copies = _copies(snapshot, want)
     else:
-        known: _Copies | None = snapshot.derived.get(want.model)
-        if known is None:
-            known = snapshot.derived[want.model] = _copies(snapshot, want)
-        copies = known
+        copies = snapshot.derived.get(want.model) or _copies(snapshot, want)
+        if copies:
+            snapshot.derived[want.model] = copies
     return _choose(copies, want.preferred, now_s=now_s)
 
 

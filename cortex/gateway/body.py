@@ -6,12 +6,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from cortex.config.schema import Limits
-from cortex.core.envelope import Envelope, Scanner, find_model_span, parse_whole
+from cortex.core.envelope import Envelope, Scanner, find_span, parse_whole
 from cortex.core.errors import RequestError
 from cortex.core.jsontext import dumps, loads_exactly
 from cortex.gateway.call import Source
 from cortex.gateway.room import Room, full
 
+SCANNED_BYTES = 16 * 1024
+"""Of a body in one turn of the loop."""
 WHOLE_BYTES = 256 * 1024
 """Up to here a body is parsed in one go (about a millisecond); beyond, scanned as it arrives."""
 
@@ -56,19 +58,23 @@ class Body:
 
     def with_model(self, model: str) -> "Body":
         """The same bytes with another `model` value."""
-        span = self.envelope.model_span
-        if span is None:
-            span = find_model_span(self.chunks[0])
-        return Body(_splice(self.chunks, span, json.dumps(model).encode()), self.envelope)
+        envelope, new = self.envelope, json.dumps(model).encode()
+        span = envelope.model_span or find_span(self.chunks[0], "model")
+        stream_span = envelope.stream_span
+        if stream_span is not None and stream_span > span:
+            further = len(new) - (span[1] - span[0])
+            stream_span = (stream_span[0] + further, stream_span[1] + further)
+        if envelope.model_span is not None:
+            span_now = (span[0], span[0] + len(new))
+            envelope = envelope._replace(model_span=span_now, stream_span=stream_span)
+        return Body(_splice(self.chunks, span, new), envelope)
 
     def as_stream(self) -> "Body":
         """The same bytes, but asking for a stream with its token counts."""
         wanted = b'true,"stream_options":{"include_usage":true}'
         if self.envelope.names_stream:
-            scanner = Scanner()
-            for chunk in self.chunks:
-                scanner.feed(chunk)
-            return Body(_splice(self.chunks, scanner.spans["stream"], wanted), self.envelope)
+            span = self.envelope.stream_span or find_span(b"".join(self.chunks), "stream")
+            return Body(_splice(self.chunks, span, wanted), self.envelope)
         # Blanks may be in pieces of their own before it.
         at = next(at for at, chunk in enumerate(self.chunks) if b"{" in chunk)
         before, _, behind = self.chunks[at].partition(b"{")
@@ -140,6 +146,12 @@ class _Intake:
     async def fill(self) -> None:
         while chunk := await self._source.read():
             self._take(chunk)
+            if self._scanner is not None:
+                await self._scan(chunk, self._scanner)
+            elif self._size > WHOLE_BYTES:
+                self._scanner = Scanner()
+                for early in self._chunks:
+                    await self._scan(early, self._scanner)
 
     def _take(self, chunk: bytes) -> None:
         self._size += len(chunk)
@@ -147,12 +159,12 @@ class _Intake:
             raise _too_large(self._limit_bytes)
         self._room.take(self._source, len(chunk), self._room_bytes)
         self._chunks.append(chunk)
-        if self._scanner is not None:
-            self._scanner.feed(chunk)
-        elif self._size > WHOLE_BYTES:
-            self._scanner = Scanner()
-            for early in self._chunks:
-                self._scanner.feed(early)
+
+    async def _scan(self, chunk: bytes, scanner: Scanner) -> None:
+        """Read on in it, and let others have their turn meanwhile: it may be nothing but brackets."""
+        for at in range(0, len(chunk), SCANNED_BYTES):
+            scanner.feed(chunk[at : at + SCANNED_BYTES])
+            await asyncio.sleep(0)
 
     def finish(self) -> Body:
         if self._scanner is not None:

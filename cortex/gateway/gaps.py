@@ -66,12 +66,13 @@ class Gaps:
         self._timer = asyncio.get_running_loop().call_later(every_s, self._look)
 
     def _look(self) -> None:
+        if not self._under_way:
+            self._timer, self._every_s = None, math.inf
+            return
+        # First of all: a bug in one exchange must not leave all others without bounds.
+        self._timer = asyncio.get_running_loop().call_later(self._every_s, self._look)
         for exchange in self:
             exchange.look()
-        if self._under_way:
-            self._timer = asyncio.get_running_loop().call_later(self._every_s, self._look)
-        else:
-            self._timer, self._every_s = None, math.inf
 
 
 class GapTimer:

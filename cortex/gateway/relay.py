@@ -131,7 +131,11 @@ class Passing:
                 self._begin(call, answer, watch, line, headers)
                 answered()
                 copy = _Copy(answer, call.reply, line, watch)
-                await copy.all(first)
+                call.reply.on_room(answer.resume)
+                copy.begin(first)
+                if not answer.ended:
+                    await answer.pour(copy.take)
+                copy.end()
         except CortexError as exc:
             if copy is None:
                 raise
@@ -142,6 +146,7 @@ class Passing:
                 line.relayed(copy.relayed())
             raise
         finally:
+            call.reply.on_room(None)
             timer.stop()
         return copy.relayed()
 
@@ -174,22 +179,14 @@ class _Copy:
         self._watch = watch
         self._sent_bytes = 0
 
-    async def all(self, first: bytes | Fault) -> None:
-        """Copy to the end of the answer, which may be before that of the node's body."""
-        self._reply.on_room(self._answer.resume)
+    def begin(self, first: bytes | Fault) -> None:
+        """Send what was waited for, as the watch has seen it."""
         watch = self._watch
-        try:
-            if isinstance(first, Fault):
-                self._give_up(first)
-            if watch.events:
-                self._line.real_bytes(watch.events)
-            self._pass_on(watch, first)
-            if not self._answer.ended:
-                await self._answer.pour(self._take)
-            if not watch.over:
-                self._end()
-        finally:
-            self._reply.on_room(None)
+        if isinstance(first, Fault):
+            self._give_up(first)
+        if watch.events:
+            self._line.real_bytes(watch.events)
+        self._pass_on(watch, first)
 
     @property
     def sse(self) -> bool:
@@ -206,7 +203,8 @@ class _Copy:
             failure, watch.usage(), watch.response_id(), self._sent_bytes, streamed=watch.sse
         )
 
-    def _take(self, data: bytes) -> None:
+    def take(self, data: bytes) -> None:
+        """Send what has come."""
         watch = self._watch
         chunk = watch.see(data)
         if isinstance(chunk, Fault):
@@ -229,10 +227,10 @@ class _Copy:
             self._reply.end()
             self._answer.enough()
 
-    def _end(self) -> None:
-        """The node's body has ended; whether its answer has is for the watch to say."""
+    def end(self) -> None:
+        """The node's body has ended, or its answer before that: which is for the watch to say."""
         watch = self._watch
-        if watch.sse:
+        if watch.sse and not watch.over:
             last = watch.last()
             if isinstance(last, Fault):
                 self._give_up(last)

@@ -30,6 +30,8 @@ _SMALLEST: Mapping[Work, tuple[str, Mapping[str, object]]] = {
 
 _NO_SUCH_ROUTE = frozenset({404, 405, 501})
 CACHED_HEADS = 256
+CACHED_HEAD_CHARS = 1024
+"""A longer one is made anew each time."""
 _CHANGES = frozenset({"/v1/models/reload", "/v1/models/unload"})
 
 
@@ -51,8 +53,10 @@ class NodeClient:
         self.name = name
         self.endpoint = endpoint
         parts = urlsplit(endpoint)
-        self._prefix = parts.path.rstrip("/")
-        self._fixed = f"Host: {parts.netloc.rpartition('@')[2]}\r\n"
+        by_path = parts.scheme == "unix"
+        self._prefix = "" if by_path else parts.path.rstrip("/")
+        host = "localhost" if by_path else parts.netloc.rpartition("@")[2]
+        self._fixed = f"Host: {host}\r\n"
         if api_key:
             self._fixed += f"Authorization: Bearer {api_key}\r\n"
         self._keyed = bool(api_key)
@@ -161,9 +165,10 @@ class NodeClient:
         if text.count("\n") != len(lines) or "\0" in text:
             raise ValueError("a line break in a header")
         head = f"{method} {self._prefix}{_quoted(path)} HTTP/1.1\r\n{self._fixed}{text}"
-        if len(self._heads) >= CACHED_HEADS:
-            self._heads.clear()
-        self._heads[method, path, headers] = head
+        if len(head) <= CACHED_HEAD_CHARS:
+            if len(self._heads) >= CACHED_HEADS:
+                self._heads.clear()
+            self._heads[method, path, headers] = head
         return head
 
     async def _lifecycle(self, verb: str, model: ModelId) -> LifecycleAnswer:

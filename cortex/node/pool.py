@@ -15,9 +15,10 @@ class Pool:
 
     def __init__(self, endpoint: str, *, connect_timeout_s: float) -> None:
         parts = urlsplit(endpoint)
-        assert parts.hostname
-        self._host = parts.hostname
-        self._port = parts.port or PORTS[parts.scheme]
+        #: Of a Unix socket; None = there are host and port.
+        self._path = parts.path if parts.scheme == "unix" else None
+        self._host = parts.hostname or ""
+        self._port = parts.port or PORTS.get(parts.scheme, 0)
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         self._connect_timeout_s = connect_timeout_s
         #: Of the connections, once there is one.
@@ -47,14 +48,21 @@ class Pool:
         """
         self._loop = loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._connect_timeout_s):
-            _, connection = await loop.create_connection(
-                lambda: Connection(loop),
-                self._host,
-                self._port,
-                ssl=self._tls,
-                server_hostname=self._host if self._tls else None,
-            )
+            connection = await self._connect(loop)
         self._busy.add(connection)
+        return connection
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> Connection:
+        if self._path is not None:
+            _, made = await loop.create_unix_connection(lambda: Connection(loop), self._path)
+            return made
+        _, connection = await loop.create_connection(
+            lambda: Connection(loop),
+            self._host,
+            self._port,
+            ssl=self._tls,
+            server_hostname=self._host if self._tls else None,
+        )
         return connection
 
     def put(self, connection: Connection) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cortex.gateway.exposure import public_among
-from tests.e2e.processes import Processes
+from tests.e2e.processes import Processes, eventually
 from tests.gateway.conftest import scripted
 from tests.running import Running, running, until
 
@@ -80,8 +80,13 @@ def test_a_start_on_every_address_says_so_everywhere(processes: Processes) -> No
     source.write_text(source.read_text().replace(f'"127.0.0.1:{port}"', f'"0.0.0.0:{port}"'))
     gateway = processes.serve_file(source, port)
     warning = OPEN.format(f"0.0.0.0:{port}")
-    logged = [line["message"] for line in gateway.log if line["level"] == "warning"]
-    assert [line for line in logged if line.startswith(warning)]
+
+    def logged() -> bool:
+        warnings = [line["message"] for line in gateway.log if line["level"] == "warning"]
+        return any(line.startswith(warning) for line in warnings)
+
+    # It answers a moment before it says so.
+    eventually(logged, "the warning in the log")
     status = processes.cortex("status", "--endpoint", gateway.url)
     assert status.process.returncode == 0
     assert f"warning: {warning}" in " ".join(status.stdout.split())

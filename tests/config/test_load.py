@@ -94,6 +94,7 @@ def test_contradictions_are_mistakes(tmp_path: Path) -> None:
         ("http://10.0.0.1:1", "http://10.0.0.1:1"),
         ("http://bücher.example", "http://bücher.example"),
         ("http://[FE80::1%Eth0]:1", "http://[FE80::1%Eth0]:1"),
+        ("unix:/run/mistralrs.sock", "unix:/run/mistralrs.sock"),
     ],
 )
 def test_an_endpoint_is_a_base_url_however_it_is_written(
@@ -122,6 +123,9 @@ HOST = 'a URL with the name or address of a host, "[::1]" for IPv6'
         ("http://a:80?x=1", 'a URL like "http://gpu-1.internal:8080"'),
         ("http://a:0", "a URL with a port of 1 to 65535"),
         ("http://a:99999", "a URL with a port of 1 to 65535"),
+        ("unix:node.sock", 'a socket by its whole path, "unix:/run/mistralrs.sock"'),
+        ("unix://node.sock/x", 'a socket by its whole path, "unix:/run/mistralrs.sock"'),
+        (f"unix:/{'a' * 107}", "a socket's path of at most 107 bytes"),
     ],
 )
 def test_an_endpoint_that_nothing_can_be_reached_at_is_a_mistake(
@@ -129,6 +133,12 @@ def test_an_endpoint_that_nothing_can_be_reached_at_is_a_mistake(
 ) -> None:
     (line,) = lines(tmp_path, f'[[nodes]]\nname = "a"\nendpoint = "{endpoint}"\n')
     assert line.startswith(f"nodes[0].endpoint: expected {why}, found ")
+
+
+def test_two_nodes_do_not_share_a_socket(tmp_path: Path) -> None:
+    nodes = [f'[[nodes]]\nname = "{n}"\nendpoint = "unix:/run/n.sock"\n' for n in "ab"]
+    (line,) = lines(tmp_path, "".join(nodes))
+    assert line.startswith("nodes[1].endpoint: expected one that no other node has, ")
 
 
 def test_the_password_in_an_endpoint_is_not_shown(tmp_path: Path) -> None:

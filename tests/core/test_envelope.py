@@ -11,7 +11,7 @@ from cortex.core.envelope import (
     WANTED,
     Envelope,
     Scanner,
-    find_model_span,
+    find_span,
     parse_whole,
 )
 from cortex.core.errors import RequestError
@@ -72,7 +72,7 @@ def test_a_scan_in_pieces_reads_what_a_parser_reads(
     assert envelope.model_span is not None
     start, end = envelope.model_span
     assert json.loads(body[start:end]) == parsed["model"]
-    assert find_model_span(body) == (start, end)
+    assert find_span(body, "model") == (start, end)
     # Another model in its place changes nothing else.
     other = json.loads(body[:start] + b'"other"' + body[end:])
     assert other == {**parsed, "model": "other"}

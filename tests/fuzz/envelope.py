@@ -8,7 +8,7 @@ from cortex.core.envelope import (
     WANTED,
     Envelope,
     Scanner,
-    find_model_span,
+    find_span,
     parse_whole,
     read_envelope,
 )
@@ -48,7 +48,7 @@ def one(data: bytes) -> None:
     assert _routed(whole) == _routed(expected), (whole, expected)
     assert _routed(scanned) == _routed(expected), (scanned, expected)
     if whole is not None:
-        start, end = find_model_span(body)
+        start, end = find_span(body, "model")
         assert json.loads(body[start:end]) == whole.model
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.gateway.conftest import scripted
-from tests.node.rawnode import RawNode
+from tests.node.rawnode import RawNode, saying, whole
 from tests.running import running
 
 CHAT = "/v1/chat/completions"
@@ -96,6 +96,27 @@ async def test_50_mib_are_accepted_and_no_turn_of_the_loop_takes_20_ms(tmp_path:
                 watching.cancel()
         assert reply.status == 200, reply.text
         assert reply.json["usage"]["completion_tokens"] == 2
+    assert longest.turns > 100
+    assert longest.turn_s < 0.02
+
+
+@pytest.mark.parametrize("unit", [b"[],", b"1,", b'"\\"",', b'{"a":[]},'], ids=repr)
+async def test_nor_does_one_with_a_body_of_nothing_but_brackets_or_commas(
+    tmp_path: Path, unit: bytes
+) -> None:
+    size = 8 * MIB
+    body = b'{"model":"petit","stream":false,"messages":[' + unit * (size // len(unit)) + b"1]}"
+    toml = '[aliases]\npetit = "m1"'
+    longest = Longest()
+    node = RawNode(["m1"], answer=saying(whole(b"{}")))
+    async with node, running(tmp_path, [node], toml=toml) as gateway:
+        with no_collection():
+            async with asyncio.TaskGroup() as group:
+                watching = group.create_task(longest.watch())
+                reply = await gateway.post(CHAT, json=None, data=BytesIO(body), headers=JSON)
+                watching.cancel()
+        assert reply.status == 200, reply.text
+        assert len(node.got[0].body) == len(body) - len("petit") + len("m1")
     assert longest.turns > 100
     assert longest.turn_s < 0.02
 

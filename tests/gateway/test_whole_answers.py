@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from cortex.core.envelope import parse_whole
+from cortex.core.envelope import Scanner, parse_whole
 from cortex.devnode.real import RealNode
 from cortex.gateway.body import Body
 from tests.devnode.test_real import GGUF, HAS_WHEEL, TOOL
@@ -206,6 +206,24 @@ def test_a_body_asks_for_a_stream_and_for_nothing_else(form: str) -> None:
     kept = [pair for pair in fields if pair[0] not in ("stream", "stream_options")]
     assert kept == [pair for pair in own if pair[0] != "stream"]
     assert sorted(p for p in fields if p not in kept) == sorted([("stream", True), *extra])
+
+
+@pytest.mark.parametrize("stream_first", [True, False])
+def test_a_large_body_is_asked_for_as_a_stream_under_another_model(stream_first: bool) -> None:
+    """Its spans are those of the scan, and move with what is written before them."""
+    stream, text = b'"stream":false,', b'"messages":["' + b"x" * 9000 + b'"],'
+    fields = (
+        (stream, text, b'"model":"m1"')
+        if stream_first
+        else (text, b'"model":"m1",', stream[:-1])
+    )
+    raw = b"{" + b"".join(fields) + b"}"
+    scanner = Scanner()
+    scanner.feed(raw)
+    pieces = [raw[at : at + 1000] for at in range(0, len(raw), 1000)]
+    body = Body(pieces, scanner.finish()).with_model("a-much-longer-name").with_model("m")
+    asked = json.loads(b"".join(body.as_stream().chunks))
+    assert (asked["model"], asked["stream"], len(asked["messages"][0])) == ("m", True, 9000)
 
 
 async def test_a_client_that_goes_stops_the_engine(tmp_path: Path) -> None:

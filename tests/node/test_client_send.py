@@ -1,9 +1,11 @@
 """Inference through the client: bytes both ways, and the connection's fate."""
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
@@ -354,3 +356,57 @@ async def test_a_load_and_an_unload_are_asked_for_once() -> None:
             with pytest.raises(NodeUnreachableError):
                 await ask(MODEL)
             assert [got.path for got in node.got].count(path) == 1
+
+
+async def test_a_node_may_listen_on_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "node.sock"
+    heads: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                heads.append(await reader.readuntil(b"\r\n\r\n"))
+                writer.write(whole(b"here"))
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        gone.set()
+
+    gone = asyncio.Event()
+    async with client_of(f"unix:{path}") as client:
+        with pytest.raises(NodeUnreachableError, match="No such file"):
+            async with client.send("GET", "/x", (), None):
+                pass
+        async with await asyncio.start_unix_server(answer, path):
+            for _ in range(2):
+                async with client.send("GET", "/x", (), None) as got:
+                    assert await got.read_at_most(10) == b"here"
+            assert heads == [b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n"] * 2
+            await client.close()
+            async with asyncio.timeout(5):
+                await gone.wait()
+
+
+async def test_a_node_may_have_an_address_of_ipv6() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        writer.write(whole(head.split(b"\r\n")[1]))
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+        gone.set()
+
+    gone = asyncio.Event()
+    try:
+        server = await asyncio.start_server(answer, "::1", 0)
+    except OSError as exc:
+        pytest.skip(f"no IPv6 here: {exc}")
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        async with (
+            client_of(f"http://[::1]:{port}") as client,
+            client.send("GET", "/x", (), None) as got,
+        ):
+            assert await got.read_at_most(100) == f"Host: [::1]:{port}".encode()
+        async with asyncio.timeout(5):
+            await gone.wait()

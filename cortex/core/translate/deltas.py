@@ -37,6 +37,8 @@ class Deltas:
         before, behind = self._shape
         if not (data.startswith(before) and data.endswith(behind)):
             return None
+        if len(data) < len(before) + len(behind):
+            return None
         strings = data[len(before) : -len(behind)].split(self._between)
         if _STRINGS.fullmatch(b"\n".join(strings) + b"\n") is None:
             return None

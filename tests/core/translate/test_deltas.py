@@ -82,6 +82,15 @@ def test_what_is_no_such_event_is_left_to_others_and_ends_what_was_known(other: 
     assert deltas.texts(event("c")) is None
 
 
+def test_one_quote_is_not_two() -> None:
+    whole = event("")
+    short = whole.replace(b'"content":""', b'"content":"')
+    deltas = known()
+    assert deltas.texts(whole) == [""]
+    assert deltas.texts(short) is None
+    assert deltas.texts(event("c") + short) is None
+
+
 @pytest.mark.parametrize(
     "sample",
     [
