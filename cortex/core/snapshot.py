@@ -81,7 +81,7 @@ V = TypeVar("V", "ModelView", "NodeView")
 
 
 def evolve(view: V, **changes: object) -> V:
-    """`dataclasses.replace` for what changes with every request, at a tenth of the price.
+    """`dataclasses.replace` for what is done to many views at a time, at a tenth of the price.
 
     It copies the instance's dictionary instead of calling `__init__`, which is why the views have
     one; the type checker does not see the names.

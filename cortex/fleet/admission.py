@@ -176,13 +176,12 @@ class Admission:
         Raises:
             CapacityError: Rejected, queue full, deadline passed, or draining.
         """
+        lease = self.at_once(want)
+        if lease is not None:
+            return Admitted(lease)
         lanes = self._lanes.get(want.model)
         if lanes is None or _may_pass(want, lanes):
-            decision = self._decide(want)
-            if isinstance(decision, Serve) and (
-                lanes is None or _unwanted(decision.node, lanes)
-            ):
-                return Admitted(self._state.lease(decision.node, decision.model))
+            self._decide(want)  # which raises where a wait would be in vain
         return await self._wait_in_line(want, client, beat)
 
     def at_once(self, want: Want) -> Lease | None:

@@ -131,7 +131,7 @@ class Fleet:
             log.warning("not renamed in the store", extra={"fields": {"reason": exc.message}})
 
     def snapshot(self) -> FleetSnapshot:
-        """The fleet at this moment; the same object until something changes."""
+        """The fleet at this moment; see `FleetState.snapshot`."""
         return self._state.snapshot()
 
     def node(self, name: NodeName) -> NodeView | None:

@@ -69,7 +69,7 @@ class FleetState:
         self.apply(policy)
 
     def snapshot(self) -> FleetSnapshot:
-        """The fleet now; the same object until something changes."""
+        """The fleet now; the same object until something but the use of its models changes."""
         if self._snapshot is None:
             self._snapshot = FleetSnapshot(
                 revision=self._revision,

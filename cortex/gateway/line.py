@@ -49,7 +49,7 @@ class Line:
         self.record.ttft_ms = None
 
     def real_bytes(self, events: int) -> None:
-        """The first real events have come from the node; from then on they are only counted."""
+        """So many real events have come from the node; when the first of all came is noted."""
         self.events += events
         if self._first_s is None:
             self._first_s = now_s = self.now_s()

@@ -212,14 +212,7 @@ class Connection(asyncio.Protocol):
             LostConnectionError, BadAnswerError: There will be none.
         """
         while self._head is None:
-            # As `_wait`, which would be one coroutine more for each request.
-            if self._error is not None:
-                raise self._spent(self._error)
-            self._waiter = self._loop.create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
+            await self._wait()
         return self._head
 
     @property
@@ -351,14 +344,12 @@ class Connection(asyncio.Protocol):
         self._error = LostConnectionError("failed before")
         return error
 
-    async def _wait(self) -> None:
+    def _wait(self) -> asyncio.Future[None]:
+        """Done once something has come; no coroutine, since every request waits."""
         if self._error is not None:
             raise self._spent(self._error)
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
 
 def _reason(exc: Exception | None) -> tuple[object, ...]:
