@@ -76,11 +76,7 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
             amended = _amended(plain, body, wishes) if wishes else plain
             if call.path != CHAT or not whole:
                 return amended
-            if _is_brief(body, svc.recent.tokens_per_s(node, want.model)):
-                return Outbound(
-                    amended.path, amended.body, amended.relay, in_one_piece=True, brief=True
-                )
-            return _gathered(amended)
+            return _gathered(amended, svc.recent.tokens_per_s(node, want.model))
 
         with svc.quotas.entered(caller):
             await Exchange(call, caller, svc, line, outbound_for, OPENAI).run(want, sticky)
@@ -99,11 +95,13 @@ def _is_brief(body: Body, tokens_per_s: float | None) -> bool:
     return most is not None and tokens_per_s is not None and most <= BRIEF_S * tokens_per_s
 
 
-def _gathered(plain: Outbound) -> Outbound:
+def _gathered(plain: Outbound, tokens_per_s: float | None) -> Outbound:
     """Ask for a stream where a whole answer can be made of it: that one ends when its client does."""
     body = plain.body
     if not body.envelope.same_streamed or body.size > MAX_GATHERED_BYTES:
         return plain
+    if _is_brief(body, tokens_per_s):
+        return plain._replace(brief=True)
     relay = Gathering(GatheredWords(ChatGather()), _PASSING)
     return plain._replace(body=body.as_stream(), relay=relay, in_one_piece=False)
 

