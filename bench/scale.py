@@ -31,14 +31,9 @@ class Size:
 FULL = Size(nodes=1000, models=10_000, rows=10_000_000, poll_s=30.0, filters=3, written=200_000)
 QUICK = Size(nodes=1000, models=10_000, rows=300_000, poll_s=6.0, filters=2, written=20_000)
 MODELS_LISTED = 30
-NEAR_MS, QUESTION_MS, PLAN_US, CPU_SHARE, LAG_MS, LOG_SHARE = (
-    5.0,
-    50.0,
-    1000.0,
-    0.20,
-    10.0,
-    0.05,
-)
+NEAR_MS, QUESTION_MS, LAG_MS = 5.0, 50.0, 10.0
+PLAN_US = 1000.0
+CPU_SHARE, LOG_SHARE = 0.20, 0.05
 LOGGED_PER_S = 2000
 
 

@@ -2,6 +2,9 @@
 
 import re
 
+Fields = tuple[tuple[str, str], ...]
+"""Names and values, in order."""
+
 # A token, a colon with nothing before it, no control character in the value, a whole line.
 _FIELD = re.compile(
     r"^([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+([^\x00-\x08\x0a-\x1f\x7f]*+)(?:\r\n|\Z)",

@@ -125,13 +125,7 @@ class Watch:
             self.events = chunk.count(b"\n\n")
         else:
             return self._look_closely(chunk)
-        # As `_remember`, which would be a call more for each chunk.
-        if len(self._head) < HEAD_BYTES:
-            self._head += chunk[: HEAD_BYTES - len(self._head)]
-        self._tail.append(chunk)
-        self._tail_bytes += len(chunk)
-        if self._tail_bytes > 2 * TAIL_BYTES:
-            self._cut_tail()
+        self._remember(chunk)
         return chunk
 
     def last(self) -> bytes | Fault:
@@ -208,11 +202,8 @@ class Watch:
         self._tail.append(data)
         self._tail_bytes += len(data)
         if self._tail_bytes > 2 * TAIL_BYTES:
-            self._cut_tail()
-
-    def _cut_tail(self) -> None:
-        last = self._last_bytes()
-        self._tail, self._tail_bytes = [last], len(last)
+            last = self._last_bytes()
+            self._tail, self._tail_bytes = [last], len(last)
 
     def finished(self) -> bool:
         """True when a stream ended as one should; an answer sent whole is bounded by HTTP itself."""

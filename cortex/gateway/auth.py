@@ -19,6 +19,8 @@ from cortex.core.quota import KeyLimits
 
 CLIENT_NAME_LENGTH = 64
 KNOWN_CALLERS = 1024
+KNOWN_BY_CHARS = 512
+"""Who sends longer headers is looked up anew each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,8 @@ class Keyring:
         self._by_digest = {digest_of(key): _caller_of(key) for key in keys}
         #: Of the configured keys: all that may become a label.
         self.names = frozenset(caller.share for caller in self._by_digest.values())
-        #: The latest callers by what they were known by.
+        #: The latest callers by what they were known by. Strings are found by their hash, which is
+        #: made with a secret of this process, so that this tells as little by its timing.
         self._known: dict[tuple[str | None, str | None], Caller] = {}
 
     @property
@@ -74,9 +77,10 @@ class Keyring:
         caller = self._known.get(by)
         if caller is None:
             caller = self._nobody(request) if self.open else self._of_key(request)
-            if len(self._known) >= KNOWN_CALLERS:
-                self._known.clear()
-            self._known[by] = caller
+            if sum(map(len, filter(None, by))) <= KNOWN_BY_CHARS:
+                if len(self._known) >= KNOWN_CALLERS:
+                    self._known.clear()
+                self._known[by] = caller
         return caller
 
     def _nobody(self, request: Asking) -> Caller:

@@ -294,7 +294,7 @@ class Exchange:
         verdict = UNHEARD
         outbound: Outbound | None = None
         sending: Sending | None = None
-        unanswered: set[Failing] = set()
+        unanswered = svc.recent.unanswered(node)
         line.attempt()
         try:
             outbound = self._outbound_for(node)
@@ -305,7 +305,6 @@ class Exchange:
                 outbound.body,
                 request_id=call.request_id,
             )
-            unanswered = svc.recent.unanswered(node)
             unanswered.add(sending)
             relayed = await outbound.relay(
                 call,

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from cortex.core.fields import Fields
 from cortex.core.ids import RequestId
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -32,7 +33,7 @@ class Facts(NamedTuple):
     """The client's own, where it can be used."""
     conversation: str | None
     """The client's name for it."""
-    forwarded: tuple[tuple[str, str], ...]
+    forwarded: Fields
     """What a node is sent, the request id apart."""
 
 

@@ -13,11 +13,9 @@ from cortex.adminapi import (
     StatsBody,
     StoreStatus,
 )
+from cortex.core.fields import Fields
 from cortex.core.ids import NodeName
 from cortex.core.records import RequestRecord
-
-Fields = tuple[tuple[str, str], ...]
-"""Names and values of headers."""
 
 
 class Payload(Protocol):

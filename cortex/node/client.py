@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, urlsplit
 
 from cortex.core.errors import NodeProtocolError
+from cortex.core.fields import Fields
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, Work
 from cortex.core.nodefaults import read_message
@@ -33,10 +34,6 @@ CACHED_HEADS = 256
 CACHED_HEAD_CHARS = 1024
 """A longer one is made anew each time."""
 _CHANGES = frozenset({"/v1/models/reload", "/v1/models/unload"})
-
-
-Fields = tuple[tuple[str, str], ...]
-"""Names and values of headers."""
 
 
 class NodeClient:

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from cortex.config.schema import Key
 from cortex.core.errors import RequestError
-from cortex.gateway.auth import KNOWN_CALLERS, Caller, Keyring, require_admin
+from cortex.gateway.auth import KNOWN_BY_CHARS, KNOWN_CALLERS, Caller, Keyring, require_admin
 from tests.gateway.conftest import chat_body, scripted
 from tests.running import Running, running
 
@@ -183,6 +183,9 @@ def test_who_asked_before_is_known_at_once_and_nobody_else_is() -> None:
     for number in range(3 * KNOWN_CALLERS):
         assert ask(User_Agent=f"curl/{number} x").name == f"curl/{number}"
     assert len(keyring._known) <= KNOWN_CALLERS
+    known = len(keyring._known)
+    assert ask(User_Agent="curl/1 " + "x" * KNOWN_BY_CHARS).name == "curl/1"
+    assert len(keyring._known) == known
     request.remote = "10.0.0.8"
     assert ask(User_Agent="curl/0 x").who == "10.0.0.8"
 
