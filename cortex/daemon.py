@@ -209,24 +209,24 @@ class Daemon:
         return status.ok, status.queued_rows, status.dropped_rows
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
+        """Open every address, the API's last: once it answers, nothing of the start can fail."""
+        process.warn_of_few_files(self._config)
         given = sdnotify.listen_sockets()
         metrics_socket = given.pop("metrics", None)
         api_socket = next(iter(given.values()), None)
-        services = self._services
+        addresses, services = self._config.gateway, self._services
         public = make_app(services)
-        address = self._config.gateway.listen
-        listener = await listen(public, address, api_socket, services)
+        if addresses.metrics_listen is not None:
+            metrics = make_metrics_app(self._metrics)
+            self._opened(await listen(metrics, addresses.metrics_listen, metrics_socket), stack)
+        listener = await listen(public, addresses.listen, api_socket, services)
+        self._opened(listener, stack)
+        services.public_address = public_among(listener.addresses)
+        self._warn()
+
+    def _opened(self, listener: Listener, stack: contextlib.AsyncExitStack) -> None:
         stack.push_async_callback(listener.close)
         self._listeners.append(listener)
-        services.public_address = public_among(listener.addresses)
-        if self._config.gateway.metrics_listen is not None:
-            metrics = make_metrics_app(self._metrics)
-            address = self._config.gateway.metrics_listen
-            listener = await listen(metrics, address, metrics_socket)
-            stack.push_async_callback(listener.close)
-            self._listeners.append(listener)
-        process.warn_of_few_files(self._config)
-        self._warn()
 
     def _warn(self) -> None:
         for warning in warnings_of(self._services):

@@ -125,7 +125,7 @@ def test_a_folder_that_cannot_be_made_for_the_state(
 
 @pytest.mark.parametrize("which", ["listen", "metrics_listen"])
 def test_a_port_in_use(processes: Processes, tmp_path: Path, which: str) -> None:
-    source, _ = processes.write(NOWHERE)
+    source, ours = processes.write(NOWHERE)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         child = processes.command(
@@ -138,6 +138,9 @@ def test_a_port_in_use(processes: Processes, tmp_path: Path, which: str) -> None
     assert said[0].startswith("cortex: cannot serve: ")
     assert f"('127.0.0.1', {port})" in said[0]
     assert "address already in use" in said[0]
+    # Whatever may fail comes before the first request.
+    opened = [line["address"] for line in child.log if line["message"] == "listening"]
+    assert ["127.0.0.1", ours] not in opened
     # It gave the state file back, too.
     assert processes.serve_file(*processes.write(NOWHERE)).process.poll() is None
 

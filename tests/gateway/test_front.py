@@ -74,7 +74,7 @@ def request(body: bytes = BODY, *fields: str, path: str = CHAT, version: str = "
 
 def by_aiohttp(gateway: Running) -> int:
     """Connections that aiohttp has."""
-    return len(gateway.daemon._listeners[0]._runner.server.connections)
+    return len(gateway.daemon._listeners[-1]._runner.server.connections)
 
 
 async def test_a_connection_of_inference_never_meets_aiohttp(tmp_path: Path) -> None:
