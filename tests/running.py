@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,6 +121,17 @@ async def until(
                 await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"waited {timeout_s:g} s in vain for {what}") from None
+
+
+async def give_up(
+    asking: Coroutine[Any, Any, Any], heard: Callable[[], bool | Awaitable[bool]]
+) -> None:
+    """Hang up on a request, once the other side is known to have `heard` it."""
+    async with asyncio.TaskGroup() as group:
+        asked = group.create_task(asking)
+        await until(heard, "the request to be heard")
+        assert not asked.done()
+        asked.cancel()
 
 
 def free_port() -> int:

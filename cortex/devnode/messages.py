@@ -180,6 +180,7 @@ class Messages:
         seat = node.residency.loaded.get(counting or "")
         if seat is None:
             raise NoDefaultError("engine state lock is poisoned")
+        node.stats.counts += 1
         try:
             await asyncio.sleep(self._queue_s(seat.model))
         except asyncio.CancelledError:

@@ -22,6 +22,8 @@ class Stats:
     """Requests that lost their engine to an unload."""
     cut_unheard: int = 0
     """Those of them whose client had hung up before: an answer sent whole is made to its end."""
+    counts: int = 0
+    """Requests to count tokens."""
     injected: int = 0
     """Requests answered by the knob `http_error`, which count as nothing else."""
     generated: int = 0

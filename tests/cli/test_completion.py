@@ -25,6 +25,14 @@ INJECTIONS = (
     "'",
     "",
 )
+PATIENT = """\
+import sys
+from cortex.cli import completion, main
+
+completion.PATIENCE_S = 20.0
+sys.exit(main(sys.argv[1:]))
+"""
+"""The command of somebody who waits for a busy machine."""
 MODELS = ("acme/small:4b", "acme/small:8b", "other", *INJECTIONS)
 
 
@@ -34,7 +42,7 @@ def shell_environment(gateway: FakeGateway, tmp_path: Path) -> dict[str, str]:
     gateway.answers["/v1/models"] = {"data": [{"id": model} for model in MODELS]}
     command = tmp_path / "bin" / "cortex"
     command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cortex "$@"\n')
+    command.write_text(f"#!{sys.executable}\n{PATIENT}")
     command.chmod(0o755)
     return os.environ | {
         "PATH": f"{command.parent}:{os.environ['PATH']}",

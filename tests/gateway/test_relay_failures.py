@@ -211,15 +211,15 @@ async def test_a_node_that_never_answers_is_a_504(tmp_path: Path) -> None:
 
 async def test_only_the_gap_is_bounded_and_not_the_length_of_a_stream(tmp_path: Path) -> None:
     async with (
-        scripted(["m1"], tokens=8, token_interval_s=0.1) as node,
-        running(tmp_path, [node], toml=SHORT_GAP) as gateway,
+        scripted(["m1"], tokens=8, token_interval_s=0.2) as node,
+        running(tmp_path, [node], toml="[limits]\nidle_timeout_s = 1.2") as gateway,
     ):
         seen = await stream(gateway.http, gateway.url)
         assert seen.complete
         assert seen.body.endswith(b"data: [DONE]\n\n")
         [row] = await gateway.history()
         assert (row["outcome"], row["completion_tokens"]) == ("ok", 8)
-        assert row["duration_ms"] > 600
+        assert row["duration_ms"] > 1200
 
 
 async def test_keep_alives_reach_the_client_while_the_node_thinks(tmp_path: Path) -> None:
