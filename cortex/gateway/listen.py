@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -140,7 +141,7 @@ async def _server(
             ssl_handshake_timeout=handshake_s,
         )
     host, _, port = address.rpartition(":")
-    return await loop.create_server(
+    server = await loop.create_server(
         protocol,
         host.strip("[]"),
         int(port),
@@ -149,3 +150,9 @@ async def _server(
         ssl=tls,
         ssl_handshake_timeout=handshake_s,
     )
+    if not server.sockets:
+        # A loop passes over a socket that cannot be made (no IPv6 here, no descriptor left), and says
+        # nothing: made once more, it says why.
+        socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET).close()
+        raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    return server
