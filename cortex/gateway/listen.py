@@ -151,8 +151,8 @@ async def _server(
         ssl_handshake_timeout=handshake_s,
     )
     if not server.sockets:
-        # A loop passes over a socket that cannot be made (no IPv6 here, no descriptor left), and says
-        # nothing: made once more, it says why.
+        # Event loops skip an address whose socket cannot be made (no IPv6, no descriptor left) without
+        # a word. Making one here raises the reason.
         socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET).close()
         raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     return server

@@ -229,8 +229,7 @@ async def test_a_large_fleet_stays_smooth(tmp_path: Path, visit: Visits) -> None
             await page.get_by_text("something happened").first.wait_for()
             try:
                 for view in ("Fleet", "Models", "Timeline"):
-                    await page.get_by_role("link", name=view, exact=True).click()
-                    longest = await _longest_frame_ms(page)
+                    longest = await _longest_frame_ms(page, view)
                     assert longest < FRAME_MS, f"{view}: a frame of {longest:.0f} ms"
                 began = time.monotonic()
                 await page.get_by_role("link", name="Models").click()
@@ -241,10 +240,15 @@ async def test_a_large_fleet_stays_smooth(tmp_path: Path, visit: Visits) -> None
                 stop.set()
 
 
-async def _longest_frame_ms(page: Any) -> float:
-    """In the best of three looks: the page's own work is in each of them, a pause of the machine is not."""
+async def _longest_frame_ms(page: Any, view: str) -> float:
+    """While a view is opened and seen for a while, in the best of three times.
+
+    What the page does by itself it does each time; a pause of the machine comes once.
+    """
     longest = math.inf
     for _ in range(3):
+        await page.get_by_role("link", name="History", exact=True).click()
+        await page.get_by_role("link", name=view, exact=True).click()
         longest = min(longest, await page.evaluate(LONGEST_FRAME, 2500))
         if longest < FRAME_MS:
             break
