@@ -14,13 +14,14 @@ from pathlib import Path
 
 from rich.status import Status
 
+from cortex.cli.answer import Answer, Kind, hear
 from cortex.cli.client import Client
 from cortex.cli.demo_children import Child, Children, deaf, interruptible
 from cortex.cli.endpoint import checked, reachable
 from cortex.cli.exit_codes import Exit
 from cortex.cli.failures import CliError
 from cortex.cli.tables import Screen
-from cortex.cli.text import safe, span
+from cortex.cli.text import rate, safe, span
 
 NODES = ("one", "two")
 DEFAULT_PORT = 8000
@@ -226,54 +227,23 @@ def _prove(client: Client, model: str) -> None:
     Raises:
         CliError: There was no answer.
     """
-    body = {
-        "model": model,
-        "messages": [{"role": "user", "content": QUESTION}],
-        "max_tokens": MAX_TOKENS,
-        "stream": True,
-    }
     print(f"\n{model}, asked: {QUESTION}\n  ", end="", flush=True)
-    began_s = time.monotonic()
-    first_s: float | None = None
-    pieces = 0
-    with client.stream("/v1/chat/completions", body=body) as events:
-        for event in events:
-            text = piece_of(event.data)
-            if not text:
-                continue
-            first_s = first_s or time.monotonic()
-            pieces += 1
-            print(safe(text.replace("\n", " ")), end="", flush=True)
-    ended_s = time.monotonic()
-    if first_s is None:
+    answer = Answer(model)
+
+    def show(piece: str, _kind: Kind) -> None:
+        print(safe(piece.replace("\n", " ")), end="", flush=True)
+
+    asked = {"role": "user", "content": QUESTION}
+    hear(client, [asked], answer, show, {"max_tokens": MAX_TOKENS})
+    if not answer.pieces:
         raise CliError("demo: the answer was empty")
-    rate = f", {(pieces - 1) / (ended_s - first_s):.0f} tokens/s" if pieces > 1 else ""
+    pace = answer.tokens_per_s
     print(
-        f"\n  first token after {span(first_s - began_s)}{rate},"
-        f" {pieces} pieces in {span(ended_s - began_s)}\n",
+        f"\n  first token after {span(answer.ttft_s)}"
+        + (f", {rate(pace)} tokens/s" if pace else "")
+        + f", {answer.pieces} pieces in {span(answer.duration_s)}\n",
         flush=True,
     )
-
-
-def piece_of(data: str) -> str:
-    """The text of one chunk; empty for one without.
-
-    Raises:
-        CliError: The chunk is an error.
-    """
-    try:
-        chunk = json.loads(data)
-    except ValueError:
-        return ""
-    if not isinstance(chunk, dict):
-        return ""
-    if "error" in chunk:
-        raise CliError(f"demo: the answer failed: {safe(chunk['error'])}")
-    try:
-        text = chunk["choices"][0]["delta"].get("content")
-    except (LookupError, TypeError, AttributeError):
-        return ""
-    return text if isinstance(text, str) else ""
 
 
 def guide(url: str, chosen: Plan) -> str:

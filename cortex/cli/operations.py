@@ -1,14 +1,8 @@
 """`cortex load`, `unload`, `drain`, `undrain` and `defrag`."""
 
 import argparse
-import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from urllib.parse import quote
-
-from rich.console import Console
 
 from cortex.adminapi import LoadBody, ModelStatusBody, NodeChange, UnloadBody
 from cortex.cli.bodies import as_json, understood
@@ -16,6 +10,7 @@ from cortex.cli.client import Client
 from cortex.cli.endpoint import resolve
 from cortex.cli.exit_codes import Exit
 from cortex.cli.fleet_view import pin_lines
+from cortex.cli.progress import progress
 from cortex.cli.text import safe, span
 
 PATIENCE_S = 3600.0
@@ -39,7 +34,7 @@ def _change_model(args: argparse.Namespace, client: Client) -> int:
         else LoadBody(model=args.model, node=args.node)
     ).model_dump(exclude_none=True)
     began_s = time.monotonic()
-    with _progress(f"{_DOING[args.verb]} {safe(args.model)}"):
+    with progress(f"{_DOING[args.verb]} {safe(args.model)}"):
         answer = client.post(f"/cortex/v1/models/{args.verb}", wanted)
     body = understood(ModelStatusBody, answer, client)
     if args.json:
@@ -64,25 +59,3 @@ def _change_node(args: argparse.Namespace, client: Client) -> int:
     running = f", {body.in_flight} in flight" if body.in_flight else ""
     print(f"{safe(body.node)} is {how}{running}")
     return Exit.OK
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[None]:
-    """A spinner with the time on a terminal's stderr, for what may take minutes; else nothing."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    began_s, done = time.monotonic(), threading.Event()
-    with Console(stderr=True).status(what) as status:
-
-        def tick() -> None:
-            while not done.wait(1.0):
-                status.update(f"{what} {span(time.monotonic() - began_s)}")
-
-        ticker = threading.Thread(target=tick, daemon=True)
-        ticker.start()
-        try:
-            yield
-        finally:
-            done.set()
-            ticker.join()

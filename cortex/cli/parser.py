@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cortex import __version__
-from cortex.cli import agent_options, key_options
+from cortex.cli import agent_options, chat_options, demo_options, key_options
 from cortex.cli.argument_types import reads, whole
 from cortex.cli.durations import duration_ms, instant_ms, interval_s
 from cortex.cli.exit_codes import MEANINGS, Exit
@@ -87,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(
         dest="verb", required=True, metavar="COMMAND", title="commands", parser_class=Parser
     )
-    for add in (_serve, _status, _top, _history, _models, _events, _pin, _unpin):
+    for add in (_serve, _chat, _status, _top, _history, _models, _events, _pin, _unpin):
         add(verbs)
     for operation in OPERATIONS:
         options = _verb(verbs, operation.verb, operation.short, operation.long)
@@ -133,7 +133,10 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_gateway(parser: argparse.ArgumentParser) -> None:
+def _add_gateway(
+    parser: argparse.ArgumentParser,
+    json_help: str = "print the gateway's answer as JSON, for scripts",
+) -> None:
     """The options of every command that asks a running gateway."""
     parser.add_argument(
         "--endpoint",
@@ -148,9 +151,7 @@ def _add_gateway(parser: argparse.ArgumentParser) -> None:
         help="trust this certificate, or what it vouches for, of a gateway at https"
         " (default: $SSL_CERT_FILE; for the configured gateway its own certificate)",
     )
-    parser.add_argument(
-        "--json", action="store_true", help="print the gateway's answer as JSON, for scripts"
-    )
+    parser.add_argument("--json", action="store_true", help=json_help)
 
 
 def _add_span(parser: argparse.ArgumentParser) -> None:
@@ -190,6 +191,12 @@ def _serve(verbs: "Verbs[Parser]") -> None:
         "logged, and the running one stays.",
     )
     _add_config(parser)
+
+
+def _chat(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(verbs, "chat", chat_options.SHORT, chat_options.LONG)
+    chat_options.add_options(parser)
+    _add_gateway(parser, chat_options.JSON)
 
 
 def _status(verbs: "Verbs[Parser]") -> None:
@@ -354,35 +361,7 @@ def _agent(verbs: "Verbs[Parser]") -> None:
 
 
 def _demo(verbs: "Verbs[Parser]") -> None:
-    parser = _verb(
-        verbs,
-        "demo",
-        "try it on this machine",
-        "Start two nodes and a gateway on this machine with a temporary state, ask one question,\n"
-        "and print commands to try. The nodes run mistral.rs's engine on the CPU where the demo\n"
-        "extra and a model are installed, else scripted stand-ins. Ctrl-C ends and removes\n"
-        "everything.",
-    )
-    parser.add_argument(
-        "--scripted", action="store_true", help="scripted nodes even where the engine is there"
-    )
-    parser.add_argument(
-        "--listen",
-        metavar="ADDRESS",
-        default="127.0.0.1",
-        help="address that the gateway listens on (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--port",
-        metavar="N",
-        type=whole(0, 65_535),
-        help="port of the gateway; 0 takes a free one (default: 8000, or a free one if it is taken)",
-    )
-    parser.add_argument(
-        "--once",
-        action="store_true",
-        help="ask one question, print the answer with its timing, clean up and exit",
-    )
+    demo_options.add_options(_verb(verbs, "demo", demo_options.SHORT, demo_options.LONG))
 
 
 def _completion(verbs: "Verbs[Parser]") -> None:

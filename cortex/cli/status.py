@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import NoReturn
 
 from rich.console import Group, RenderableType
@@ -19,6 +18,7 @@ from cortex.cli.endpoint import resolve
 from cortex.cli.exit_codes import Exit
 from cortex.cli.failures import CliError, KeyRefusedError
 from cortex.cli.fleet_view import fleet_parts
+from cortex.cli.progress import unwind_at_sigterm
 from cortex.cli.tables import Screen
 from cortex.cli.text import span
 
@@ -87,7 +87,7 @@ def _watch(client: Client, screen: Screen, *, interval_s: float, as_lines: bool)
     if not screen.is_terminal:
         _repeat(interval_s, lambda: screen.show(*view.parts(), Text()))
     # The terminal gets its own screen back only if SIGTERM unwinds the stack as well.
-    signal.signal(signal.SIGTERM, _unwind)
+    unwind_at_sigterm()
     parts = view.parts()
     # One that came while the screen is being taken would leave it taken.
     signal.pthread_sigmask(signal.SIG_BLOCK, _ENDS)
@@ -109,7 +109,3 @@ def _print_line(client: Client) -> None:
         raise
     except CliError as error:
         print(f"cortex: {error}", file=sys.stderr)
-
-
-def _unwind(number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(128 + number)

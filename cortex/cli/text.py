@@ -9,6 +9,8 @@ LONGEST = 500
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Control, format (bidirectional overrides, zero width), surrogates, line and paragraph separators."""
 
+_KEPT = frozenset("\n\t\u200c\u200d")
+
 
 def safe(text: object, *, longest: int = LONGEST) -> str:
     r"""`text` as one line that cannot move a cursor, change a colour or reverse the reading direction.
@@ -20,6 +22,17 @@ def safe(text: object, *, longest: int = LONGEST) -> str:
         for char in str(text)[: longest + 1]
     )
     return plain if len(plain) <= longest else plain[: longest - 1] + "…"
+
+
+def shown(text: str) -> str:
+    """Text of several lines that can do no more to a terminal than `safe` allows.
+
+    What joins letters or the parts of an emoji stays; so do tabs.
+    """
+    return "".join(
+        _escaped(char) if unicodedata.category(char) in _HIDDEN and char not in _KEPT else char
+        for char in text
+    )
 
 
 def _escaped(char: str) -> str:

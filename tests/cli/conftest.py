@@ -86,11 +86,15 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def start(
-    *argv: str, stdout: int = subprocess.PIPE, environ: dict[str, str] | None = None
+    *argv: str,
+    stdout: int = subprocess.PIPE,
+    stdin: int | None = None,
+    environ: dict[str, str] | None = None,
 ) -> "subprocess.Popen[str]":
     """The command as a process of its own, its output in a pipe."""
     return subprocess.Popen(
         [sys.executable, "-m", "cortex", *argv],
+        stdin=stdin,
         stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,

@@ -55,7 +55,7 @@ def test_once_answers_and_leaves_nothing(temporary: Path):
     assert (child.returncode, err) == (0, "")
     assert "scripted nodes, as asked for" in out
     assert len(re.findall(r"http://127\.0\.0\.1:\d+", out)) == 3
-    assert re.search(r"first token after \d+ms, \d+ tokens/s, \d+ pieces in ", out)
+    assert re.search(r"first token after \d+ms, [\d.]+ tokens/s, \d+ pieces in ", out)
     assert "\x1b" not in out
     assert_nothing_left(temporary)
 
@@ -156,26 +156,6 @@ def test_the_plan(monkeypatch, tmp_path: Path):
     assert demo.plan(scripted=True).verb == "scripted"
     monkeypatch.setenv("CORTEX_DEMO_GGUF", str(tmp_path / "none.gguf"))
     assert "a model is not installed" in demo.plan(scripted=False).why
-
-
-@pytest.mark.parametrize(
-    ("data", "piece"),
-    [
-        ('{"choices":[{"delta":{"content":"hi"}}]}', "hi"),
-        ('{"choices":[{"delta":{"content":null}}]}', ""),
-        ('{"choices":[]}', ""),
-        ('{"choices":[{"delta":null}]}', ""),
-        ("[DONE]", ""),
-        ("[]", ""),
-    ],
-)
-def test_pieces(data: str, piece: str):
-    assert demo.piece_of(data) == piece
-
-
-def test_an_error_in_the_answer():
-    with pytest.raises(CliError, match="node_timeout"):
-        demo.piece_of('{"error": {"code": "node_timeout"}}')
 
 
 def test_the_guide_can_be_copied():

@@ -15,6 +15,7 @@ from tests.command import ROOT
 
 VERBS = [
     "serve",
+    "chat",
     "status",
     "top",
     "history",
