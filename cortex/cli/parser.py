@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cortex import __version__
-from cortex.cli import agent_options, chat_options, demo_options, key_options
+from cortex.cli import agent_options, chat_options, demo_options, init_options, key_options
 from cortex.cli.argument_types import reads, whole
 from cortex.cli.durations import duration_ms, instant_ms, interval_s
 from cortex.cli.exit_codes import MEANINGS, Exit
@@ -87,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(
         dest="verb", required=True, metavar="COMMAND", title="commands", parser_class=Parser
     )
-    for add in (_serve, _chat, _status, _top, _history, _models, _events, _pin, _unpin):
+    for add in (_init, _serve, _chat, _status, _top, _history, _models, _events, _pin, _unpin):
         add(verbs)
     for operation in OPERATIONS:
         options = _verb(verbs, operation.verb, operation.short, operation.long)
@@ -179,6 +179,10 @@ def _add_span(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="go on printing rows as they come, over restarts of the gateway, until Ctrl-C",
     )
+
+
+def _init(verbs: "Verbs[Parser]") -> None:
+    init_options.add_options(_verb(verbs, "init", init_options.SHORT, init_options.LONG))
 
 
 def _serve(verbs: "Verbs[Parser]") -> None:

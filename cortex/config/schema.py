@@ -26,8 +26,12 @@ def _address(value: str) -> str:
     return value
 
 
-def _endpoint(value: str) -> str:
-    """A base URL without the `/v1` that clients add, and with its host in small letters."""
+def endpoint_of(value: str) -> str:
+    """A base URL without the `/v1` that clients add, and with its host in small letters.
+
+    Raises:
+        ValueError: What was expected instead.
+    """
     if value.startswith(UNIX):
         return _socket(value)
     if "@" in value:
@@ -97,7 +101,7 @@ def _origin(value: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_address)]
-Endpoint = Annotated[str, AfterValidator(_endpoint)]
+Endpoint = Annotated[str, AfterValidator(endpoint_of)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Name = Annotated[str, AfterValidator(_name)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]

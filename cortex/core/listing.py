@@ -42,6 +42,9 @@ class Listing:
     """What was left out of it, for people."""
 
 
+NOTHING_LISTED = Listing(created_at_s=None)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeInfo:
     """One `GET /v1/system/info`. Memory is summed over accelerators; a node without one reports None."""
@@ -50,6 +53,8 @@ class NodeInfo:
     git_revision: str | None = None
     vram_total_mib: int | None = None
     free_mib: int | None = None
+    accelerators: tuple[str, ...] = ()
+    """What they call themselves, one entry each; its kind where one has no name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

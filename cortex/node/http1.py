@@ -26,7 +26,7 @@ CACHED_HEAD_BYTES = 2048
 
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\x00-\x08\x0a-\x1f\x7f]*)?")
 _LENGTH = re.compile(rb"\r\n[Cc]ontent-[Ll]ength: ?([0-9]{1,18})(?=\r\n|\Z)")
-_DATE = re.compile(rb"\r\n[Dd]ate: [^\x00-\x08\x0a-\x1f\x7f]*(?=\r\n|\Z)")
+_DATE = re.compile(rb"\r\n[Dd]ate: ([^\x00-\x08\x0a-\x1f\x7f]*)(?=\r\n|\Z)")
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _SIZE_LINE = re.compile(rb"([0-9a-fA-F]{1,8})\r\n")
 _SIZE = re.compile(rb"([0-9a-fA-F]{1,15})[ \t]*(?:;[^\x00\r\n]*)?")
@@ -62,7 +62,9 @@ class Head(NamedTuple):
     length: int | None
     """Content-Length, where it is written as usual."""
     derived: dict[str, Any]
-    """What was computed from all but `length`, kept with it: a node repeats its heads."""
+    """What was computed from all but `length` and `date`, kept with it: a node repeats its heads."""
+    date: str = ""
+    """When it was sent, in the node's words; "" where there is no `length`, or it does not say."""
 
 
 _known: dict[bytes, Head] = {}
@@ -91,7 +93,13 @@ def read_head(raw: bytes) -> Head:
     if length is None:
         return head
     return Head(
-        head.status, head.headers, head.keep_alive, head.plain, int(length[1]), head.derived
+        head.status,
+        head.headers,
+        head.keep_alive,
+        head.plain,
+        int(length[1]),
+        head.derived,
+        _text(date[1]) if date is not None else "",
     )
 
 

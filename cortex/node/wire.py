@@ -16,7 +16,8 @@ of several metrics, a line of the page and an entry of every status.
 MAX_ID_LENGTH = 256
 MAX_WORDS = 1000
 """Of a node's own words about a failure, in characters."""
-MAX_VERSION_LENGTH = 64
+MAX_WORD_LENGTH = 64
+"""Of a version, or of the name of a device."""
 MAX_MEMORY_BYTES = 1 << 50
 """A device with more is not believed."""
 MAX_DEVICES = 256
@@ -48,6 +49,7 @@ class _Lifecycle(_Wire):
 
 class _Device(_Wire):
     kind: str = "cpu"
+    name: str | None = None
     total_memory_bytes: int | None = None
     available_memory_bytes: int | None = None
 
@@ -114,6 +116,7 @@ def read_system_info(body: bytes) -> NodeInfo:
         git_revision=_word(info.build.git_revision),
         vram_total_mib=_sum_mib([device.total_memory_bytes for device in gpus]),
         free_mib=_sum_mib([device.available_memory_bytes for device in gpus]),
+        accelerators=tuple(_word(device.name) or _word(device.kind) or "?" for device in gpus),
     )
 
 
@@ -158,7 +161,7 @@ def _plausible(text: str, longest: int) -> bool:
 
 
 def _word(text: str | None) -> str | None:
-    return text if text is not None and _plausible(text, MAX_VERSION_LENGTH) else None
+    return text if text is not None and _plausible(text, MAX_WORD_LENGTH) else None
 
 
 def _ignored(count: int) -> str:

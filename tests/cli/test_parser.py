@@ -14,6 +14,7 @@ from cortex.cli.parser import build_parser
 from tests.command import ROOT
 
 VERBS = [
+    "init",
     "serve",
     "chat",
     "status",

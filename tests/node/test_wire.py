@@ -174,6 +174,7 @@ def test_memory_is_the_sum_over_the_accelerators() -> None:
             },
             {
                 "kind": "cuda",
+                "name": "RTX 6000 Ada",
                 "total_memory_bytes": 100 * MIB,
                 "available_memory_bytes": 7 * MIB,
             },
@@ -182,7 +183,11 @@ def test_memory_is_the_sum_over_the_accelerators() -> None:
         "build": {"version": "0.9.2", "git_revision": "abc", "cuda": True},
     }
     assert read_system_info(json.dumps(body).encode()) == NodeInfo(
-        version="0.9.2", git_revision="abc", vram_total_mib=150, free_mib=12
+        version="0.9.2",
+        git_revision="abc",
+        vram_total_mib=150,
+        free_mib=12,
+        accelerators=("RTX 6000 Ada", "cuda"),
     )
 
 
@@ -197,9 +202,18 @@ def test_memory_is_the_sum_over_the_accelerators() -> None:
     ],
 )
 def test_memory_that_is_not_reported_is_unknown_and_not_0(body: dict[str, object]) -> None:
-    assert read_system_info(json.dumps(body).encode()) == NodeInfo(
-        version=None, git_revision=None, vram_total_mib=None, free_mib=None
-    )
+    info = read_system_info(json.dumps(body).encode())
+    assert (info.version, info.git_revision) == (None, None)
+    assert (info.vram_total_mib, info.free_mib) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "called"),
+    [("RTX", "RTX"), (None, "cuda"), ("x\x1b[2J", "cuda"), ("x" * 65, "cuda")],
+)
+def test_what_accelerators_are_called(name: str | None, called: str) -> None:
+    body = {"devices": [{"kind": "cpu", "name": "EPYC"}, {"kind": "cuda", "name": name}]}
+    assert read_system_info(json.dumps(body).encode()).accelerators == (called,)
 
 
 def test_a_full_device_has_0_free() -> None:
