@@ -42,6 +42,8 @@ class ModelOnNode(Body):
     loads: int = 0
     breaker_open: bool = False
     breaker_reason: str = ""
+    last_failure: str = ""
+    """Why it failed there last, where it has not served since."""
     tokens_per_s: float | None = None
     """Median over the recent requests of this process."""
     aliases: list[str] = []
@@ -92,6 +94,20 @@ class StoreStatus(Body):
     dropped_rows: int = 0
 
 
+class QueueBody(Body):
+    """The requests that wait for one model."""
+
+    model: str
+    waiting: int
+    oldest_at_ms: int | None = None
+    clients: dict[str, int] = {}
+    """Who waits, with how many; "" where nobody gave a name."""
+    decision: str = ""
+    """What would be done with one more now, as in `explain`."""
+    reason: str = ""
+    load_eta_s: float | None = None
+
+
 class StatusBody(Body):
     """`GET /cortex/v1/status`."""
 
@@ -104,6 +120,8 @@ class StatusBody(Body):
     queued: int = 0
     requests_total: int = 0
     nodes: list[NodeStatus] = []
+    queues: list[QueueBody] = []
+    """One for each model that requests wait for, the oldest first."""
     store: StoreStatus
 
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from cortex.adminapi import Body, EventRow, HealthBody, ModelOnNode, NodeStatus
+from cortex.adminapi import Body, EventRow, HealthBody, ModelOnNode, NodeStatus, QueueBody
 
 
 class LiveFleet(Body):
@@ -55,20 +55,6 @@ class LiveRequest(Body):
     cold_start: bool = False
 
 
-class LiveQueue(Body):
-    """The requests that wait for one model."""
-
-    model: str
-    waiting: int
-    oldest_at_ms: int | None = None
-    clients: dict[str, int] = Field(default_factory=dict)
-    """Who waits, with how many; "" where nobody gave a name."""
-    decision: str = ""
-    """What would be done with one more now, as in `explain`."""
-    reason: str = ""
-    load_eta_s: float | None = None
-
-
 class LiveFrame(Body):
     """The data of one event of `GET /cortex/v1/live`; the rules are in `gateway/live.py`."""
 
@@ -80,7 +66,7 @@ class LiveFrame(Body):
     nodes: dict[str, LiveNode | None] = Field(default_factory=dict)
     models: dict[str, ModelOnNode | None] = Field(default_factory=dict)
     requests: dict[str, LiveRequest | None] = Field(default_factory=dict)
-    queues: dict[str, LiveQueue | None] = Field(default_factory=dict)
+    queues: dict[str, QueueBody | None] = Field(default_factory=dict)
     events: list[EventRow] = Field(default_factory=list)
     """New ones, oldest first."""
     events_skipped: int = 0

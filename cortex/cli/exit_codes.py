@@ -19,7 +19,7 @@ class Exit(IntEnum):
 
 MEANINGS = {
     Exit.OK: "success",
-    Exit.FAILURE: "the gateway reported a failure, or its health is impaired",
+    Exit.FAILURE: "a failure, an impaired gateway, or an error that `doctor` found",
     Exit.USAGE: "the command line is wrong",
     Exit.UNREACHABLE: "no gateway answers at the endpoint",
     Exit.OS_ERROR: "the address to listen on is taken or not of this machine",

@@ -45,7 +45,7 @@ STATUS_STYLES = {
 NODE_COLUMNS = (
     Column("node", elastic=True),
     Column("health"),
-    Column("VRAM GiB"),
+    Column("memory"),
     Column("in flight", right=True),
     Column("cycles", right=True),
     Column("version"),
@@ -61,13 +61,13 @@ MODEL_COLUMNS = (
     Column("tok/s", right=True),
     Column("size", right=True),
     Column("load", right=True, from_width=90),
-    Column("breaker", elastic=True, from_width=REASONS_FROM),
+    Column("failures", elastic=True, from_width=REASONS_FROM),
 )
 
 
 def fleet_parts(body: StatusBody, screen: Screen, *, now_ms: int) -> list[RenderableType]:
     """Everything that `cortex status` shows, from top to bottom."""
-    parts: list[RenderableType] = [*_header(body, screen), Text()]
+    parts: list[RenderableType] = [*_header(body, screen, now_ms), Text()]
     nodes = sorted(body.nodes, key=lambda node: node.name)
     if not nodes:
         return [*parts, Text("no nodes are configured", style="yellow")]
@@ -84,9 +84,7 @@ def fleet_parts(body: StatusBody, screen: Screen, *, now_ms: int) -> list[Render
     rows = [_model_row(model, screen, now_ms=now_ms) for model in models]
     parts.append(screen.table(MODEL_COLUMNS, rows))
     if narrow:
-        parts += _notes(
-            (f"breaker of {model.model} on {model.node}", _breaker(model)) for model in models
-        )
+        parts += _notes((f"{model.model} on {model.node}", _breaker(model)) for model in models)
     return parts
 
 
@@ -97,7 +95,7 @@ def health_text(word: str, screen: Screen, *, draining: bool = False) -> Text:
     return Text(f"{symbol} {text}" if screen.is_terminal else text, style=style)
 
 
-def _header(body: StatusBody, screen: Screen) -> Iterator[Text]:
+def _header(body: StatusBody, screen: Screen, now_ms: int) -> Iterator[Text]:
     store = body.store
     facts = [
         f"{body.in_flight} in flight",
@@ -111,12 +109,27 @@ def _header(body: StatusBody, screen: Screen) -> Iterator[Text]:
     yield Text(", ".join(facts))
     for reason in body.health.reasons:
         yield Text(f"  {safe(reason)}", style=HEALTH.get(body.health.status, ("", "dim"))[1])
+    yield from _waiting(body, now_ms)
     for warning in body.health.warnings:
         yield Text(f"  warning: {safe(warning)}", style="yellow")
     if not store.ok:
         yield Text(f"  store {safe(store.path)}: {safe(store.reason)}", style="red")
     if store.dropped_rows:
         yield Text(f"  store: {store.dropped_rows} rows were dropped", style="yellow")
+
+
+def _waiting(body: StatusBody, now_ms: int) -> Iterator[Text]:
+    """Why a model that somebody asked for does not answer yet."""
+    for queue in body.queues:
+        words = [f"{queue.waiting} waiting"]
+        if queue.oldest_at_ms is not None:
+            since = span((now_ms - queue.oldest_at_ms) / 1000)
+            words.append(f"for {since}" if queue.waiting == 1 else f"the oldest for {since}")
+        why = [safe(queue.reason)] if queue.reason else []
+        if queue.load_eta_s is not None:
+            why.append(f"its load takes about {span(queue.load_eta_s)}")
+        because = f": {'; '.join(why)}" if why else ""
+        yield Text(f"  {safe(queue.model)}: {', '.join(words)}{because}", style="cyan")
 
 
 def _bar_width(screen: Screen) -> int:
@@ -147,7 +160,7 @@ def _vram(node: NodeStatus, *, bar: int) -> Cell:
         return ABSENT
     numbers = ABSENT if used is None else gib(used)
     numbers += f"+{gib(reserved)}" if reserved else ""
-    numbers += f"/{gib(total)}"
+    numbers += f"/{gib(total)} GiB"
     if not bar:
         return numbers
     filled = min(bar, round(bar * (used or 0) / total))
@@ -183,9 +196,10 @@ def _node_reason(node: NodeStatus) -> str:
 
 
 def _breaker(model: ModelOnNode) -> str:
-    if not model.breaker_open:
-        return ""
-    return f"open: {safe(model.breaker_reason or 'failed repeatedly')}"
+    """Why nothing is asked of it, or why it may be absent."""
+    if model.breaker_open:
+        return f"open: {safe(model.breaker_reason or 'failed repeatedly')}"
+    return f"failed: {safe(model.last_failure)}" if model.last_failure else ""
 
 
 def _notes(pairs: Iterator[tuple[str, str]]) -> list[Text]:

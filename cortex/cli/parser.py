@@ -5,7 +5,14 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from cortex import __version__
-from cortex.cli import agent_options, chat_options, demo_options, init_options, key_options
+from cortex.cli import (
+    agent_options,
+    chat_options,
+    demo_options,
+    doctor_options,
+    init_options,
+    key_options,
+)
 from cortex.cli.argument_types import reads, whole
 from cortex.cli.durations import duration_ms, instant_ms, interval_s
 from cortex.cli.exit_codes import MEANINGS, Exit
@@ -93,7 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
         options = _verb(verbs, operation.verb, operation.short, operation.long)
         add_operation(options, operation)
         _add_gateway(options)
-    for add in (_check_config, _key, _agent, _demo, _completion):
+    for add in (_doctor, _check_config, _key, _agent, _demo, _completion):
         add(verbs)
     return parser
 
@@ -342,6 +349,11 @@ def _add_pin(parser: argparse.ArgumentParser) -> None:
         "--node", metavar="NAME", help="the copy of this node (default: wherever it is)"
     )
     _add_gateway(parser)
+
+
+def _doctor(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(verbs, "doctor", doctor_options.SHORT, doctor_options.LONG)
+    _add_gateway(parser, doctor_options.JSON)
 
 
 def _check_config(verbs: "Verbs[Parser]") -> None:

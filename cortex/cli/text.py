@@ -3,7 +3,7 @@
 import unicodedata
 from datetime import datetime
 
-ABSENT = "-"
+ABSENT = "–"
 LONGEST = 500
 
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
@@ -58,7 +58,7 @@ def gib(mib: float) -> str:
 def size(mib: int | None) -> str:
     if mib is None:
         return ABSENT
-    return f"{gib(mib)}G" if mib >= 1024 else f"{mib}M"
+    return f"{gib(mib)} GiB" if mib >= 1024 else f"{mib} MiB"
 
 
 def file_size(size_bytes: int) -> str:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from cortex.adminapi import EventRow, ModelOnNode
-from cortex.liveapi import LiveFleet, LiveFrame, LiveNode, LiveQueue, LiveRequest
+from cortex.adminapi import EventRow, ModelOnNode, QueueBody
+from cortex.liveapi import LiveFleet, LiveFrame, LiveNode, LiveRequest
 
 WINDOW_MS = 10_000
 """Over which rates are taken."""
@@ -36,7 +36,7 @@ class Picture:
     nodes: Mapping[str, LiveNode] = field(default_factory=dict)
     models: Mapping[str, ModelOnNode] = field(default_factory=dict)
     requests: Mapping[str, LiveRequest] = field(default_factory=dict)
-    queues: Mapping[str, LiveQueue] = field(default_factory=dict)
+    queues: Mapping[str, QueueBody] = field(default_factory=dict)
     events: tuple[EventRow, ...] = ()
     """Oldest first."""
     tokens: int = 0

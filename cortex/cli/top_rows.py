@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from cortex.adminapi import EventRow, ModelOnNode
+from cortex.adminapi import EventRow, ModelOnNode, QueueBody
 from cortex.cli.fleet_view import HEALTH, STATUS_STYLES
 from cortex.cli.tables import Column
 from cortex.cli.text import ABSENT, ago, count, gib, name, rate, safe, short_clock, size, span
 from cortex.cli.top_bar import UNICODE, Glyphs, bar, marks
 from cortex.cli.top_keys import Pane, View
 from cortex.cli.top_picture import Picture
-from cortex.liveapi import LiveNode, LiveQueue, LiveRequest
+from cortex.liveapi import LiveNode, LiveRequest
 
 Sortable = str | float | None
 
@@ -224,7 +224,7 @@ def _queue_rows(picture: Picture, drawn: Drawn) -> list[Row]:
     return [_queue_row(queue, drawn) for queue in picture.queues.values()]
 
 
-def _queue_row(queue: LiveQueue, drawn: Drawn) -> Row:
+def _queue_row(queue: QueueBody, drawn: Drawn) -> Row:
     wait_s = None
     if queue.oldest_at_ms is not None:
         wait_s = max(0, drawn.now_ms - queue.oldest_at_ms) / 1000

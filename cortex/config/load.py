@@ -29,10 +29,18 @@ def find(path: Path | None, environ: Mapping[str, str]) -> Path:
     if named := environ.get("CORTEX_CONFIG"):
         return Path(named)
     for candidate in SEARCH:
-        if candidate.is_file():
+        if _may_be_there(candidate):
             return candidate
     looked = ", ".join(str(candidate) for candidate in SEARCH)
     raise ConfigError([f"no configuration: looked for --config, $CORTEX_CONFIG, {looked}"])
+
+
+def _may_be_there(candidate: Path) -> bool:
+    """Whether reading it would tell more than that there is none."""
+    try:
+        return candidate.is_file()
+    except OSError:
+        return True  # in a directory that this user may not look into
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:

@@ -8,6 +8,7 @@ from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId
 from cortex.core.snapshot import FleetSnapshot, ModelView, NodeView
 from cortex.gateway.exposure import warnings_of
+from cortex.gateway.queueview import queues_of
 from cortex.gateway.services import Services
 
 
@@ -110,6 +111,7 @@ def status_of_fleet(svc: Services) -> StatusBody:
             )
             for node in snapshot.nodes.values()
         ],
+        queues=list(queues_of(svc)),
         store=svc.ledger.status(),
     )
 
@@ -174,6 +176,7 @@ def model_on_node(
         loads=view.loads,
         breaker_open=open_s > 0,
         breaker_reason=view.breaker.reason if open_s > 0 else "",
+        last_failure=view.breaker.reason,
         tokens_per_s=svc.recent.tokens_per_s(node.name, view.id),
         aliases=sorted(alias for alias, model in snapshot.aliases.items() if model == view.id),
     )

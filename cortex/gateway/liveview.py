@@ -1,6 +1,5 @@
 """From the services to the live feed's entries, as JSON; what has not changed is not written anew."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -8,17 +7,15 @@ from pydantic import BaseModel
 
 from cortex import __version__
 from cortex.adminapi import HealthBody, NodeStatus
-from cortex.core.decisions import Wait, Want
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
 from cortex.gateway.fleetview import health_of, model_on_node, node_status
 from cortex.gateway.line import Line
+from cortex.gateway.queueview import queues_of
 from cortex.gateway.services import Services
-from cortex.liveapi import LiveFleet, LiveNode, LiveQueue, LiveRequest
+from cortex.liveapi import LiveFleet, LiveNode, LiveRequest
 
 MAX_REQUESTS = 200
-MAX_EXPLAINED = 20
-"""Queues whose reason is worked out at every look."""
 HEALTH_S = 1.0
 """Health is asked of every model of the fleet, so not at every look."""
 _AGES = {"models", "agent_age_s", "last_poll_age_s"}
@@ -69,7 +66,7 @@ class LiveView:
             "nodes": nodes,
             "models": self._all_models(snapshot),
             "requests": self._requests(),
-            "queues": self._queues(),
+            "queues": {queue.model: _json(queue) for queue in queues_of(self._svc)},
         }
 
     def single(self) -> dict[str, bytes]:
@@ -184,38 +181,6 @@ class LiveView:
         lines = self._svc.recent.lines
         oldest = [serial for serial, _ in zip(lines, range(MAX_REQUESTS), strict=False)]
         return {str(serial): _json(_request(lines[serial])) for serial in oldest}
-
-    def _queues(self) -> dict[str, bytes]:
-        depths = self._svc.fleet.depths()
-        if not depths:
-            return {}
-        clients: dict[ModelId, Counter[str]] = {model: Counter() for model in depths}
-        oldest: dict[ModelId, int] = {}
-        for line in self._svc.recent.lines.values():
-            model = line.record.model
-            if model in clients and line.state == "waiting":
-                clients[model][line.record.client or ""] += 1
-                oldest.setdefault(model, line.record.started_at_ms)
-        return {
-            model: _json(
-                LiveQueue(
-                    model=model,
-                    waiting=waiting,
-                    oldest_at_ms=oldest.get(model),
-                    clients=dict(clients[model]),
-                    **(self._why(model) if index < MAX_EXPLAINED else {}),
-                )
-            )
-            for index, (model, waiting) in enumerate(depths.items())
-        }
-
-    def _why(self, model: ModelId) -> dict[str, object]:
-        decision = self._svc.fleet.explain(Want(model=model))
-        return {
-            "decision": type(decision).__name__.lower(),
-            "reason": decision.reason,
-            "load_eta_s": decision.load_eta_s if isinstance(decision, Wait) else None,
-        }
 
 
 def _request(line: Line) -> LiveRequest:

@@ -15,6 +15,7 @@ from cortex.adminapi import (
     StatsBody,
 )
 from cortex.core.errors import StoreError
+from cortex.core.records import Recollection
 from cortex.store import queries
 from cortex.store.db import connect_read_only
 
@@ -40,6 +41,11 @@ class DatabaseFile:
     def events(self, query: EventQuery) -> EventsBody:
         with self._reading():
             return queries.events(self._connection, query)
+
+    def recall(self) -> Recollection:
+        """What a gateway that starts now would know of the fleet."""
+        with self._reading():
+            return queries.recall(self._connection)
 
     def close(self) -> None:
         self._connection.close()

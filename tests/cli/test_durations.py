@@ -90,10 +90,10 @@ def test_a_shown_span_is_short(seconds):
 
 def test_spans_and_ages():
     assert [span(s) for s in (None, 0.0, 0.34, 0.9999, 12.44, 59.96, 192, 18_130, 777_600)] == [
-        "-", "0ms", "340ms", "1.0s", "12.4s", "1m00s", "3m12s", "5h02m", "9d00h",
+        "–", "0ms", "340ms", "1.0s", "12.4s", "1m00s", "3m12s", "5h02m", "9d00h",
     ]  # fmt: skip
     assert [ago(NOW - ms, now_ms=NOW) for ms in (0, 40_000, 180_000, 86_400_000)] == [
         "now", "40s ago", "3m ago", "1d ago",
     ]  # fmt: skip
-    assert ago(None, now_ms=NOW) == ago(0, now_ms=NOW) == "-"
+    assert ago(None, now_ms=NOW) == ago(0, now_ms=NOW) == "–"
     assert ago(NOW + 5000, now_ms=NOW) == "now"

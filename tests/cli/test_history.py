@@ -31,7 +31,7 @@ def test_rows_come_newest_last(run: Run):
     )
     assert [line[17:19] for line in lines[1:]] == sorted(line[17:19] for line in lines[1:])
     assert lines[1].split()[2:] == (
-        ["acme/small", "gpu-b", "zed", "ok", "812/640/120", "183ms", "48.6", "0ms", "2.6s", "-"]
+        ["acme/small", "gpu-b", "zed", "ok", "812/640/120", "183ms", "48.6", "0ms", "2.6s", "–"]
     )
 
 
@@ -42,7 +42,7 @@ def test_unknown_values_and_errors(run: Run, gateway: FakeGateway):
     row |= {"error_message": "the node sent nothing for 300 s"}
     gateway.answers["/cortex/v1/history"] = {"rows": [row]}
     assert run("history").lines[1].split(maxsplit=11)[2:] == [
-        *["acme/small", "-", "-", "node_timeout", "-", "-", "-", "31.5s", "2.6s"],
+        *["acme/small", "–", "–", "node_timeout", "–", "–", "–", "31.5s", "2.6s"],
         "the node sent nothing for 300 s",
     ]
 
@@ -111,7 +111,7 @@ def test_stats(run: Run, gateway: FakeGateway):
     gateway.answers["/cortex/v1/history/stats"] = {"rows": [row]}
     ran = run("history", "--stats", "--model", "acme/small")
     assert ran.lines[1].split() == (
-        ["acme/small", "10", "1", "2", "-", "-", "120ms/900ms", "2.0s/-", "-/-"]
+        ["acme/small", "10", "1", "2", "–", "–", "120ms/900ms", "2.0s/–", "–/–"]
     )
     assert gateway.requests[-1][2]["model"] == "acme/small"
     assert json.loads(run("history", "--stats", "--json").out)["rows"][0]["requests"] == 10

@@ -54,7 +54,7 @@ def test_rows_and_filters(database: Path, capsys):
     assert ids(capsys.readouterr().out) == ["req-2"]
     assert main(["history", "--db", str(database)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1].split()[2:6] == ["acme/large", "gpu-a", "-", "node_timeout"]
+    assert lines[-1].split()[2:6] == ["acme/large", "gpu-a", "–", "node_timeout"]
 
 
 def test_stats(database: Path, capsys):

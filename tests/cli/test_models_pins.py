@@ -31,8 +31,8 @@ def test_the_catalogue(run: Run, gateway: FakeGateway):
     assert ran.code == 0
     rows = {line.split()[0]: line.split(maxsplit=3)[1:] for line in ran.lines[1:]}
     assert rows["acme/small"] == ["loaded", "2", "gpu-a* loaded, gpu-b unloaded"]
-    assert rows["small"] == ["loaded", "-", "alias of acme/small"]
-    assert rows["bare"] == ["-", "-", "-"]
+    assert rows["small"] == ["loaded", "–", "alias of acme/small"]
+    assert rows["bare"] == ["–", "–", "–"]
     assert "odd" in rows
     assert json.loads(run("models", "--json").out) == CATALOGUE
 

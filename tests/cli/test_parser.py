@@ -30,6 +30,7 @@ VERBS = [
     "drain",
     "undrain",
     "defrag",
+    "doctor",
     "check-config",
     "key",
     "agent",

@@ -2,6 +2,7 @@ import json
 import os
 import pty
 import signal
+import time
 
 import pytest
 
@@ -26,12 +27,13 @@ def test_piped_status_is_plain_aligned_columns(run: Run):
     assert not set(ran.out) & set("─│┃━●◐✗█░")
     assert all(line == line.rstrip() for line in ran.lines)
     assert (
-        "NODE       HEALTH  VRAM-GIB       IN-FLIGHT     CYCLES  VERSION  REASON" in ran.lines
+        "NODE       HEALTH  MEMORY             IN-FLIGHT     CYCLES  VERSION  REASON"
+        in ran.lines
     )
     assert cells(ran, "gpu-large") == [
-        ["gpu-large", "up", "20.0+8.0/48.0", "3/64", "12/50", "0.9.2"]
+        ["gpu-large", "up", "20.0+8.0/48.0", "GiB", "3/64", "12/50", "0.9.2"]
     ]
-    assert cells(ran, "gpu-b")[0][:6] == ["gpu-b", "up", "-", "0", "50/50", "due"]
+    assert cells(ran, "gpu-b")[0][:6] == ["gpu-b", "up", "–", "0", "50/50", "due"]
     assert "connection refused" in next(line for line in ran.lines if line.startswith("gpu-c"))
     assert ran.lines[:3] == [
         "cortex 0.1.0  degraded  up 3h04m",
@@ -46,7 +48,7 @@ def test_piped_models(run: Run):
     assert long[:5] == [
         "acme/very-long-model-name-30B-A3B-Instruct", "gpu-large", "loaded", "pinned", "3/32",
     ]  # fmt: skip
-    assert long[-4:] == ["48.2", "17.9G", "31.4s", "-"]
+    assert long[-5:] == ["48.2", "17.9", "GiB", "31.4s", "–"]
     assert [row[1:3] for row in cells(ran, "acme/small")] == [
         ["gpu-b", "unloaded"],
         ["gpu-large", "loading"],
@@ -63,9 +65,27 @@ def test_a_terminal_of_80_columns_gets_colour_and_no_line_is_longer(
     assert f"{ESC}[" in shown
     lines = [plain(line) for line in shown.splitlines()]
     assert max(map(len, lines)) <= 80
-    assert any("███▒░░░░ 20.0+8.0/48.0" in line for line in lines)
+    assert any("███▒░░░░ 20.0+8.0/48.0 GiB" in line for line in lines)
     assert "  gpu-c: connection refused" in lines
-    assert "  breaker of acme/small on gpu-b: open: out of memory" in lines
+    assert "  acme/small on gpu-b: open: out of memory" in lines
+
+
+def test_why_a_model_that_was_asked_for_is_not_there(run: Run, gateway: FakeGateway):
+    told = status()
+    told["nodes"][0]["models"][1] |= {"status": "unloaded", "last_failure": "out of memory"}
+    queue = {"model": "acme/small", "reason": "gpu-b loads it", "load_eta_s": 20.4}
+    gateway.answers["/cortex/v1/status"] = told | {
+        "queues": [
+            queue | {"waiting": 2, "oldest_at_ms": round((time.time() - 12.5) * 1000)},
+            {"model": "other\x1b", "waiting": 1},
+        ]
+    }
+    ran = run("status")
+    said = ran.lines[3]
+    assert said.startswith("  acme/small: 2 waiting, the oldest for 1")
+    assert said.endswith("s: gpu-b loads it; its load takes about 20.4s")
+    assert ran.lines[4] == "  other\\x1b: 1 waiting"
+    assert cells(ran, "acme/small")[1][-4:] == ["–", "failed:", "out", "of", "memory"][-4:]
 
 
 def test_a_wide_terminal_gets_every_column(
@@ -76,7 +96,7 @@ def test_a_wide_terminal_gets_every_column(
     assert main(["status"]) == 0
     lines = [plain(line) for line in terminal.getvalue().splitlines()]
     assert any("reason" in line for line in lines)
-    assert any("breaker" in line for line in lines)
+    assert any("failures" in line for line in lines)
     assert not any(line.startswith("  gpu-c:") for line in lines)
 
 

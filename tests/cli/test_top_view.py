@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from cortex.adminapi import EventRow, HealthBody, ModelOnNode
+from cortex.adminapi import EventRow, HealthBody, ModelOnNode, QueueBody
 from cortex.cli.tables import Column
 from cortex.cli.top_bar import ASCII, UNICODE, bar
 from cortex.cli.top_keys import Extent, Pane, View
@@ -16,7 +16,7 @@ from cortex.cli.top_layout import allot, grid
 from cortex.cli.top_picture import Picture
 from cortex.cli.top_rows import TABLES, Drawn, chosen
 from cortex.cli.top_view import Lost, Scene, full, page
-from cortex.liveapi import LiveFleet, LiveFrame, LiveNode, LiveQueue, LiveRequest
+from cortex.liveapi import LiveFleet, LiveFrame, LiveNode, LiveRequest
 
 NOW_MS = 1_800_000_000_000
 NASTY = "evil\x1b]0;owned\x07\x1b[2J\r\n[red]x[/red]\u202egpj\u200b"
@@ -73,7 +73,7 @@ def picture(names: tuple[str, str] = ("big", "small"), *, rows: int = 1) -> Pict
             "1": request(one, 3.0, node="n0", client="ann", stream=True, events=40, events_per_s=13.3),
             "2": request(two, 9.0, state="waiting", client="bob"),
         },
-        queues={"q": LiveQueue(model=two, waiting=2, oldest_at_ms=NOW_MS - 9000, clients={"bob": 2}, reason="n0 is full")},
+        queues={"q": QueueBody(model=two, waiting=2, oldest_at_ms=NOW_MS - 9000, clients={"bob": 2}, reason="n0 is full")},
         events=[
             EventRow(id=1, at_ms=NOW_MS, kind="load", reason="asked for", node="n0", model=one),
             EventRow(id=2, at_ms=NOW_MS, kind="evict", reason="oldest", node="n0", model=two),
@@ -192,7 +192,7 @@ def test_a_bar_has_a_letter_for_each_model_and_a_sign_for_each_kind():
     assert bar(unknown, [], width=10, glyphs=UNICODE).plain == "?·········"
     wedged = [model("x", "n", "wedged")]
     assert bar(node("n"), wedged, width=10, glyphs=UNICODE).plain == "+███▚·····"
-    assert bar(node("n", vram_total_mib=None), [], width=10, glyphs=UNICODE).plain == "-"
+    assert bar(node("n", vram_total_mib=None), [], width=10, glyphs=UNICODE).plain == "–"
 
 
 @given(

@@ -372,3 +372,11 @@ def test_what_is_no_file_has_no_writers(tmp_path: Path) -> None:
     writer.start()
     assert load(pipe, {}).nodes
     writer.join()
+
+
+def test_a_place_that_may_not_be_looked_into_is_told(monkeypatch: pytest.MonkeyPatch):
+    """As /etc/cortex for a plain user; here a name that no file may have."""
+    unreadable = Path("x" * 300)
+    monkeypatch.setattr("cortex.config.load.SEARCH", (Path("no.toml"), unreadable))
+    with pytest.raises(ConfigError, match="cannot be read: File name too long"):
+        load(None, {})

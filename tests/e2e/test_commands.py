@@ -1,18 +1,21 @@
 """Every command, each in a process of its own: what is installed lacks nothing that one of them imports."""
 
+import json
+import re
+
 import pytest
 
 from cortex.cli.exit_codes import Exit
 from cortex.cli.parser import build_parser
-from tests.e2e.processes import Processes
+from tests.e2e.processes import Processes, chat_body, eventually
 
 (VERBS,) = (
     list(action.choices)
     for action in build_parser()._actions
     if isinstance(action.choices, dict)
 )
-OWN_WAY = {"serve", "agent", "demo", "key", "completion", "check-config"}
-"""What asks no gateway."""
+OWN_WAY = {"serve", "agent", "demo", "key", "completion", "check-config", "init", "chat"}
+"""What asks no gateway, or wants a question."""
 ARGUMENTS = {
     "top": ("--once",),
     **dict.fromkeys(("pin", "unpin", "load", "unload", "explain"), ("a",)),
@@ -41,9 +44,38 @@ def test_each_of_them_asks_a_gateway(processes: Processes) -> None:
     assert "agent" in refused
 
 
+ASKING = """
+import sys, urllib.request
+urllib.request.urlopen(urllib.request.Request(sys.argv[1], sys.argv[2].encode()), timeout=30)
+"""
+
+
+def test_status_says_why_a_model_is_not_there(processes: Processes) -> None:
+    node = processes.node(
+        "a", "b", "c", unloaded=("b", "c"), load_s={"b": 6.0}, load_fail={"c": "bad weights"}
+    )
+    gateway = processes.serve(node)
+    assert gateway.chat("c").status == 503
+    said = processes.cortex("status", "--endpoint", gateway.url).stdout
+    assert re.search(r"^c +n0 +unloaded .* (open|failed): .*bad weights", said, re.MULTILINE)
+    body = json.dumps(chat_body("b"))
+    waiting = processes.spawn("-c", ASKING, f"{gateway.url}/v1/chat/completions", body)
+
+    def told() -> bool:
+        said = processes.cortex("status", "--endpoint", gateway.url).stdout
+        return (
+            re.search(r"^  b: 1 waiting, for [\d.]+m?s: .*load", said, re.MULTILINE) is not None
+        )
+
+    eventually(told, "status to tell who waits")
+    assert waiting.end() == 0
+
+
 def test_those_that_ask_nobody(processes: Processes) -> None:
     source, _ = processes.write(processes.node("a"))
     assert processes.cortex("check-config", str(source)).stdout.startswith("ok: ")
+    assert "is there already" in processes.cortex("init", "gpu-1").stderr
+    assert "holds no question" in processes.cortex("chat", "a").stderr
     assert "[[auth.keys]]" in processes.cortex("key", "new", "--name", "k").stdout
     for shell in ("bash", "zsh", "fish"):
         assert "cortex" in processes.cortex("completion", shell).stdout

@@ -125,6 +125,35 @@ def test_requests_and_the_commands_of_a_plain_user(machine: Machine) -> None:
     assert "process_resident_memory_bytes" in metrics
 
 
+def doctor(machine: Machine) -> dict[str, list[str]]:
+    """What `cortex doctor` says, by what it is about."""
+    told = json.loads(machine.run("cortex", "doctor", "--json", check=False))
+    said: dict[str, list[str]] = {}
+    for finding in told["findings"]:
+        said.setdefault(finding["subject"], []).append(f"{finding['level']} {finding['said']}")
+    return said
+
+
+def test_doctor(machine: Machine) -> None:
+    said = doctor(machine)
+    assert said["systemd"] == ["ok cortex.service is active"]
+    assert said["state"][0].startswith("ok /var/lib/cortex/cortex.db, ")
+    assert said["local"][0].startswith("ok http://127.0.0.1:1234 answers")
+    errors = [line for lines in said.values() for line in lines if line.startswith("error")]
+    assert errors == []
+    asked = ("setpriv", "--reuid=nobody", "--clear-groups", "cortex", "doctor")
+    assert "sudo cortex doctor" in machine.run(*asked, check=False)
+    machine.run("systemctl", "disable", "--now", "cortex")
+    said = doctor(machine)
+    assert said["systemd"] == ["warn cortex.service is inactive"]
+    assert said["state"][0].startswith("ok /var/lib/cortex/cortex.db, ")
+    machine.run("systemctl", "start", "cortex")
+    assert doctor(machine)["systemd"] == [
+        "warn cortex.service is active, and will not be after a boot"
+    ]
+    machine.run("systemctl", "enable", "cortex")
+
+
 def test_reload(machine: Machine) -> None:
     pid = shown(machine, "MainPID")
     config = machine.file(CONFIG)
@@ -146,6 +175,7 @@ def test_a_killed_process_comes_back_with_its_history(machine: Machine) -> None:
     machine.until("1\n", "systemctl", "show", "--value", "-p", "NRestarts", "cortex")
     machine.until("1 of 1 nodes up", "systemctl", "show", "-p", "StatusText", "cortex")
     assert '"route": "chat"' in machine.run("cortex", "history", "--json")
+    assert "warn cortex.service ended by itself" in doctor(machine)["systemd"][-1]
 
 
 def test_a_process_that_stands_still_is_ended_by_the_watchdog(machine: Machine) -> None:
