@@ -44,6 +44,7 @@ VIEWS = {
     "timeline": "#/timeline",
     "history": "#/history",
     "explain": f"#/explain?model={NAMES[2].replace('/', '%2F')}",
+    "chat": f"#/chat?model={NAMES[4].replace('/', '%2F')}",
 }
 AXE = ROOT / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 
@@ -116,8 +117,13 @@ async def _settled(page: Any, name: str) -> None:
         "timeline": ".events li >> nth=3",
         "history": ".plot canvas >> nth=1",
         "explain": ".answer .headline",
+        "chat": "#chat-text",
     }
     await page.locator(waits[name]).wait_for()
+    if name == "chat":
+        await page.get_by_label("Your message").fill("What is a gateway?\nIn one sentence.")
+        await page.get_by_role("button", name="Send").click()
+        await page.get_by_text("tokens/s ·").wait_for()
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -57,9 +57,32 @@ export async function get(path, query = {}, signal) {
   return (await ask(`cortex/v1/${path}${search && "?"}${search}`, { signal })).json();
 }
 
-export async function post(path, body = {}) {
+/** The answer to a POST, as it comes. */
+export function send(path, body, signal) {
   const headers = { "Content-Type": "application/json" };
-  return (await ask(`cortex/v1/${path}`, { method: "POST", headers, body: JSON.stringify(body) })).json();
+  return ask(path, { method: "POST", headers, body: JSON.stringify(body), signal });
+}
+
+export async function post(path, body = {}) {
+  return (await send(`cortex/v1/${path}`, body)).json();
+}
+
+/** Call `act` with every event of a stream, as it was written; `beat` with every sign of life. */
+export async function blocks(response, act, beat = () => {}) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let held = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    beat();
+    // Only the new part can hold an end that was not found before.
+    let from = Math.max(0, held.length - 1);
+    held += value;
+    for (let end; (end = held.indexOf("\n\n", from)) >= 0; from = 0) {
+      act(held.slice(0, end));
+      held = held.slice(end + 2);
+    }
+  }
 }
 
 /**
@@ -72,21 +95,10 @@ export async function follow(onOpen, onEvent) {
   try {
     const response = await ask("cortex/v1/live", { signal: giveUp.signal });
     onOpen();
-    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    let held = "";
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
+    await blocks(response, (block) => tell(block, onEvent), () => {
       clearTimeout(timer);
       timer = setTimeout(() => giveUp.abort(), SILENCE_MS);
-      // Only the new part can hold an end that was not found before.
-      let from = Math.max(0, held.length - 1);
-      held += value;
-      for (let end; (end = held.indexOf("\n\n", from)) >= 0; from = 0) {
-        tell(held.slice(0, end), onEvent);
-        held = held.slice(end + 2);
-      }
-    }
+    });
   } finally {
     clearTimeout(timer);
     giveUp.abort();

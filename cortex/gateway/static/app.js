@@ -5,6 +5,7 @@ import { attr, h, put, shown } from "./dom.js";
 import { connect, signOut } from "./session.js";
 import { store, watch } from "./store.js";
 import { drawVitals, mountVitals } from "./vitals.js";
+import { chat } from "./views/chat.js";
 import { explain } from "./views/explain.js";
 import { fleet } from "./views/fleet.js";
 import { history } from "./views/history.js";
@@ -12,7 +13,7 @@ import { models } from "./views/models.js";
 import { timeline } from "./views/timeline.js";
 
 // A view is made once, when it is first shown: {root, draw(changed), show(query), hide(), tick()}.
-const makers = { fleet, models, timeline, history, explain };
+const makers = { fleet, models, timeline, history, explain, chat };
 const views = new Map();
 const ALL = new Set(["fleet", "nodes", "models", "requests", "queues", "events", "rights", "link"]);
 const TICK_MS = 1000;

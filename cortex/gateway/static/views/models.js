@@ -143,11 +143,12 @@ function makeDrawer(closed) {
   const list = h("ul", { class: "copies" });
   const pinAny = act("Pin wherever it is", () => pin(root.dataset.model));
   const explainLink = h("a", { class: "button" }, "Explain a request");
+  const chatLink = h("a", { class: "button" }, "Chat");
   const root = h("dialog", { class: "drawer", "aria-labelledby": "drawer-title", onclose: closed,
     onclick: (event) => { if (event.target === root) root.close(); } },
     h("div", { class: "drawer-head" }, title,
       h("button", { type: "button", class: "icon", "aria-label": "Close", onclick: () => root.close() }, icon("close"))),
-    aliases, h("div", { class: "choices start" }, pinAny, explainLink), list);
+    aliases, h("div", { class: "choices start" }, pinAny, explainLink, chatLink), list);
   return {
     root,
     update(model, copies) {
@@ -156,6 +157,7 @@ function makeDrawer(closed) {
       put(aliases, copies[0].aliases.length ? `Also known as ${copies[0].aliases.join(", ")}.` : "");
       shown(aliases, copies[0].aliases.length > 0);
       attr(explainLink, "href", `#/explain?model=${encodeURIComponent(model)}`);
+      attr(chatLink, "href", `#/chat?model=${encodeURIComponent(model)}`);
       keyed(list, copies, (copy) => `${model}/${copy.node}`, makeCopy, (row, copy) => row.update(copy));
       if (!root.open) root.showModal();
     },
