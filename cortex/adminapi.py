@@ -39,6 +39,8 @@ class ModelOnNode(Body):
     last_used_at_ms: int | None = None
     size_mib: int | None = None
     load_s: float | None = None
+    loading_since_ms: int | None = None
+    """When the load that is under way began (UTC); `load_s` is what loads of it took."""
     loads: int = 0
     breaker_open: bool = False
     breaker_reason: str = ""
@@ -329,69 +331,3 @@ class ExplainBody(Body):
     recheck_after_s: float | None = None
     """When the answer may be another even if nothing changes."""
     considered: list[ConsideredBody] = []
-
-
-class GpuReading(Body):
-    """One accelerator as its driver sees it, use by other processes included."""
-
-    index: int
-    name: str = ""
-    total_mib: int
-    used_mib: int
-    utilization_pct: int | None = None
-    temperature_c: int | None = None
-
-    @property
-    def free_mib(self) -> int:
-        return self.total_mib - self.used_mib
-
-
-class CommandAck(Body):
-    """What became of a command."""
-
-    id: str
-    ok: bool
-    detail: str = ""
-
-
-class AgentReport(Body):
-    """`POST /cortex/v1/agents/report`, every few seconds from beside a node."""
-
-    node: str
-    """The node's name in the gateway's configuration."""
-    agent_version: str = ""
-    can_restart: bool = False
-    """Whether a restart command is configured; without one, `restart` is refused."""
-    node_ok: bool = False
-    """Whether the local node answered just now."""
-    node_reason: str = ""
-    gpus: list[GpuReading] = []
-    gpu_reason: str = ""
-    """Why readings are missing, all of them or those of some GPUs; "" where none is."""
-    acks: list[CommandAck] = []
-    """Commands of earlier replies that were carried out or refused, repeated until a reply came."""
-
-
-class AgentCommand(Body):
-    """Something the agent is to do, at most once. Repeated in every reply until acknowledged.
-
-    One at a time: a second one is left to a later reply. One that an agent began and never finished, because it was
-    killed, is acknowledged as failed by the next.
-    """
-
-    id: str
-    action: str
-    """`restart`: restart the node's service."""
-    issued_at_ms: int
-    max_age_s: float = 60.0
-    """Not carried out when `age_s` exceeds this."""
-    age_s: float = 0.0
-    """How long ago it was issued, by the gateway's clock: the two clocks need not agree."""
-
-
-class AgentReply(Body):
-    """What the gateway says to a report."""
-
-    commands: list[AgentCommand] = []
-    interval_s: float = 2.0
-    """When to report next."""

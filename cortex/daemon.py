@@ -13,7 +13,7 @@ from pathlib import Path
 from cortex import __version__, process
 from cortex.config.load import find, load, state_path
 from cortex.config.schema import Config
-from cortex.core.errors import CapacityError, ConfigError
+from cortex.core.errors import CapacityError, ConfigError, StoreError
 from cortex.core.health import NodeHealth
 from cortex.core.ids import NodeName
 from cortex.core.records import EventKind, FleetEvent
@@ -45,6 +45,8 @@ EX_OSERR = 71
 STDERR = 2
 CUT_TIMEOUT_S = 2.0
 """What streams that outlast the drain get to tell their clients that they are cut."""
+KEEP_TIMEOUT_S = 3.0
+"""What the store gets for the last state of the fleet."""
 END_S = 10.0
 """What there is to do after the drain takes no longer."""
 GC_THRESHOLDS = 10_000, 20, 20
@@ -296,8 +298,17 @@ class Daemon:
         for listener in self._listeners:
             await listener.close()
         self._fleet.stop()
+        await self._keep()
         for task in self._loops:
             task.cancel()
+
+    async def _keep(self) -> None:
+        """Have the store keep the fleet as it is; one that takes nothing must not hold up the end."""
+        try:
+            async with asyncio.timeout(KEEP_TIMEOUT_S):
+                await self._fleet.keep()
+        except (StoreError, TimeoutError) as exc:
+            log.warning("not saved", extra={"fields": {"reason": str(exc) or "not in time"}})
 
     async def _feed_watchdog(self) -> None:
         """Tell systemd that the loop turns and polls; a stuck one cannot, and is restarted."""

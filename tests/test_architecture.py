@@ -17,21 +17,21 @@ LAYERS = (
     {"policies"},
     {"gateway"},
     {"fleet", "node", "store"},
-    {"liveapi"},
+    {"liveapi", "agentapi"},
     {"config", "telemetry", "adminapi"},
     {"core"},
 )
 ALONE = {"devnode", "migrations", "__init__", "__version__"}
 DRIVERS = {"aiohttp", "aiosqlite", "pydantic", "prometheus_client", "rich"}
 # What a layer may use of cortex, where that is less than everything further in.
-MAY_USE = {"agent": {"node", "telemetry", "adminapi", "core"}}
+MAY_USE = {"agent": {"node", "telemetry", "agentapi", "core"}}
 # What only some layers may use.
 ONLY_IN = {
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
     "prometheus_client": {"telemetry", "gateway"},
     "rich": {"cli"},
-    "pydantic": {"config", "node", "adminapi", "liveapi", "gateway"},
+    "pydantic": {"config", "node", "adminapi", "agentapi", "liveapi", "gateway"},
 }
 
 

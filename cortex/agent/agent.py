@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from cortex import __version__
-from cortex.adminapi import AgentCommand, AgentReply, AgentReport, CommandAck
 from cortex.agent import restart
 from cortex.agent.commands import Acks, Answer, CarryOut, Leave, Standing, judge
 from cortex.agent.gpus import GpuReader
@@ -20,6 +19,7 @@ from cortex.agent.observe import Observer
 from cortex.agent.settings import LONGEST_S, SHORTEST_S, Settings
 from cortex.agent.threads import DaemonThreads
 from cortex.agent.uplink import NoReply, Pace, Uplink
+from cortex.agentapi import AgentCommand, AgentReply, AgentReport, CommandAck
 from cortex.telemetry import logs, sdnotify
 
 log = logging.getLogger("cortex.agent")

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from cortex.adminapi import AgentCommand, CommandAck
+from cortex.agentapi import AgentCommand, CommandAck
 
 RESTART = "restart"
 MOST_ID_CHARACTERS = 200

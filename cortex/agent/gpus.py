@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cortex.adminapi import GpuReading
+from cortex.agentapi import GpuReading
 
 MIB = 1024 * 1024
 MOST_REASON_CHARACTERS = 300

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Self
 
 from cortex import __version__
-from cortex.adminapi import AgentReport, CommandAck
 from cortex.agent.gpus import GpuReader, GpuWatch
 from cortex.agent.settings import Settings
+from cortex.agentapi import AgentReport, CommandAck
 from cortex.core.errors import NodeError
 from cortex.node.client import NodeClient
 

@@ -9,8 +9,8 @@ from typing import Any, Self
 import aiohttp
 
 from cortex import __version__
-from cortex.adminapi import AgentReply, AgentReport
 from cortex.agent.settings import read_token
+from cortex.agentapi import AgentReply, AgentReport
 
 PATH = "/cortex/v1/agents/report"
 LIMIT_BYTES = 1024 * 1024

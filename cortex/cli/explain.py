@@ -33,14 +33,15 @@ def run(args: argparse.Namespace) -> int:
         print(as_json(answer))
         return Exit.OK
     screen = Screen()
-    screen.show(_headline(body), *_details(body))
+    screen.show(headline(body), *details(body))
     if body.considered:
-        rows = [_row(seen) for seen in body.considered]
+        rows = [row(seen) for seen in body.considered]
         screen.show(Text(), screen.table(COLUMNS, rows))
     return Exit.OK
 
 
-def _headline(body: ExplainBody) -> Text:
+def headline(body: ExplainBody) -> Text:
+    """The decision in a line."""
     line = Text(name(body.decision), style=STYLES.get(body.decision, ""))
     line.append(f" {safe(body.model)}", style="bold")
     if body.node:
@@ -52,7 +53,8 @@ def _headline(body: ExplainBody) -> Text:
     return line
 
 
-def _details(body: ExplainBody) -> list[Text]:
+def details(body: ExplainBody) -> list[Text]:
+    """Its reason, and what takes how long."""
     lines = [Text(f"  {safe(body.reason)}")]
     times = {
         "the load takes about": body.load_eta_s,
@@ -65,7 +67,8 @@ def _details(body: ExplainBody) -> list[Text]:
     return lines
 
 
-def _row(seen: ConsideredBody) -> list[Cell]:
+def row(seen: ConsideredBody) -> list[Cell]:
+    """A node that was looked at, by `COLUMNS`."""
     in_flight = ABSENT if seen.limit is None else f"{seen.in_flight}/{seen.limit}"
     style = "green" if seen.verdict == "chosen" else ""
     return [

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
+from rich.padding import Padding
 from rich.text import Text
 
 from cortex.adminapi import ModelOnNode, NodeStatus, StatusBody
@@ -43,7 +44,7 @@ STATUS_STYLES = {
 }
 
 NODE_COLUMNS = (
-    Column("node", elastic=True),
+    Column("node", cut="end"),
     Column("health"),
     Column("memory"),
     Column("in flight", right=True),
@@ -52,8 +53,8 @@ NODE_COLUMNS = (
     Column("reason", elastic=True, from_width=REASONS_FROM),
 )
 MODEL_COLUMNS = (
-    Column("model", elastic=True),
-    Column("node", elastic=True),
+    Column("model", cut="start"),
+    Column("node", cut="end"),
     Column("status"),
     Column("pin"),
     Column("in flight", right=True),
@@ -95,7 +96,7 @@ def health_text(word: str, screen: Screen, *, draining: bool = False) -> Text:
     return Text(f"{symbol} {text}" if screen.is_terminal else text, style=style)
 
 
-def _header(body: StatusBody, screen: Screen, now_ms: int) -> Iterator[Text]:
+def _header(body: StatusBody, screen: Screen, now_ms: int) -> Iterator[RenderableType]:
     store = body.store
     facts = [
         f"{body.in_flight} in flight",
@@ -108,17 +109,17 @@ def _header(body: StatusBody, screen: Screen, now_ms: int) -> Iterator[Text]:
     yield line.append(f"  up {span(body.uptime_s)}", style="not bold")
     yield Text(", ".join(facts))
     for reason in body.health.reasons:
-        yield Text(f"  {safe(reason)}", style=HEALTH.get(body.health.status, ("", "dim"))[1])
+        yield _note(safe(reason), HEALTH.get(body.health.status, ("", "dim"))[1])
     yield from _waiting(body, now_ms)
     for warning in body.health.warnings:
-        yield Text(f"  warning: {safe(warning)}", style="yellow")
+        yield _note(f"warning: {safe(warning)}", "yellow")
     if not store.ok:
-        yield Text(f"  store {safe(store.path)}: {safe(store.reason)}", style="red")
+        yield _note(f"store {safe(store.path)}: {safe(store.reason)}", "red")
     if store.dropped_rows:
-        yield Text(f"  store: {store.dropped_rows} rows were dropped", style="yellow")
+        yield _note(f"store: {store.dropped_rows} rows were dropped", "yellow")
 
 
-def _waiting(body: StatusBody, now_ms: int) -> Iterator[Text]:
+def _waiting(body: StatusBody, now_ms: int) -> Iterator[RenderableType]:
     """Why a model that somebody asked for does not answer yet."""
     for queue in body.queues:
         words = [f"{queue.waiting} waiting"]
@@ -129,11 +130,11 @@ def _waiting(body: StatusBody, now_ms: int) -> Iterator[Text]:
         if queue.load_eta_s is not None:
             why.append(f"its load takes about {span(queue.load_eta_s)}")
         because = f": {'; '.join(why)}" if why else ""
-        yield Text(f"  {safe(queue.model)}: {', '.join(words)}{because}", style="cyan")
+        yield _note(f"{safe(queue.model)}: {', '.join(words)}{because}", "cyan")
 
 
 def _bar_width(screen: Screen) -> int:
-    if not screen.is_terminal:
+    if not screen.is_terminal or screen.width < 80:
         return 0
     return 8 if screen.width < 100 else 16
 
@@ -184,6 +185,8 @@ def _cycles(node: NodeStatus) -> Cell:
 
 def _node_reason(node: NodeStatus) -> str:
     reasons = [safe(node.reason)] if node.reason else []
+    if node.health != "up":
+        return "; ".join(reasons)  # what it may and wants is known once it answers
     if not node.may_load:
         reasons.append(f"does not load or unload: {safe(node.no_load_reason or 'turned off')}")
     elif not node.may_unload:
@@ -202,12 +205,15 @@ def _breaker(model: ModelOnNode) -> str:
     return f"failed: {safe(model.last_failure)}" if model.last_failure else ""
 
 
-def _notes(pairs: Iterator[tuple[str, str]]) -> list[Text]:
+def _notes(pairs: Iterator[tuple[str, str]]) -> list[RenderableType]:
     return [
-        Text(f"  {safe(subject)}: {reason}", style="yellow")
-        for subject, reason in pairs
-        if reason
+        _note(f"{safe(subject)}: {reason}", "yellow") for subject, reason in pairs if reason
     ]
+
+
+def _note(text: str, style: str) -> RenderableType:
+    """A line under what it is about; where it has no room it goes on below its own beginning."""
+    return Padding(Text(text, style=style), (0, 0, 0, 2), expand=False)
 
 
 def _model_row(model: ModelOnNode, screen: Screen, *, now_ms: int) -> list[Cell]:

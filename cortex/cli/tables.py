@@ -6,9 +6,10 @@ Cells are `rich.text.Text` made from text that went through `text.safe`, never m
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TextIO
+from typing import Literal, TextIO
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -21,6 +22,10 @@ Row = Sequence[Cell]
 GAP = 2
 """Blanks between two columns."""
 MOST_STRETCH = 30
+LEAST_CUT = 8
+"""No column is cut to less."""
+LEAST_WRAPPED = 24
+"""What a column that wraps gets before others are cut for it."""
 PIPE_WIDTH = 10_000
 """Wide enough that nothing is ever cut or wrapped where a script reads."""
 
@@ -33,6 +38,8 @@ class Column:
     right: bool = False
     elastic: bool = False
     """May wrap when the terminal is narrow; the others never do."""
+    cut: Literal["start", "end"] | None = None
+    """Which end of its cells is left out when the terminal is narrow, instead of a wrap."""
     from_width: int = 0
     """Terminal width below which the column is left out. A pipe gets every column."""
     fixed: int | None = None
@@ -90,20 +97,51 @@ class Screen:
             padding=(0, GAP - 1 if self.is_terminal else GAP, 0, 0),
             header_style="bold" if self.is_terminal else "",
         )
-        widths = self._fixed([columns[i] for i in kept]) if streamed else {}
-        for i in kept:
-            column = columns[i]
+        shown = [columns[i] for i in kept]
+        cells = [[_text(row[i]) for i in kept] for row in rows]
+        widths = self._fixed(shown) if streamed else self._cut(shown, cells)
+        for column in shown:
+            wraps = column.elastic and not streamed and not column.cut
             table.add_column(
                 column.title if self.is_terminal else column.title.upper().replace(" ", "-"),
                 justify="right" if column.right else "left",
-                no_wrap=streamed or not column.elastic,
-                overflow="fold" if column.elastic and not streamed else "ellipsis",
+                no_wrap=not wraps,
+                overflow="fold" if wraps else "ellipsis",
                 width=widths.get(column.title) if self.is_terminal else None,
                 min_width=widths.get(column.title) if not self.is_terminal else None,
             )
-        for row in rows:
-            table.add_row(*(_text(row[i]) for i in kept))
+        for row in cells:
+            table.add_row(*row)
         return table
+
+    def _cut(self, columns: Sequence[Column], rows: Sequence[Sequence[Text]]) -> dict[str, int]:
+        """Widths by title of the columns that have to be cut, and their cells cut at the start."""
+        if not self.is_terminal:
+            return {}
+        widths = [
+            max([cell_len(column.title), *(row[at].cell_len for row in rows)])
+            for at, column in enumerate(columns)
+        ]
+        # What may wrap needs no more than this for itself.
+        widths = [
+            min(width, LEAST_WRAPPED) if column.elastic else width
+            for width, column in zip(widths, columns, strict=True)
+        ]
+        over = sum(widths) + GAP * (len(columns) - 1) - self.width
+        shorter: dict[str, int] = {}
+        while over > 0:
+            able = [at for at, c in enumerate(columns) if c.cut and widths[at] > LEAST_CUT]
+            if not able:
+                break
+            widest = max(able, key=lambda at: widths[at])
+            widths[widest] -= 1
+            shorter[columns[widest].title] = widths[widest]
+            over -= 1
+        for at, column in enumerate(columns):
+            if column.title in shorter and column.cut == "start":
+                for row in rows:
+                    _behead(row[at], widths[at])
+        return shorter
 
     def _fixed(self, columns: Sequence[Column]) -> dict[str, int]:
         """Widths by title. What the terminal has to spare goes to the first elastic column."""
@@ -122,7 +160,17 @@ class Screen:
             self.show(table)
 
 
+def _behead(cell: Text, width: int) -> None:
+    """Leave out as much of its start as has no room."""
+    if cell.cell_len <= width:
+        return
+    plain = cell.plain
+    while cell_len(plain) > width - 1:
+        plain = plain[1:]
+    cell.plain = f"…{plain}"
+
+
 def _text(cell: Cell) -> Text:
     if isinstance(cell, Text):
-        return cell
+        return cell.copy()
     return Text(cell or ABSENT, style="dim" if cell in ("", ABSENT) else "")

@@ -9,6 +9,7 @@ from contextlib import aclosing
 
 from rich.console import Console
 
+from cortex.adminapi import ExplainBody
 from cortex.cli.bodies import as_json
 from cortex.cli.client import TIMEOUT_S, Client, StreamEndedError
 from cortex.cli.endpoint import resolve
@@ -16,7 +17,7 @@ from cortex.cli.exit_codes import Exit
 from cortex.cli.failures import CliError, UnreachableError
 from cortex.cli.tables import Screen
 from cortex.cli.top_bar import ASCII, UNICODE, Glyphs
-from cortex.cli.top_feed import follow, frames
+from cortex.cli.top_feed import explained, follow, frames
 from cortex.cli.top_keys import Extent, View, press
 from cortex.cli.top_picture import Picture
 from cortex.cli.top_terminal import Terminal, usable
@@ -24,6 +25,8 @@ from cortex.cli.top_view import Lost, Scene, full, page
 from cortex.liveapi import LiveFrame
 
 DRAW_S = 0.5
+EXPLAIN_S = 1.0
+"""Between two looks at what would be done."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -98,6 +101,10 @@ class Top:
         """What is on show while it is paused."""
         self._view = View()
         self._extent = Extent(0, 0, 1)
+        self._why: ExplainBody | str | None = None
+        """What the gateway says of the model that somebody chose."""
+        self._asked = asyncio.Event()
+        """Another one was chosen, or none any more."""
         self._wake = asyncio.Event()
         self._code: int | None = None
         self._failure: CliError | None = None
@@ -107,8 +114,10 @@ class Top:
         with self._terminal.taken():
             async with asyncio.TaskGroup() as group:
                 feed = group.create_task(self._feed(), name="top.feed")
+                explaining = group.create_task(self._explain(), name="top.explain")
                 await self._draw_on()
                 feed.cancel()
+                explaining.cancel()
         if self._failure is not None:
             raise self._failure
         return self._code or Exit.OK
@@ -116,6 +125,26 @@ class Top:
     async def _feed(self) -> None:
         self._failure = await follow(self._client, self._take, self._lose)
         self._end(0)
+
+    async def _explain(self) -> None:
+        """As long as a model is chosen, ask what would be done with a request for it."""
+        while True:
+            self._asked.clear()
+            model = self._view.why
+            if model:
+                why: ExplainBody | str
+                try:
+                    why = await explained(self._client, model)
+                except CliError as error:
+                    why = str(error)
+                if model == self._view.why:
+                    self._why = why
+                    self._redraw()
+            try:
+                async with asyncio.timeout(EXPLAIN_S if model else None):
+                    await self._asked.wait()
+            except TimeoutError:
+                continue
 
     async def _draw_on(self) -> None:
         while self._code is None and not self._view.quit:
@@ -139,9 +168,9 @@ class Top:
             now_s = since_s
         if self._still is not None:
             still = self._still
-            return Scene(still.picture, still.now_ms, self._view, lost, self._glyphs)
+            return Scene(still.picture, still.now_ms, self._view, lost, self._why, self._glyphs)
         now_ms = self._picture.at_ms + round((now_s - self._came_s) * 1000)
-        return Scene(self._picture, now_ms, self._view, lost, self._glyphs)
+        return Scene(self._picture, now_ms, self._view, lost, self._why, self._glyphs)
 
     def _take(self, frame: LiveFrame, whole: bool) -> None:  # noqa: FBT001 - the feed's shape
         first = self._picture.fleet is None or self._lost is not None
@@ -160,6 +189,9 @@ class Top:
         view = press(self._view, key, self._extent)
         if view.paused != self._view.paused:
             self._still = self._scene() if view.paused else None
+        if view.why != self._view.why:
+            self._why = None
+            self._asked.set()
         if view is not self._view:
             self._view = view
             self._redraw()

@@ -7,10 +7,13 @@ speaks aiohttp. What failures mean is still the client's to say.
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
+from urllib.parse import urlencode
 
 import aiohttp
+from yarl import URL
 
+from cortex.adminapi import ExplainBody
 from cortex.cli.client import TIMEOUT_S, Client, StreamEndedError, not_cortex, why
 from cortex.cli.failures import CliError, KeyRefusedError, UnreachableError
 from cortex.cli.sse import SseEvent, parse_sse
@@ -19,6 +22,7 @@ from cortex.cli.trust import context_of
 from cortex.liveapi import LiveFrame
 
 PATH = "/cortex/v1/live"
+EXPLAIN = "/cortex/v1/explain"
 GAP_S = 40.0
 """Silence after which the feed counts as lost; a quiet one is pinged every 15 s."""
 RETRY_S = 0.5
@@ -64,28 +68,48 @@ async def follow(
         pause_s = min(MOST_RETRY_S, pause_s * 2)
 
 
+async def explained(client: Client, model: str) -> ExplainBody:
+    """What would be done with a request for `model`; raises as `frames` does."""
+    limits = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    query = urlencode({"model": model})
+    async with _asked(client, f"{EXPLAIN}?{query}", "application/json", limits) as answer:
+        try:
+            return ExplainBody.model_validate_json(await answer.read())
+        except ValueError as error:
+            raise not_cortex(client.endpoint, "unexpected ExplainBody") from error
+
+
 async def _blocks(client: Client) -> AsyncGenerator[bytes, None]:
     """The events as they were sent, each without the blank line at its end."""
+    limits = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=GAP_S)
+    async with _asked(client, PATH, "text/event-stream", limits) as answer:
+        if answer.content_type != "text/event-stream":
+            raise not_cortex(client.endpoint, f"no events from {PATH}")
+        async with aclosing(_cut(answer.content)) as blocks:
+            async for block in blocks:
+                yield block
+
+
+@asynccontextmanager
+async def _asked(
+    client: Client, path: str, accept: str, limits: aiohttp.ClientTimeout
+) -> AsyncGenerator[aiohttp.ClientResponse, None]:
+    """A successful answer to a GET; how it fails, then or later, is a `CliError`."""
     endpoint = client.endpoint
     # Addresses of the same scheme and host as `Client` uses, so that a prefix works here too.
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     scheme = "https" if endpoint.secure else "http"
-    url = f"{scheme}://{host}:{endpoint.port}{endpoint.prefix}{PATH}"
-    headers = client.identity() | {"Accept": "text/event-stream"}
-    limits = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=GAP_S)
+    url = f"{scheme}://{host}:{endpoint.port}{endpoint.prefix}{path}"
+    headers = client.identity() | {"Accept": accept}
     tls = context_of(endpoint) if endpoint.secure else True
     try:
         async with (
             aiohttp.ClientSession(headers=headers, timeout=limits) as session,
-            session.get(url, allow_redirects=False, ssl=tls) as answer,
+            session.get(URL(url, encoded=True), allow_redirects=False, ssl=tls) as answer,
         ):
             if answer.status != 200:
-                raise client.refusal(answer.status, await answer.read(), PATH)
-            if answer.content_type != "text/event-stream":
-                raise not_cortex(endpoint, f"no events from {PATH}")
-            async with aclosing(_cut(answer.content)) as blocks:
-                async for block in blocks:
-                    yield block
+                raise client.refusal(answer.status, await answer.read(), path)
+            yield answer
     except TimeoutError as error:
         raise UnreachableError(
             f"cannot reach cortex at {endpoint}: no answer in time"

@@ -108,11 +108,15 @@ class View:
     reversed: tuple[bool, ...] = (False,) * _PANES
     tops: tuple[int, ...] = (0,) * _PANES
     """By pane, the first row on show."""
+    cursors: tuple[int, ...] = (0,) * _PANES
+    """By pane, the row that Enter is for."""
     filter: str = ""
     typing: bool = False
     """Keys are letters of the filter."""
     paused: bool = False
     help: bool = False
+    why: str = ""
+    """The model whose next request is explained; "" = none."""
     quit: bool = False
 
 
@@ -123,15 +127,17 @@ class Extent:
     rows: int
     visible: int
     orders: int
+    models: tuple[str, ...] = ()
+    """Of each row; "" = it is of none."""
 
 
 def press(view: View, key: str, extent: Extent) -> View:
     """The view after a key; the same one where the key means nothing."""
     if view.typing:
         return _typed(view, key)
-    if view.help:
+    if view.help or view.why:
         # Any key leads back; q still ends.
-        return replace(view, help=False, quit=key in {"q", "Q"})
+        return replace(view, help=False, why="", quit=key in {"q", "Q"})
     if key in _MOVES:
         return _scrolled(view, key, extent)
     if key.isdecimal() and len(key) == 1:
@@ -155,7 +161,8 @@ def _typed(view: View, key: str) -> View:
 
 
 def _filtered(view: View, text: str) -> View:
-    return replace(view, filter=text[:LONGEST_FILTER], tops=(0,) * _PANES)
+    start = (0,) * _PANES
+    return replace(view, filter=text[:LONGEST_FILTER], tops=start, cursors=start)
 
 
 def _commanded(view: View, key: str, extent: Extent) -> View:
@@ -174,11 +181,14 @@ def _commanded(view: View, key: str, extent: Extent) -> View:
         case "p":
             return replace(view, paused=not view.paused)
         case _:
-            return _opened(view, key)
+            return _opened(view, key, extent)
 
 
-def _opened(view: View, key: str) -> View:
+def _opened(view: View, key: str, extent: Extent) -> View:
     match key:
+        case "enter":
+            at = view.cursors[view.focus]
+            return replace(view, why=extent.models[at] if at < len(extent.models) else "")
         case "/":
             return replace(view, typing=True)
         case "escape":
@@ -193,12 +203,23 @@ _MOVES = {"up", "down", "page up", "page down", "home", "end", "k", "j"}
 
 
 def _scrolled(view: View, key: str, extent: Extent) -> View:
-    last = max(0, extent.rows - extent.visible)
+    last = max(0, extent.rows - 1)
     page = max(1, extent.visible - 1)
     steps = {"up": -1, "k": -1, "down": 1, "j": 1, "page up": -page, "page down": page}
-    top = min(view.tops[view.focus], last)
-    to = {"home": 0, "end": last}.get(key, top + steps.get(key, 0))
-    return replace(view, tops=_with(view.tops, view.focus, max(0, min(last, to))))
+    at = min(view.cursors[view.focus], last)
+    at = max(0, min(last, {"home": 0, "end": last}.get(key, at + steps.get(key, 0))))
+    top = first_shown(view.tops[view.focus], at, extent.rows, extent.visible)
+    return replace(
+        view,
+        tops=_with(view.tops, view.focus, top),
+        cursors=_with(view.cursors, view.focus, at),
+    )
+
+
+def first_shown(top: int, cursor: int, rows: int, visible: int) -> int:
+    """The first row on show, by that of before: the cursor's is among them, and no line is left empty."""
+    least = max(0, cursor - max(1, visible) + 1)
+    return max(0, min(max(least, min(top, cursor)), rows - visible))
 
 
 def _with(values: tuple[T, ...], index: int, value: T) -> tuple[T, ...]:

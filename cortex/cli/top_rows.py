@@ -36,6 +36,8 @@ class Row:
     """A value for each order; None comes last, whatever the direction."""
     words: str
     """What the filter looks at."""
+    model: str = ""
+    """Which one Enter explains; "" = it is of none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def _key(value: Sortable) -> tuple[float, str]:
     return (0.0, value.casefold()) if isinstance(value, str) else (value or 0.0, "")
 
 
-def _plain(*cells: str | Text) -> tuple[Text, ...]:
+def plain(*cells: str | Text) -> tuple[Text, ...]:
     return tuple(
         cell
         if isinstance(cell, Text)
@@ -108,7 +110,7 @@ def _node_row(node: LiveNode, models: Sequence[ModelOnNode], drawn: Drawn) -> Ro
     used, total = node.vram_used_mib, node.vram_total_mib
     taken = ((used or 0) + node.vram_reserved_mib) / total if total else None
     return Row(
-        cells=lambda: _plain(
+        cells=lambda: plain(
             name(node.name),
             _health(node, drawn.glyphs),
             bar(node, models, width=drawn.bar_width, glyphs=drawn.glyphs),
@@ -164,11 +166,11 @@ def _model_row(model: ModelOnNode, letter: str, drawn: Drawn) -> Row:
     breaker = f"refused: {safe(model.breaker_reason)}" if model.breaker_open else ""
     limit = f"/{model.max_in_flight}" if model.max_in_flight else ""
     return Row(
-        cells=lambda: _plain(
+        cells=lambda: plain(
             name(model.model),
             name(model.node),
             letter or " ",
-            Text(state, style=STATUS_STYLES.get(model.status, "")),
+            Text(_moving(model, state, drawn), style=STATUS_STYLES.get(model.status, "")),
             pinned,
             f"{model.in_flight}{limit}",
             rate(model.tokens_per_s),
@@ -185,7 +187,18 @@ def _model_row(model: ModelOnNode, letter: str, drawn: Drawn) -> Row:
             model.last_used_at_ms,
         ),
         words=_words(model.model, model.node, state, pinned, *model.aliases),
+        model=model.model,
     )
+
+
+def _moving(model: ModelOnNode, state: str, drawn: Drawn) -> str:
+    """A load with its time beside what loads of it took; a drain with what it waits for."""
+    if model.status == "loading" and model.loading_since_ms is not None:
+        since_s = max(0, drawn.now_ms - model.loading_since_ms) // 1000
+        return f"{state} {since_s}s" + (f"/{model.load_s:.0f}s" if model.load_s else "")
+    if model.status == "draining" and model.in_flight:
+        return f"{state}, {model.in_flight} to go"
+    return state
 
 
 def _request_rows(picture: Picture, drawn: Drawn) -> list[Row]:
@@ -198,7 +211,7 @@ def _request_row(request: LiveRequest, drawn: Drawn) -> Row:
     tokens = request.events if request.stream and request.events else None
     state = f"{safe(request.state)}{', cold' if request.cold_start else ''}"
     return Row(
-        cells=lambda: _plain(
+        cells=lambda: plain(
             name(request.model),
             name(request.node),
             name(request.client),
@@ -217,6 +230,7 @@ def _request_row(request: LiveRequest, drawn: Drawn) -> Row:
             request.route,
             request.request_id,
         ),
+        model=request.model or "",
     )
 
 
@@ -234,11 +248,12 @@ def _queue_row(queue: QueueBody, drawn: Drawn) -> Row:
     )
     reason = safe(queue.reason)
     return Row(
-        cells=lambda: _plain(
+        cells=lambda: plain(
             name(queue.model), str(queue.waiting), span(wait_s), clients, reason
         ),
         by=(wait_s, queue.waiting, queue.model),
         words=_words(queue.model, *queue.clients, reason),
+        model=queue.model,
     )
 
 
@@ -252,7 +267,7 @@ def _event_rows(picture: Picture, _drawn: Drawn) -> list[Row]:
 
 def _event_row(event: EventRow) -> Row:
     return Row(
-        cells=lambda: _plain(
+        cells=lambda: plain(
             short_clock(event.at_ms),
             safe(event.kind),
             name(event.node),
@@ -261,6 +276,7 @@ def _event_row(event: EventRow) -> Row:
         ),
         by=(event.id, event.kind, event.node, event.model),
         words=_words(event.kind, event.node, event.model, event.reason),
+        model=event.model or "",
     )
 
 

@@ -6,24 +6,27 @@ from dataclasses import dataclass, field
 from rich.console import Group
 from rich.text import Text
 
+from cortex.adminapi import ExplainBody
+from cortex.cli import explain
 from cortex.cli.fleet_view import HEALTH
 from cortex.cli.text import clock, rate, safe, span
 from cortex.cli.top_bar import UNICODE, Glyphs
-from cortex.cli.top_keys import Extent, Pane, View
+from cortex.cli.top_keys import Extent, Pane, View, first_shown
 from cortex.cli.top_layout import allot, grid
 from cortex.cli.top_picture import Picture
-from cortex.cli.top_rows import TABLES, Drawn, Row, chosen
+from cortex.cli.top_rows import TABLES, Drawn, Row, chosen, plain
 
 TALL = 30
 """From this height on every table has a line of titles, not only the focused one."""
-HINTS = "q quit  s sort  r reverse  / filter  Tab 1-5 table  p pause  ? help"
+HINTS = "q quit  s sort  r reverse  / filter  Enter why  Tab 1-5 table  p pause  ? help"
 
 HELP = (
     ("1-5, Tab", "choose the table that keys are for, and that gets the most room"),
     ("s", "sort it by the next column"),
     ("r", "turn the order round"),
     ("/", "show only rows with a text, in all tables; Enter keeps it, Esc clears it"),
-    ("up, down", "scroll by a row; PgUp, PgDn by a page; Home, End"),
+    ("up, down", "choose a row; PgUp, PgDn a page further; Home, End"),
+    ("Enter", "why: what would be done with a request for the model of that row"),
     ("p", "pause: the picture stays as it is until p"),
     ("q", "quit"),
 )
@@ -48,6 +51,8 @@ class Scene:
     """The gateway's clock; stands still while the picture is stale or paused."""
     view: View = field(default_factory=View)
     lost: Lost | None = None
+    why: ExplainBody | str | None = None
+    """What the gateway would do with a request for `view.why`, or why it did not say."""
     glyphs: Glyphs = UNICODE
 
 
@@ -55,6 +60,8 @@ def full(scene: Scene, width: int, height: int) -> tuple[Group, Extent]:
     """A whole terminal, and how far the focused table can be scrolled."""
     if scene.view.help:
         lines, extent = _help(scene.glyphs), Extent(0, 0, 1)
+    elif scene.view.why:
+        lines, extent = _why(scene, width), Extent(0, 0, 1)
     else:
         lines, extent = _panes(scene, width, height)
     del lines[height - 1 :]
@@ -87,13 +94,20 @@ def _panes(scene: Scene, width: int, height: int) -> tuple[list[Text], Extent]:
     given = allot([len(rows[pane]) for pane in Pane], view.focus, room)
     for pane in Pane:
         total, visible = len(rows[pane]), given[pane]
+        cursor = min(view.cursors[pane], max(0, total - 1)) if pane is view.focus else 0
         top = max(0, min(view.tops[pane], total - visible))
+        if pane is view.focus:
+            top = first_shown(view.tops[pane], cursor, total, visible)
         lines.append(_rule(pane, scene, (top, visible, total), width))
         if visible:
             shown = rows[pane][top : top + visible]
-            lines += _table(pane, shown, width, titles=titled[pane])
+            table = _table(pane, shown, width, titles=titled[pane])
+            if pane is view.focus:
+                table[cursor - top + titled[pane]].stylize("reverse")
+            lines += table
     focus = view.focus
-    return lines, Extent(len(rows[focus]), given[focus], len(TABLES[focus].orders))
+    models = tuple(row.model for row in rows[focus])
+    return lines, Extent(len(models), given[focus], len(TABLES[focus].orders), models)
 
 
 def _bar_width(width: int) -> int:
@@ -203,6 +217,22 @@ def _help(glyphs: Glyphs) -> list[Text]:
     )
     unknown = f"{glyphs.unknown} used, of unknown size, {glyphs.free} free"
     return [*lines, Text(), Text(f"  memory: {bar}"), Text(f"          {unknown}")]
+
+
+def _why(scene: Scene, width: int) -> list[Text]:
+    """What would be done with a request for the chosen model, as `cortex explain` has it."""
+    found = scene.why
+    lines = [Text(f"why: {safe(scene.view.why)}", style="bold"), Text()]
+    if isinstance(found, ExplainBody):
+        lines += [explain.headline(found), *explain.details(found)]
+        cells = [plain(*explain.row(seen)) for seen in found.considered]
+        if cells:
+            layout = grid(explain.COLUMNS, cells, width)
+            named = [Text(column.title, style="bold") for column in explain.COLUMNS]
+            lines += [Text(), *(layout.line(row, explain.COLUMNS) for row in (named, *cells))]
+    else:
+        lines.append(Text(f"  {safe(found or 'asking the gateway')}"))
+    return [*lines, Text(), Text("  any key leads back", style="dim")]
 
 
 def _fitted(line: Text, width: int) -> Text:

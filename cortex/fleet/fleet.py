@@ -16,6 +16,7 @@ from cortex.fleet.agents import Agents
 from cortex.fleet.defrag import Defrag
 from cortex.fleet.guard import Guard
 from cortex.fleet.keeper import Keeper
+from cortex.fleet.keeping import node_record, residency_record
 from cortex.fleet.lease import Lease
 from cortex.fleet.lifecycle import Lifecycle
 from cortex.fleet.observations import Observations
@@ -113,6 +114,20 @@ class Fleet:
         self._poller.stop()
         for task in self._loops:
             task.cancel()
+
+    async def keep(self) -> None:
+        """Write down all that the next start should know; last of all, for a load may just have ended.
+
+        Raises:
+            StoreError: The store does not take it.
+        """
+        views = self._state.snapshot().nodes.values()
+        models = (
+            residency_record(view.name, model)
+            for view in views
+            for model in view.models.values()
+        )
+        await self._store.save(*map(node_record, views), *models)
 
     def apply(self, policy: FleetPolicy) -> None:
         """Take over another configuration, and the clients in `nodes` as they are now."""

@@ -4,7 +4,7 @@ import hmac
 
 from aiohttp import web
 
-from cortex.adminapi import AgentCommand, AgentReply, AgentReport, CommandAck
+from cortex.agentapi import AgentCommand, AgentReply, AgentReport, CommandAck
 from cortex.core.errors import RequestError
 from cortex.core.ids import NodeName
 from cortex.gateway.jsonio import body_of, json_of

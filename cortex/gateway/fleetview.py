@@ -6,7 +6,7 @@ from cortex import __version__
 from cortex.adminapi import HealthBody, ModelOnNode, NodeStatus, StatusBody
 from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId
-from cortex.core.snapshot import FleetSnapshot, ModelView, NodeView
+from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
 from cortex.gateway.exposure import warnings_of
 from cortex.gateway.queueview import queues_of
 from cortex.gateway.services import Services
@@ -161,7 +161,13 @@ def _used_mib(node: NodeView) -> int | None:
 def model_on_node(
     svc: Services, node: NodeView, view: ModelView, snapshot: FleetSnapshot
 ) -> ModelOnNode:
-    open_s = view.breaker.open_until_s - svc.fleet.clock.now_s()
+    clock = svc.fleet.clock
+    open_s = view.breaker.open_until_s - clock.now_s()
+    loading_since_ms = None
+    if view.status is ModelStatus.LOADING and view.reloading_since_s is not None:
+        loading_since_ms = clock.now_ms() - round(
+            (clock.now_s() - view.reloading_since_s) * 1000
+        )
     return ModelOnNode(
         node=node.name,
         model=view.id,
@@ -173,6 +179,7 @@ def model_on_node(
         last_used_at_ms=view.last_used_at_ms or None,
         size_mib=view.size_mib,
         load_s=view.load_s,
+        loading_since_ms=loading_since_ms,
         loads=view.loads,
         breaker_open=open_s > 0,
         breaker_reason=view.breaker.reason if open_s > 0 else "",

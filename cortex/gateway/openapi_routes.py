@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pydantic import BaseModel
 
 from cortex.adminapi import (
-    AgentReply,
-    AgentReport,
     EventQuery,
     EventsBody,
     ExplainBody,
@@ -22,6 +20,7 @@ from cortex.adminapi import (
     StatusBody,
     UnloadBody,
 )
+from cortex.agentapi import AgentReply, AgentReport
 from cortex.gateway.openapi_shapes import EVENT, LIVE_EVENT, OBJECT, TEXT, Json, Shape
 
 

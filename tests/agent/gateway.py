@@ -6,7 +6,7 @@ from typing import Self
 
 from aiohttp import web
 
-from cortex.adminapi import AgentCommand, AgentReply, AgentReport, CommandAck
+from cortex.agentapi import AgentCommand, AgentReply, AgentReport, CommandAck
 from tests.running import until
 
 REFUSAL = {"error": {"message": "no such agent token", "code": "invalid_api_key"}}

@@ -3,7 +3,6 @@ from typing import Any
 
 import pytest
 
-from cortex.adminapi import AgentCommand, CommandAck
 from cortex.agent.commands import (
     INTERRUPTED,
     Acks,
@@ -14,6 +13,7 @@ from cortex.agent.commands import (
     Standing,
     judge,
 )
+from cortex.agentapi import AgentCommand, CommandAck
 
 
 def command(**more: Any) -> AgentCommand:

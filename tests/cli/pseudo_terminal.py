@@ -102,6 +102,7 @@ class PseudoTerminal:
     ) -> None:
         self._ours, self._theirs = pty.openpty()
         self.screen = Drawn(columns, lines)
+        self.written = ""
         self.resize(columns, lines, tell=False)
         self.before = self.modes
         clean = {
@@ -168,7 +169,9 @@ class PseudoTerminal:
     def _read(self, wait_s: float) -> bool:
         if not select.select([self._ours], [], [], wait_s)[0]:
             return False
-        self.screen.feed(os.read(self._ours, 65_536).decode(errors="replace"))
+        text = os.read(self._ours, 65_536).decode(errors="replace")
+        self.written += text
+        self.screen.feed(text)
         return True
 
     def close(self) -> None:

@@ -88,6 +88,35 @@ def test_why_a_model_that_was_asked_for_is_not_there(run: Run, gateway: FakeGate
     assert cells(ran, "acme/small")[1][-4:] == ["–", "failed:", "out", "of", "memory"][-4:]
 
 
+@pytest.mark.parametrize("columns", [80, 100, 119])
+def test_nothing_wraps_on_a_narrow_terminal(
+    gateway: FakeGateway, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, columns: int
+):
+    """A row is a line; of a long name the end stays, which says what it is."""
+    told = status()
+    names = [f"organisation-{n}/" + "Model-" * 8 + f"{n}B-Instruct" for n in (7, 70)]
+    told["nodes"][0]["name"] = "gpu-large-in-the-cellar-of-the-old-house.example"
+    told["nodes"][0]["models"] = [
+        model(name, told["nodes"][0]["name"], in_flight=31, max_in_flight=32, size_mib=20_000)
+        for name in names
+    ]
+    gateway.answers["/cortex/v1/status"] = told
+    monkeypatch.setenv("CORTEX_ENDPOINT", gateway.url)
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["status"]) == 0
+    lines = [plain(line) for line in terminal.getvalue().splitlines()]
+    assert max(map(len, lines)) <= columns
+    title = next(i for i, line in enumerate(lines) if line.startswith("model "))
+    rows = lines[title + 2 : title + 5]
+    assert "-7B-Instruct " in rows[1]
+    assert "70B-Instruct " in rows[2]
+    assert all(row.startswith("…") for row in rows[1:])
+    assert all(" 31/32 " in row and " 19.5 GiB" in row for row in rows[1:])
+    node = next(line for line in lines if line.startswith("gpu-larg"))
+    assert "20.0+8.0/48.0 GiB" in node
+    assert node.rstrip().endswith("0.9.2")
+
+
 def test_a_wide_terminal_gets_every_column(
     gateway: FakeGateway, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ):

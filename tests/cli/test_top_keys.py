@@ -73,16 +73,37 @@ def test_sort_goes_round_for_the_focused_table_only():
     assert pressed("s", "s", "s", "s").sorts == (0,) * 5
 
 
-def test_scrolling_stays_within_the_rows():
-    assert pressed("up").tops[0] == 0
-    assert pressed("down", "j", "k").tops[0] == 1
-    assert pressed("page down").tops[0] == 9
-    assert pressed("end").tops[0] == 40
-    assert pressed("end", "down", "page down").tops[0] == 40
-    assert pressed("end", "home").tops[0] == 0
+def place(view: View) -> tuple[int, int]:
+    """The first row on show, and the cursor's."""
+    return view.tops[0], view.cursors[0]
+
+
+def test_the_cursor_stays_within_the_rows_and_in_sight():
+    assert place(pressed("up")) == (0, 0)
+    assert place(pressed("down", "j", "k")) == (0, 1)
+    assert place(pressed("page down")) == (0, 9)
+    assert place(pressed("page down", "down")) == (1, 10)
+    assert place(pressed("end")) == (40, 49)
+    assert place(pressed("end", "down", "page down")) == (40, 49)
+    assert place(pressed("end", "page up", "up")) == (39, 39)
+    assert place(pressed("end", "home")) == (0, 0)
     # Rows that went away in between do not make the next key do nothing.
     fewer = replace(EXTENT, rows=20)
-    assert press(pressed("end"), "up", fewer).tops[0] == 9
+    assert place(press(pressed("end"), "up", fewer)) == (10, 18)
+
+
+def test_enter_explains_the_model_of_the_row():
+    assert pressed("enter") == View()
+    chosen = replace(EXTENT, models=("", "org/a") + ("org/b",) * 48)
+    assert pressed("enter", extent=chosen) == View()
+    # However fast the keys come.
+    view = pressed("down", "enter", extent=chosen)
+    assert view.why == "org/a"
+    back = replace(view, why="")
+    assert pressed("x", view=view) == pressed("enter", view=view, extent=chosen) == back
+    assert pressed("q", view=view).quit
+    # While a filter is typed, Enter ends that.
+    assert pressed("/", "enter", extent=chosen).why == ""
 
 
 def test_a_filter_is_typed_kept_and_cleared():
@@ -116,4 +137,8 @@ def test_no_keys_lead_out_of_bounds(keys: list[str], rows: int, visible: int):
             break
         view = press(view, key, extent)
         assert all(0 <= top <= rows - extent.visible for top in view.tops)
+        assert all(0 <= cursor <= max(0, rows - 1) for cursor in view.cursors)
+        if extent.visible:
+            top, cursor = view.tops[view.focus], view.cursors[view.focus]
+            assert top <= cursor < top + extent.visible
         assert all(0 <= order < 4 for order in view.sorts)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.pseudo_terminal import PseudoTerminal
 from tests.command import ROOT
-from tests.e2e.processes import Gateway, Processes, eventually
+from tests.e2e.processes import Gateway, Processes, eventually, request
 
 PROMPT = "a secret that nobody may see"
 
@@ -94,6 +94,26 @@ def test_keys_focus_filter_pause_and_help(fleet: Gateway, top: Open):
     terminal.press("x")
     terminal.see(lambda shown: "turn the order round" not in shown, "the help to go")
     terminal.press("pq")
+    assert terminal.end() == 0
+    given_back(terminal)
+
+
+def test_a_model_is_chosen_and_explained(fleet: Gateway, top: Open):
+    terminal = top("--endpoint", fleet.url)
+    terminal.see_text("m3")
+    terminal.press("2s")
+    terminal.see_text("models 3, by model ▲")
+    terminal.press("j\r")
+    shown = terminal.see_text("load m2 on n0")
+    assert "why: m2" in shown
+    assert line_of(shown, "n0", "chosen")
+    # It follows the fleet while it is on show.
+    request(f"{fleet.url}/cortex/v1/nodes/n0/drain", {})
+    terminal.see_text("reject m2")
+    terminal.press("x")
+    terminal.see_text("models 3, by model ▲")
+    terminal.press("1\r")
+    terminal.press("q")
     assert terminal.end() == 0
     given_back(terminal)
 

@@ -7,8 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.text import Text
 
-from cortex.adminapi import EventRow, HealthBody, ModelOnNode, QueueBody
+from cortex.adminapi import (
+    ConsideredBody,
+    EventRow,
+    ExplainBody,
+    HealthBody,
+    ModelOnNode,
+    QueueBody,
+)
 from cortex.cli.tables import Column
 from cortex.cli.top_bar import ASCII, UNICODE, bar
 from cortex.cli.top_keys import Extent, Pane, View
@@ -175,11 +183,74 @@ def test_the_filter_looks_at_every_table():
 
 def test_scrolling_shows_other_rows_and_says_which():
     tops = (20, 0, 0, 0, 0)
-    lines, extent = drawn(Scene(picture(rows=100), NOW_MS, View(tops=tops)), 80, 24)
+    lines, extent = drawn(
+        Scene(picture(rows=100), NOW_MS, View(tops=tops, cursors=tops)), 80, 24
+    )
     assert any(f"21-{20 + extent.visible} of 100" in line for line in lines)
-    beyond = View(tops=(1000, 0, 0, 0, 0))
+    far = (1000, 0, 0, 0, 0)
+    beyond = View(tops=far, cursors=far)
     lines, _ = drawn(Scene(picture(rows=100), NOW_MS, beyond), 80, 24)
     assert any("-100 of 100" in line for line in lines)
+
+
+def test_the_cursor_is_seen_without_colour_and_names_its_model():
+    view = View(focus=Pane.MODELS, sorts=(0, 1, 0, 0, 0), cursors=(0, 2, 0, 0, 0))
+    shown, extent = full(Scene(picture(), NOW_MS, view), 100, 40)
+    assert extent.models == ("absent", "big", "coming", "small")
+    reversed_ = [
+        str(line)
+        for line in shown.renderables
+        for span in line.spans
+        if isinstance(line, Text) and "reverse" in str(span.style)
+    ]
+    assert any(line.startswith("coming") for line in reversed_)
+    assert not any(line.startswith("big") for line in reversed_)
+    assert full(Scene(picture(), NOW_MS, View()), 100, 40)[1].models == ("",)
+
+
+def test_why_a_model_is_where_it_is():
+    body = ExplainBody(
+        model=NASTY,
+        decision="load",
+        node=NASTY,
+        reason=NASTY,
+        evict=[NASTY],
+        load_eta_s=31.4,
+        considered=[
+            ConsideredBody(node=NASTY, verdict="chosen", detail=NASTY, need_mib=8192),
+            ConsideredBody(node="n1", verdict="no_room"),
+        ],
+    )
+    for why in (body, NASTY, None):
+        scene = Scene(picture(), NOW_MS, View(why=NASTY), why=why)
+        for width, height in SIZES:
+            lines, _ = drawn(scene, width, height)
+            assert len(lines) == height
+            assert {len(line) for line in lines} == {width}
+            assert not any(char in "".join(lines) for char in "\x1b\x07\u202e")
+    text = "\n".join(drawn(Scene(picture(), NOW_MS, View(why="m"), why=body), 200, 40)[0])
+    assert "the load takes about 31.4s" in text
+    assert "no room" in text
+    asking = drawn(Scene(picture(), NOW_MS, View(why="m")), 100, 20)[0]
+    assert any("asking the gateway" in line for line in asking)
+
+
+def test_a_load_shows_its_time_and_a_drain_what_it_waits_for():
+    since = {"loading_since_ms": NOW_MS - 12_900}
+    models = {
+        "a": model("a", "n0", "loading", **since),
+        "b": model("b", "n0", "loading", load_s=31.4, **since),
+        "c": model("c", "n0", "draining", in_flight=2),
+        "d": model("d", "n0", "draining"),
+    }
+    whole = Picture().after(frame(models=models), whole=True)
+    rows = chosen(Pane.MODELS, whole, View(sorts=(0, 1, 0, 0, 0)), Drawn(NOW_MS))
+    assert [row.cells()[3].plain for row in rows] == [
+        "loading 12s",
+        "loading 12s/31s",
+        "draining, 2 to go",
+        "draining",
+    ]
 
 
 def test_a_bar_has_a_letter_for_each_model_and_a_sign_for_each_kind():

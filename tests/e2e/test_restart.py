@@ -1,10 +1,13 @@
 """What a killed gateway leaves behind, and what the next one makes of it."""
 
 import json
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
+from cortex.core.records import ResidencyRecord
+from cortex.store.offline import DatabaseFile
 from tests.e2e.processes import Processes, request
 
 FLUSH_S = 0.4
@@ -43,6 +46,26 @@ def test_a_gateway_answers_and_tells_its_status(processes: Processes) -> None:
         "a": "loaded",
         "b": "unloaded",
     }
+
+
+def kept_of(processes: Processes, model: str) -> ResidencyRecord:
+    with DatabaseFile(processes.folder / "cortex.db") as file:
+        return next(row for row in file.recall().residency if row.model == model)
+
+
+def test_what_a_load_taught_is_kept_though_the_gateway_is_told_to_end(
+    processes: Processes,
+) -> None:
+    """It still asks how much memory is left, which takes the node a while."""
+    node = processes.node("a", "b", unloaded=("b",), load_s=0.5, info_delay_s=1.0)
+    gateway = processes.serve(node)
+    assert gateway.chat("b").status == 200
+    gateway.send(signal.SIGTERM)
+    assert gateway.end() == 0
+    kept = kept_of(processes, "b")
+    assert (kept.status, kept.loads) == ("loaded", 1)
+    assert kept.load_s is not None
+    assert kept.load_s >= 0.5
 
 
 def test_a_killed_gateway_has_kept_every_request_older_than_a_flush(

@@ -2,7 +2,7 @@
 
 from pydantic import ValidationError
 
-from cortex.adminapi import AgentReply, AgentReport
+from cortex.agentapi import AgentReply, AgentReport
 from cortex.core.jsontext import loads_exactly
 
 SEEDS = [

@@ -53,6 +53,13 @@ async def test_a_load_by_click_is_watched_until_the_model_is_there(
         row = row_of(page, "org/b")
         await row.get_by_text("unloaded").wait_for()
         await row.get_by_role("button", name="Load org/b").click()
+        dialog = page.get_by_role("dialog", name="Load org/b?")
+        # What will happen is said before it does.
+        await (
+            dialog.get_by_text("It is loaded on n0")
+            .filter(has_text="org/a is let go of for it")
+            .wait_for()
+        )
         await confirmed(page, "Load org/b?", "Load")
         await row.get_by_text("loading", exact=True).wait_for()
         await row.get_by_text("loaded", exact=True).wait_for()
@@ -74,6 +81,53 @@ async def test_a_load_by_click_is_watched_until_the_model_is_there(
         assert "org/a" not in str(await bar.get_attribute("aria-label"))
         view = gateway.services.fleet.model("n0", "org/b")
         assert view.resident
+
+
+async def test_a_load_shows_its_time_and_a_drain_what_it_waits_for(
+    tmp_path: Path, visit: Visits
+) -> None:
+    node = scripted(["m1", "m2", "m3"], unloaded=["m2"], load_s=2.5, endless=True)
+    async with node, running(tmp_path, [node]) as gateway:
+        page = await visit(gateway)
+        card = card_of(page, "n0")
+        await card.get_by_text("m1").wait_for()
+        await gateway.post("/cortex/v1/models/load", {"model": "m2"})
+        await gateway.post("/cortex/v1/models/unload", {"model": "m2"})
+        async with asyncio.TaskGroup() as group:
+            load = group.create_task(gateway.post("/cortex/v1/models/load", {"model": "m2"}))
+            # The second load has the time of the first beside its own.
+            resident = card.locator(".resident", has_text="m2")
+            for seconds in (1, 2):
+                await resident.get_by_text(f"loading {seconds} of ").wait_for()
+            await load
+        async with asyncio.TaskGroup() as group:
+            body = chat_body("m3", stream=True)
+            answer = group.create_task(stream(gateway.http, gateway.url, body))
+            await (
+                card.locator(".resident", has_text="m3").get_by_text("1", exact=True).wait_for()
+            )
+            unload = group.create_task(
+                gateway.post("/cortex/v1/models/unload", {"model": "m3"})
+            )
+            await card.get_by_text("draining, 1 to finish").wait_for()
+            answer.cancel()
+            await unload
+
+
+async def test_what_unloads_left_behind_is_a_part_of_its_own(
+    tmp_path: Path, visit: Visits
+) -> None:
+    node = two(leak_pct=20.0, vram_total_mib=16_384)
+    async with node, running(tmp_path, [node], toml=SIZED) as gateway:
+        page = await visit(gateway)
+        for verb in ("load", "unload"):
+            reply = await gateway.post(f"/cortex/v1/models/{verb}", {"model": "org/b"})
+            assert reply.status == 200
+        card = card_of(page, "n0")
+        await card.get_by_text("800 MiB not given back").wait_for()
+        label = str(await card.get_by_role("img").get_attribute("aria-label"))
+        assert label.endswith("org/a, 4.9 GiB; not given back by unloads, 800 MiB")
+        assert "outside" not in await card.inner_text()
 
 
 async def test_unload_and_pin_by_click(tmp_path: Path, visit: Visits) -> None:

@@ -1,9 +1,9 @@
 // What an operator may do: asked for once more, done by the admin API, told of in a toast.
 
-import { Refused, post } from "./api.js";
-import { h } from "./dom.js";
+import { Refused, get, post } from "./api.js";
+import { h, put } from "./dom.js";
 import { byModel, store } from "./store.js";
-import { plural, size } from "./format.js";
+import { plural, size, span } from "./format.js";
 
 const TOAST_MS = 6000;
 const FAILURE_MS = 15_000;
@@ -16,11 +16,22 @@ export function toast(text, failure = false) {
 
 let dialog = null;
 
-/** Ask whether it is meant; resolves to the chosen value of `choice`, or null. */
-function confirm({ title, text, verb, danger = false, choice = null }) {
+/**
+ * Ask whether it is meant; resolves to the chosen value of `choice`, or null. What `foresee(value)` comes
+ * to takes the place of `text`, also after another choice.
+ */
+function confirm({ title, text, verb, danger = false, choice = null, foresee = null }) {
   dialog?.remove();
-  const select = choice && h("select", { id: "confirm-choice" },
+  const words = h("p", { id: "confirm-text" }, text);
+  const select = choice && h("select", { id: "confirm-choice", onchange: look },
     ...choice.options.map(([value, label]) => h("option", { value }, label)));
+
+  async function look() {
+    const chosen = select?.value ?? "";
+    const seen = await foresee?.(chosen);
+    if (seen && chosen === (select?.value ?? "")) put(words, seen);
+  }
+
   return new Promise((done) => {
     const close = (answer) => { dialog.close(); done(answer); };
     dialog = h("dialog", {
@@ -28,7 +39,7 @@ function confirm({ title, text, verb, danger = false, choice = null }) {
       oncancel: () => done(null),
     },
       h("h2", { id: "confirm-title" }, title),
-      h("p", { id: "confirm-text" }, text),
+      words,
       select && h("label", { class: "field" }, h("span", {}, choice.label), select),
       h("div", { class: "choices" },
         h("button", { type: "button", onclick: () => close(null) }, "Cancel"),
@@ -40,7 +51,35 @@ function confirm({ title, text, verb, danger = false, choice = null }) {
     );
     document.body.append(dialog);
     dialog.showModal();
+    look();
   });
+}
+
+/** What a load would do now, as `explain` has it; "" where nobody can tell. */
+async function foreseen(model, onNode) {
+  let found;
+  try {
+    found = await get("explain", { model, node: onNode });
+  } catch {
+    return "";
+  }
+  const where = found.node ? ` on ${found.node}` : "";
+  if (found.decision === "serve") return `It is there already${where}.`;
+  if (found.decision !== "load") {
+    return `${found.decision === "wait" ? "It has to wait" : "It would be refused"}: ${found.reason}.`;
+  }
+  const takes = found.load_eta_s === null ? "" : ` That takes about ${span(found.load_eta_s * 1000)}.`;
+  const gone = found.evict.length ? ` ${found.evict.join(" and ")} ${found.evict.length > 1 ? "are" : "is"} let go of for it; running answers finish first.` : " Nothing has to go for it.";
+  return `It is loaded${where}: ${found.reason}.${gone}${takes}`;
+}
+
+/** What of a node is nowhere else. */
+function onlyOn(name) {
+  const held = [...byModel()].filter(([, copies]) => {
+    const loaded = copies.filter((copy) => copy.status === "loaded");
+    return loaded.length === 1 && loaded[0].node === name;
+  });
+  return held.map(([model]) => model);
 }
 
 async function run(begun, done, path, body) {
@@ -65,6 +104,7 @@ export async function load(model, onNode = null) {
     text: "If there is no room, idle models that are needed least are let go of. Running answers finish first.",
     verb: "Load",
     choice: { label: "Where", options: onNode ? [[onNode, onNode]] : [["", "wherever it fits"], ...options] },
+    foresee: (where) => foreseen(model, where || null),
   });
   if (where === null) return;
   await run(`Loading ${model}`, `${model} is loaded`, "models/load", { model, node: where || null });
@@ -74,7 +114,11 @@ export async function unload(model, onNode) {
   const running = store.models.get(`${onNode}/${model}`)?.in_flight ?? 0;
   const meant = await confirm({
     title: `Unload ${model}?`,
-    text: `It leaves ${onNode}. ${running ? `${plural(running, "answer")} under way there finish first.` : "Nothing runs on it there."}`,
+    text: [
+      `It leaves ${onNode}.`,
+      running ? `${plural(running, "answer")} under way there finish first.` : "Nothing runs on it there.",
+      onlyOn(onNode).includes(model) ? "It is loaded nowhere else: the next request for it loads it again." : "Other nodes have it, too.",
+    ].join(" "),
     verb: "Unload",
     danger: true,
   });
@@ -105,9 +149,10 @@ export async function unpin(model, onNode) {
 }
 
 export async function drain(name) {
+  const alone = onlyOn(name);
   const meant = await confirm({
     title: `Drain ${name}?`,
-    text: "What runs there finishes; nothing new is sent to it until you put it back into service.",
+    text: `What runs there finishes; nothing new is sent to it until you put it back into service.${alone.length ? ` Loaded nowhere else: ${alone.join(", ")}.` : ""}`,
     verb: "Drain",
     danger: true,
   });

@@ -51,3 +51,13 @@ export const plural = (count, one, many = `${one}s`) => `${whole(count)} ${count
 
 /** A word of the API for people: `no_room` is "no room". */
 export const words = (name) => String(name).replaceAll("_", " ");
+
+/** What a copy is doing: a load with its seconds, beside those that loads of it took; a drain with what it waits for. */
+export function moving(copy, nowMs) {
+  if (copy.status === "loading" && copy.loading_since_ms !== null) {
+    const s = Math.max(0, Math.round((nowMs - copy.loading_since_ms) / 1000));
+    return copy.load_s === null ? `loading ${s} s` : `loading ${s} of ${Math.round(copy.load_s)} s`;
+  }
+  if (copy.status === "draining" && copy.in_flight) return `draining, ${copy.in_flight} to finish`;
+  return copy.status;
+}

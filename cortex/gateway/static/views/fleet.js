@@ -2,7 +2,7 @@
 
 import { act, allow, defrag, drain, pin, undrain, unload, unpin } from "../actions.js";
 import { attr, h, icon, keyed, modelName, put, shown } from "../dom.js";
-import { ago, gib, plural, rate, size, span } from "../format.js";
+import { ago, gib, moving, plural, rate, size, span } from "../format.js";
 import { byNode, colourOf, now, store } from "../store.js";
 import { eventLine } from "./event.js";
 
@@ -47,7 +47,12 @@ export function fleet() {
     keyed(grid, nodes, (node) => node.name, makeNode, (card, node) => card.update(node, models.get(node.name)));
   }
 
-  return { root, draw, tick: () => { tickAges(running); tickAges(waiting); tickAges(latest); } };
+  function tick() {
+    for (const part of [running, waiting, latest]) tickAges(part);
+    for (const row of root.querySelectorAll('.resident[data-status="loading"]')) row.tell();
+  }
+
+  return { root, draw, tick };
 }
 
 function panel(title, nothing) {
@@ -137,8 +142,9 @@ function makeNode(node) {
 function memoryWords(view) {
   const parts = [];
   if (view.vram_reserved_mib) parts.push(`${size(view.vram_reserved_mib)} reserved`);
-  if (view.vram_outside_mib) {
-    parts.push(`${size(view.vram_outside_mib)} ${view.sizes_known ? "outside" : "not told apart"}`);
+  const residue = Math.min(view.residue_mib, view.vram_outside_mib ?? 0);
+  if (view.vram_outside_mib > residue) {
+    parts.push(`${size(view.vram_outside_mib - residue)} ${view.sizes_known ? "outside" : "not told apart"}`);
   }
   if (view.vram_used_mib !== null && view.vram_total_mib !== null) {
     const taken = view.vram_known_mib + view.vram_outside_mib + view.vram_reserved_mib;
@@ -155,13 +161,21 @@ function segments(view, held) {
       key: copy.model, mib: copy.size_mib, colour: colourOf(copy.model), status: copy.status,
       text: `${copy.model}, ${size(copy.size_mib)}`,
     }));
-  if (view.vram_outside_mib) {
+  // What unloads left behind is in use by nobody, and comes back with a restart.
+  const residue = Math.min(view.residue_mib, view.vram_outside_mib ?? 0);
+  if (residue) {
+    found.push({
+      key: " residue", mib: residue, status: "residue", text: `not given back by unloads, ${size(residue)}`,
+    });
+  }
+  const outside = (view.vram_outside_mib ?? 0) - residue;
+  if (outside) {
     const unknown = held.filter((copy) => copy.status !== "loading" && !copy.size_mib);
     const [only] = unknown.length === 1 ? unknown : [];
     const text = view.sizes_known ? "outside use" : `outside use and ${only?.model ?? "models of unknown size"}`;
     found.push({
-      key: " outside", mib: view.vram_outside_mib, status: only ? "either" : "outside",
-      colour: only && colourOf(only.model), text: `${text}, ${size(view.vram_outside_mib)}`,
+      key: " outside", mib: outside, status: only ? "either" : "outside",
+      colour: only && colourOf(only.model), text: `${text}, ${size(outside)}`,
     });
   }
   for (const copy of held) {
@@ -201,10 +215,13 @@ function makeResident(copy) {
   const pinButton = act(icon("pin"), () => (row.pinned ? unpin(copy.model, copy.node) : pin(copy.model, copy.node)), { class: "act icon pin" });
   const unloadButton = act(icon("eject"), () => unload(copy.model, copy.node), { class: "act icon", "aria-label": `Unload ${copy.model} from ${copy.node}` });
   const row = h("li", { class: "resident" }, dot, name, status, leases, pace, mib, pinButton, unloadButton);
+  // Said anew every second: a load has its time beside what loads of it took.
+  row.tell = () => put(status, row.view.breaker_open ? "failing" : moving(row.view, now()));
   row.update = (view, node) => {
     row.pinned = view.pinned;
     attr(row, "data-status", view.status);
-    put(status, view.breaker_open ? "failing" : view.status);
+    row.view = view;
+    row.tell();
     attr(status, "data-status", view.breaker_open ? "failing" : view.status);
     attr(status, "title", view.breaker_reason || null);
     shown(status, view.status !== "loaded" || view.breaker_open);

@@ -2,7 +2,7 @@
 
 import { act, allow, load, pin, unload, unpin } from "../actions.js";
 import { attr, h, icon, keyed, modelName, put, shown } from "../dom.js";
-import { ago, plural, rate, size } from "../format.js";
+import { ago, moving, plural, rate, size } from "../format.js";
 import { byModel, now, store } from "../store.js";
 
 const PAGE = 50;
@@ -122,7 +122,7 @@ function makeRow(model, open) {
     put(aliases, copies[0].aliases.length ? `also ${copies[0].aliases.join(", ")}` : "");
     const held = copies.filter((copy) => copy.status !== "unloaded");
     keyed(where, held.length ? held : [null], (copy) => copy?.node ?? "", (copy) => h("span", { class: copy ? "chip" : "quiet" }), (chip, copy) => {
-      put(chip, copy ? (copy.status === "loaded" ? copy.node : `${copy.node}: ${copy.status}`) : `on none of ${plural(copies.length, "node")}`);
+      put(chip, copy ? (copy.status === "loaded" ? copy.node : `${copy.node}: ${moving(copy, now())}`) : `on none of ${plural(copies.length, "node")}`);
       attr(chip, "data-status", copy && copy.status !== "loaded" ? copy.status : null);
     });
     put(running, copies.reduce((sum, copy) => sum + copy.in_flight, 0) || "");
