@@ -163,7 +163,9 @@ def _model_rows(picture: Picture, drawn: Drawn) -> list[Row]:
 def _model_row(model: ModelOnNode, letter: str, drawn: Drawn) -> Row:
     state = STATES.get(model.status, safe(model.status))
     pinned = "pinned" if model.pinned else ""
-    breaker = f"refused: {safe(model.breaker_reason)}" if model.breaker_open else ""
+    failure = f"refused: {safe(model.breaker_reason)}" if model.breaker_open else ""
+    if not failure and model.last_failure:
+        failure = f"failed: {safe(model.last_failure)}"
     limit = f"/{model.max_in_flight}" if model.max_in_flight else ""
     return Row(
         cells=lambda: plain(
@@ -176,7 +178,7 @@ def _model_row(model: ModelOnNode, letter: str, drawn: Drawn) -> Row:
             rate(model.tokens_per_s),
             size(model.size_mib),
             ago(model.last_used_at_ms, now_ms=drawn.now_ms),
-            Text(breaker, style="red"),
+            Text(failure, style="red"),
         ),
         by=(
             _STATE_RANK.get(model.status, 5),
@@ -312,7 +314,7 @@ TABLES: dict[Pane, Table] = {
             Column("tok/s", right=True, fixed=5),
             Column("size", right=True, from_width=80),
             Column("used", right=True, from_width=90),
-            Column("breaker", elastic=True, from_width=110),
+            Column("failures", elastic=True, from_width=110),
         ),
         orders=(
             Order("state"),

@@ -429,7 +429,7 @@ class TestNode:
                 {"health": "down", "reason": "refused"},
                 "error answers here, and the gateway has it",
             ),
-            ({"draining": True, "drains": ["operator"]}, "warn is out of service (operator)"),
+            ({"draining": True, "drains": ["request"]}, "warn is out of service (request)"),
             ({"may_unload": False, "no_unload_reason": "odd"}, "warn does not unload: odd"),
             (
                 {"defrag_due": True, "defrag_reason": "50 cycles"},
@@ -441,6 +441,16 @@ class TestNode:
         status = NodeStatus(name="n0", endpoint="x", **{"health": "up"} | running)
         (line,) = [line for line in of_node(survey("a"), status) if not line.startswith("ok ")]
         assert line.startswith(said)
+
+    def test_who_took_it_out_can_put_it_back(self):
+        advice = {}
+        for why in ("request", "defrag"):
+            status = NodeStatus(
+                name="n0", endpoint="x", health="up", draining=True, drains=[why]
+            )
+            found = nodes.node(config().nodes[0], survey("a"), status, config())
+            advice[why] = [f.advice for f in found if f.level is Level.WARN]
+        assert advice == {"request": ["cortex undrain n0"], "defrag": [""]}
 
     def test_agents(self):
         status = NodeStatus(name="n0", endpoint="x", health="up", agent_age_s=1.5)

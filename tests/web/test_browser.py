@@ -114,6 +114,16 @@ async def test_a_load_shows_its_time_and_a_drain_what_it_waits_for(
             await unload
 
 
+async def test_why_a_model_failed_last_stays_to_be_read(tmp_path: Path, visit: Visits) -> None:
+    quick = Waits(breaker=Pauses(first_s=0.05, longest_s=0.05))
+    node = two(load_fail={"org/b": "bad weights"}, vram_total_mib=16_384)
+    async with node, running(tmp_path, [node], toml=SIZED, waits=quick) as gateway:
+        page = await visit(gateway, "#/models?model=org%2Fb")
+        await gateway.post("/v1/chat/completions", chat_body("org/b"))
+        drawer = page.get_by_role("dialog", name="org/b")
+        await drawer.get_by_text("Failed last: ").filter(has_text="bad weights").wait_for()
+
+
 async def test_what_unloads_left_behind_is_a_part_of_its_own(
     tmp_path: Path, visit: Visits
 ) -> None:

@@ -139,7 +139,9 @@ async def test_failures_are_told_and_forgotten(tmp_path: Path, visit: Visits) ->
 
 async def test_what_a_model_writes_is_only_text(tmp_path: Path, visit: Visits) -> None:
     thought = {"choices": [{"index": 0, "delta": {"reasoning_content": NASTY}}]}
-    events = (f"data: {json.dumps(thought)}\n\n".encode(), said(NASTY), END)
+    # This node ends its lines as mail does.
+    events = [f"data: {json.dumps(thought)}\n\n".encode(), said(NASTY), END]
+    events = [event.replace(b"\n", b"\r\n") for event in events]
     raw = RawNode(["org/a"], answer=streaming(*events))
     async with raw as node, running(tmp_path, [node]) as gateway:
         page = await visit(gateway, "#/chat")

@@ -138,7 +138,7 @@ def _as_the_gateway_sees_it(wanted: Node, running: NodeStatus) -> Iterator[Findi
         yield warn(
             name,
             f"is out of service ({', '.join(map(safe, running.drains)) or 'draining'})",
-            f"cortex undrain {name}" if "operator" in running.drains else "",
+            f"cortex undrain {name}" if "request" in running.drains else "",
         )
     if running.may_load and not running.may_unload:
         yield warn(name, f"does not unload: {safe(running.no_unload_reason)}")

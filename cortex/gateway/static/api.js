@@ -77,7 +77,8 @@ export async function blocks(response, act, beat = () => {}) {
     beat();
     // Only the new part can hold an end that was not found before.
     let from = Math.max(0, held.length - 1);
-    held += value;
+    // Some nodes end lines as mail does.
+    held += value.replaceAll("\r", "");
     for (let end; (end = held.indexOf("\n\n", from)) >= 0; from = 0) {
       act(held.slice(0, end));
       held = held.slice(end + 2);

@@ -9,7 +9,7 @@ import { byModel, store } from "../store.js";
 const NEAR_PX = 60;
 
 export function chat() {
-  /** What was said: {role, content}, an answer also with {model, figures}. */
+  /** What was said, as messages. */
   let said = [];
   let running = null;
 

@@ -179,8 +179,9 @@ function makeCopy(copy) {
     row.pinned = view.pinned;
     put(status, view.status);
     attr(status, "data-status", view.status);
-    put(failing, view.breaker_open ? `Failing: ${view.breaker_reason}` : "");
-    shown(failing, view.breaker_open);
+    const failed = view.breaker_open ? `Failing: ${view.breaker_reason}` : view.last_failure ? `Failed last: ${view.last_failure}` : "";
+    put(failing, failed);
+    shown(failing, failed !== "");
     put(pinButton, view.pinned ? "Unpin" : "Pin here");
     const idle = view.status === "unloaded";
     shown(loadButton, idle);
