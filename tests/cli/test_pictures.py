@@ -44,7 +44,8 @@ def fleet(processes: Processes) -> Gateway:
             unloaded=tuple(listed - loaded),
             vram_total_mib=total,
             size_mib=SIZES,
-            load_s=20.0,
+            # It goes on as long as pictures are taken.
+            load_s=300.0,
             first_token_s=0.1,
             token_interval_s=0.02,
         )

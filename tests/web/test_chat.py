@@ -95,7 +95,7 @@ async def test_stop_stops_the_engine(tmp_path: Path, visit: Visits) -> None:
 
 
 async def test_what_it_waits_for_is_told(tmp_path: Path, visit: Visits) -> None:
-    node = scripted(["org/a", "org/b"], unloaded=["org/b"], load_s=3.0)
+    node = scripted(["org/a", "org/b"], unloaded=["org/b"], load_s=5.0)
     async with node, running(tmp_path, [node]) as gateway:
         page = await visit(gateway, "#/chat?model=org/b")
         answer = await ask(page, "hello")
