@@ -172,7 +172,8 @@ class Conversation:
             print(f"prompt: {last.prompt_tokens} tokens{cached}")
         tokens = sum(answer.completion_tokens or answer.pieces for answer in self._answers)
         took = span(sum(answer.duration_s for answer in self._answers))
-        print(f"in all: {len(self._answers)} answers, {tokens} tokens in {took}")
+        answers = "1 answer" if len(self._answers) == 1 else f"{len(self._answers)} answers"
+        print(f"in all: {answers}, {tokens} tokens in {took}")
 
     def _forget(self) -> None:
         self._said.clear()

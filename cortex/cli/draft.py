@@ -175,6 +175,8 @@ def _models(nodes: Sequence[Found]) -> str:
     listed = dict.fromkeys(model for node in nodes for model in node.survey.listing.models)
     example = next(iter(listed), "org/model")
     short = _name(example.rpartition("/")[2]).lower()
+    # An alias of its own name would be a mistake.
+    short = "small" if short == example else short
     return f"""
 # Names of your own for models.
 #[aliases]

@@ -200,7 +200,7 @@ class TestConversation:
         terminal.see_text("(stopped)")
         eventually(lambda: stopped(node), "the engine to stop")
         terminal.press("/stats\n")
-        terminal.see_text("in all: 1 answers")
+        terminal.see_text("in all: 1 answer,")
         terminal.press("\x03")
         terminal.see_text("Ctrl-D or /bye ends")
         terminal.press("\x04")

@@ -90,6 +90,14 @@ def test_what_the_comments_say():
     assert "#api_key_file" in text
 
 
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [("org/Qwen3-8B", '"qwen3-8b" = "org/Qwen3-8B"'), ("smollm", '"small" = "smollm"')],
+)
+def test_the_example_of_an_alias_is_none_of_the_model_itself(model: str, line: str):
+    assert line in draft([found("n0", of(model, info=None))])
+
+
 def test_a_long_list_is_cut():
     text = draft([found("n0", of(*(f"m{n}" for n in range(500)), info=None))])
     assert "m19 and 480 more" in text
