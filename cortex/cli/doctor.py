@@ -6,14 +6,14 @@ import os
 import resource
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
 from cortex import __version__
-from cortex.adminapi import NodeStatus, StatusBody
+from cortex.adminapi import EventRow, EventsBody, NodeStatus, StatusBody
 from cortex.cli.bodies import ask
 from cortex.cli.check_config import summary
 from cortex.cli.checks import machine, nodes, service, settings
@@ -36,13 +36,15 @@ from cortex.cli.text import safe, span
 from cortex.config.load import find, load, state_path
 from cortex.config.schema import Config
 from cortex.core.errors import ConfigError
-from cortex.core.records import Recollection
+from cortex.core.records import EventKind, Recollection
 from cortex.core.survey import Survey
 from cortex.policies import files_wanted
 from cortex.prepared import prepare
 
 STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.ERROR: "bold red"}
 ASK_S = 5.0
+MOST_EVENTS = 200
+"""So many unloads back is far enough for a fleet."""
 SYSTEM_CONFIG = Path("/etc/cortex/cortex.toml")
 
 
@@ -97,7 +99,7 @@ def _findings(args: argparse.Namespace) -> Iterator[Finding]:
     clients = [prepared.clients[name] for name in prepared.clients]
     with progress(f"asking {_counted(len(clients), 'node')}"):
         surveys = dict(zip(map(str, prepared.clients), survey_all(clients), strict=True))
-    yield from _fleet(config, surveys, status, remembered)
+    yield from _fleet(config, surveys, gateway, remembered)
 
 
 def _mistake(line: str) -> Finding:
@@ -119,6 +121,8 @@ class Gateway:
     answers: bool = False
     """A cortex does, whatever it says."""
     status: StatusBody | None = None
+    unloads: Mapping[str, EventRow] = field(default_factory=dict)
+    """The last one of each node that it remembers."""
 
 
 def _gateway(args: argparse.Namespace) -> Gateway:
@@ -137,7 +141,22 @@ def _gateway(args: argparse.Namespace) -> Gateway:
         return Gateway(url, (warn("gateway", safe(exc), advice),), answers=True)
     except CliError as exc:
         return Gateway(url, (error("gateway", safe(exc)),))
-    return Gateway(url, tuple(_told(url, status)), answers=True, status=status)
+    try:
+        unloads = _unloads(client)
+    except CliError:
+        unloads = {}  # its own failing state file is told of already
+    return Gateway(url, tuple(_told(url, status)), answers=True, status=status, unloads=unloads)
+
+
+def _unloads(client: Client) -> dict[str, EventRow]:
+    """The latest unload of each node, whether it went well or not."""
+    last: dict[str, EventRow] = {}
+    for kind in (EventKind.UNLOADED, EventKind.UNLOAD_FAILED):
+        query = {"kind": kind.value, "limit": MOST_EVENTS}
+        for row in ask(client, EventsBody, "/cortex/v1/events", query).rows:
+            if row.node is not None and (row.node not in last or last[row.node].id < row.id):
+                last[row.node] = row
+    return last
 
 
 def _told(url: str, status: StatusBody) -> list[Finding]:
@@ -196,12 +215,13 @@ def _machine(
 def _fleet(
     config: Config,
     surveys: Mapping[str, Survey],
-    status: StatusBody | None,
+    gateway: Gateway,
     remembered: Recollection,
 ) -> Iterator[Finding]:
     running: dict[str, NodeStatus] = {}
-    if status is not None:
-        running = {node.name: node for node in status.nodes}
+    if gateway.status is not None:
+        running = {node.name: node for node in gateway.status.nodes}
+    now_ms = time.time_ns() // 1_000_000
     sizes: dict[str, int] = {}
     load_s: dict[str, float] = {}
     copies = [(m.model, m.size_mib, m.load_s) for node in running.values() for m in node.models]
@@ -214,6 +234,7 @@ def _fleet(
     sizes |= {name: m.vram_mb for name, m in config.models.items() if m.vram_mb is not None}
     for node in config.nodes:
         yield from nodes.node(node, surveys[node.name], running.get(node.name), config)
+        yield from nodes.unloads(node.name, gateway.unloads.get(node.name), now_ms)
     yield from models(config, Seen(surveys=surveys, sizes_mib=sizes))
     yield from settings.timeouts(config, load_s)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cortex.adminapi import NodeStatus
+from cortex.adminapi import EventRow, NodeStatus
 from cortex.cli.checks import machine, nodes, service, settings
 from cortex.cli.checks.finding import Finding, Level
 from cortex.cli.checks.models import Seen, models
@@ -18,6 +18,7 @@ from cortex.config.schema import Config
 from cortex.core.ids import ModelId
 from cortex.core.listing import Listing, NodeInfo, ReportedStatus
 from cortex.core.survey import Survey, Trouble
+from cortex.core.versions import what_lacks
 from cortex.store.db import prepare
 from cortex.store.limits import Limits
 from tests.running import free_port
@@ -441,6 +442,26 @@ class TestNode:
         status = NodeStatus(name="n0", endpoint="x", **{"health": "up"} | running)
         (line,) = [line for line in of_node(survey("a"), status) if not line.startswith("ok ")]
         assert line.startswith(said)
+
+    @pytest.mark.parametrize(
+        ("kind", "said"),
+        [
+            ("unloaded", "ok unloads work: the last was of m 2h ago"),
+            ("unload_failed", "warn the last unload, of m 2h ago, failed: no answer"),
+        ],
+    )
+    def test_whether_unloads_work(self, kind: str, said: str):
+        row = EventRow(id=1, at_ms=1, kind=kind, reason="no answer", node="n0", model="m")
+        assert lines(nodes.unloads("n0", row, 7_200_001)) == [said]
+        assert lines(nodes.unloads("n0", None, 7_200_000)) == []
+
+    def test_what_an_old_version_cannot_do(self):
+        old = survey("a", info=NodeInfo(version="0.7.0", vram_total_mib=1))
+        said = of_node(old, lifecycle="off")
+        assert said[1].startswith(
+            "warn mistral.rs 0.7.0 never ends a stream that an unload cuts"
+        )
+        assert what_lacks("0.8.0") == what_lacks(None) == what_lacks("odd") == []
 
     def test_who_took_it_out_can_put_it_back(self):
         advice = {}

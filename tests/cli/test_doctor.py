@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.pseudo_terminal import PseudoTerminal
 from tests.command import CORTEX, SOURCE
-from tests.e2e.processes import Child, Processes, chat_body, eventually, request
+from tests.e2e.processes import Child, Processes, eventually, request
 from tests.running import free_port
 
 CALM = "[polling]\ninterval_s = 2.0\ntimeout_s = 2.0\n"
@@ -39,8 +38,8 @@ def bad(found: list[tuple[str, str, str]]) -> set[str]:
 
 def test_a_fleet_in_order(processes: Processes):
     gateway = processes.serve(processes.node("m1"), processes.node("m2"), toml=CALM)
-    ran = processes.cortex("doctor", "--config", str(gateway.source), "--json")
-    found = findings(ran)
+    argv = ("doctor", "--config", str(gateway.source), "--json")
+    found = findings(processes.cortex(*argv))
     assert bad(found) == set(), found
     subjects = [subject for _, subject, _ in found]
     assert list(dict.fromkeys(subjects)) == [
@@ -146,16 +145,6 @@ def test_keys(processes: Processes):
     assert "secret-of-mine" not in asked.stdout + asked.stderr
 
 
-def test_a_gateway_of_another_file(processes: Processes):
-    gateway = processes.serve(processes.node("m1"))
-    text = gateway.source.read_text().replace('"n0"', '"other"')
-    gateway.source.write_text(text)
-    found = findings(processes.cortex("doctor", "--config", str(gateway.source), "--json"))
-    assert "warn the gateway that answers has other nodes than this file" in about(
-        "config", found
-    )
-
-
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -193,19 +182,3 @@ def test_what_this_user_may_not_read(processes: Processes):
     told: list[dict[str, Any]] = json.loads(asked.stdout)["findings"]
     assert "Permission denied" in told[0]["said"]
     assert told[0]["advice"] == "sudo cortex doctor"
-
-
-def test_on_a_terminal_of_80_columns(processes: Processes):
-    gone = f"http://127.0.0.1:{free_port()}"
-    gateway = processes.serve(processes.node("m1"), gone)
-    terminal = PseudoTerminal("doctor", "--config", str(gateway.source), columns=80, lines=60)
-    try:
-        assert terminal.end() == 1
-        shown = terminal.see_text("errors,") if "errors," in terminal.shown else terminal.shown
-        assert "n1" in shown
-        assert "→ does mistral.rs run there" in shown
-        assert max(map(len, shown.splitlines())) <= 80
-        assert "31" in terminal.screen.styles or "1;31" in terminal.screen.styles
-    finally:
-        terminal.close()
-    assert request(gateway.url + "/v1/chat/completions", chat_body("m1")).status == 200

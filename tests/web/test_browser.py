@@ -284,6 +284,8 @@ async def test_a_model_in_detail_leads_on_and_lets_go(tmp_path: Path, visit: Vis
         await row_of(page, "org/b").get_by_role("button", name="Details of org/b").click()
         drawer = page.get_by_role("dialog", name="org/b")
         await drawer.get_by_role("button", name="Pin wherever it is").click()
+        asked = page.get_by_role("dialog", name="Pin org/b?")
+        await asked.get_by_text("org/a is let go of for it").wait_for()
         await confirmed(page, "Pin org/b?", "Pin")
         await drawer.get_by_role("button", name="Unpin").wait_for()
         assert (None, "org/b") in gateway.services.fleet._state._pins

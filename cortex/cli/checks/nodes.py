@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 
-from cortex.adminapi import NodeStatus
+from cortex.adminapi import EventRow, NodeStatus
 from cortex.cli.checks.finding import Finding, error, ok, warn
 from cortex.cli.draft import hardware
-from cortex.cli.text import safe, span
+from cortex.cli.text import ago, safe, span
 from cortex.config.schema import Config, Node
 from cortex.core.listing import ReportedStatus
+from cortex.core.records import EventKind
 from cortex.core.survey import Survey, Trouble
-from cortex.core.versions import why_unload_destroys
+from cortex.core.versions import what_lacks, why_unload_destroys
 
 SKEW_S = 5.0
 """Clocks that NTP keeps differ by milliseconds; by more, times in two logs no longer fit together."""
@@ -91,6 +92,8 @@ def _version(wanted: Node, survey: Survey) -> Iterator[Finding]:
     if survey.info is None:
         yield warn(wanted.name, f"does not say what it is: {safe(survey.no_info_reason)}")
         return
+    for words in what_lacks(survey.info.version):
+        yield warn(wanted.name, safe(words), "upgrade mistral.rs")
     destroys = why_unload_destroys(survey.info.version)
     if destroys is None or wanted.lifecycle == "off":
         return
@@ -122,6 +125,21 @@ def _memory(wanted: Node, survey: Survey) -> Iterator[Finding]:
             wanted.name,
             f"vram_mb is {wanted.vram_mb}, and it reports {reported} MiB",
             "leave vram_mb out, or make it less",
+        )
+
+
+def unloads(name: str, last: EventRow | None, now_ms: int) -> Iterator[Finding]:
+    """Whether they work there, by the last one that the gateway remembers; None = it has seen none."""
+    if last is None:
+        return
+    when = f"{safe(last.model or 'a model')} {ago(last.at_ms, now_ms=now_ms)}"
+    if last.kind == EventKind.UNLOADED:
+        yield ok(name, f"unloads work: the last was of {when}")
+    else:
+        yield warn(
+            name,
+            f"the last unload, of {when}, failed: {safe(last.reason)}",
+            f"cortex events --node {name} --kind {EventKind.UNLOAD_FAILED}",
         )
 
 

@@ -127,11 +127,15 @@ export async function unload(model, onNode) {
 }
 
 export async function pin(model, onNode = null) {
-  const where = onNode ?? "any one node";
+  const text = `It stays on ${onNode ?? "any one node"} whatever else is wanted, and comes back when absent.`;
+  const copies = (byModel().get(model) ?? []).filter((copy) => onNode === null || copy.node === onNode);
+  const absent = copies.every((copy) => copy.status !== "loaded");
   const meant = await confirm({
     title: `Pin ${model}?`,
-    text: `It stays on ${where} whatever else is wanted, and comes back when absent.`,
+    text,
     verb: "Pin",
+    // One that is absent is brought in at once.
+    foresee: async () => (absent ? `${text} ${await foreseen(model, onNode)}` : text),
   });
   if (meant === null) return;
   await run(`Pinning ${model}`, `${model} is pinned`, "models/pin", { model, node: onNode });
@@ -165,9 +169,10 @@ export async function undrain(name) {
 }
 
 export async function defrag(name) {
+  const alone = onlyOn(name);
   const meant = await confirm({
     title: `Defrag ${name}?`,
-    text: "As soon as that is safe it is drained, its agent restarts it, and its models are brought back.",
+    text: `As soon as that is safe it is drained, its agent restarts it, and its models are brought back.${alone.length ? ` Until then nowhere else: ${alone.join(", ")}.` : ""}`,
     verb: "Defrag",
     danger: true,
   });
