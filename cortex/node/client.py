@@ -5,7 +5,8 @@ relay watches.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
 from cortex.core.errors import NodeProtocolError
@@ -17,6 +18,7 @@ from cortex.node.pool import Pool
 from cortex.node.upstream import RequestBody, Upstream
 from cortex.node.wire import read_lifecycle, read_listing, read_system_info
 
+T = TypeVar("T")
 CONTROL_LIMIT_BYTES = 1024 * 1024
 """Largest answer to a control call that is read."""
 _SMALLEST: Mapping[Work, tuple[str, Mapping[str, object]]] = {
@@ -71,7 +73,9 @@ class NodeClient:
 
     async def list_models(self) -> Listing:
         """GET /v1/models: the whole residency of the node."""
-        body = await self._control("GET", "/v1/models")
+        return await self._control("GET", "/v1/models", None, self._read_listing)
+
+    def _read_listing(self, body: bytes) -> Listing:
         if self._listed is None or body != self._listed[0]:
             self._listed = body, read_listing(body)
         return self._listed[1]
@@ -81,7 +85,9 @@ class NodeClient:
 
         A node without the route (before mistral.rs 0.7.0) has no version and no memory figures.
         """
-        status, text = await self._ask("GET", "/v1/system/info", None)
+        return await self._ask("GET", "/v1/system/info", None, self._read_info)
+
+    def _read_info(self, status: int, text: bytes) -> NodeInfo:
         if status in _NO_SUCH_ROUTE:
             return NodeInfo(version=None)
         if status >= 400:
@@ -110,13 +116,17 @@ class NodeClient:
             None once it is done; else why the node refused, in its own words.
         """
         path, body = _SMALLEST[work]
-        status, text = await self._ask("POST", path, {"model": str(model), **body})
-        return None if status < 400 else read_message(text) or f"HTTP {status}"
+
+        def refusal(status: int, text: bytes) -> str | None:
+            return None if status < 400 else read_message(text) or f"HTTP {status}"
+
+        return await self._ask("POST", path, {"model": str(model), **body}, refusal)
 
     async def probe(self, model: ModelId) -> None:
         """Have the model make one token; a model that cannot chat says so, which is proof enough."""
         path, body = _SMALLEST[Work.CHAT]
-        await self._control("POST", path, {"model": str(model), **body}, refused_from=500)
+        wanted = {"model": str(model), **body}
+        await self._control("POST", path, wanted, lambda _: None, refused_from=500)
 
     def send(
         self,
@@ -169,36 +179,48 @@ class NodeClient:
         return head
 
     async def _lifecycle(self, verb: str, model: ModelId) -> LifecycleAnswer:
-        return read_lifecycle(
-            await self._control("POST", f"/v1/models/{verb}", {"model_id": str(model)})
-        )
+        wanted = {"model_id": str(model)}
+        return await self._control("POST", f"/v1/models/{verb}", wanted, read_lifecycle)
 
     async def _control(
         self,
         method: str,
         path: str,
-        body: Mapping[str, object] | None = None,
+        body: Mapping[str, object] | None,
+        read: Callable[[bytes], T],
         *,
         refused_from: int = 400,
-    ) -> bytes:
-        status, text = await self._ask(method, path, body)
-        if status >= refused_from:
-            raise NodeProtocolError(f"{self.name}: {path} answered HTTP {status}")
-        return text
+    ) -> T:
+        def read_good(status: int, text: bytes) -> T:
+            if status >= refused_from:
+                raise NodeProtocolError(f"{self.name}: {path} answered HTTP {status}")
+            return read(text)
+
+        return await self._ask(method, path, body, read_good)
 
     async def _ask(
-        self, method: str, path: str, body: Mapping[str, object] | None
-    ) -> tuple[int, bytes]:
-        """Status and body of the answer to a control call."""
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None,
+        read: Callable[[int, bytes], T],
+    ) -> T:
+        """What `read` makes of status and body of the answer to a control call."""
         headers = (("Content-Type", "application/json"),)
         payload = None if body is None else _Json(json.dumps(body).encode())
         # A second `reload` would poison the model (contract §2.4).
         once = path in _CHANGES
         async with self.send(method, path, headers, payload, once=once) as answer:
             text = await answer.read_at_most(CONTROL_LIMIT_BYTES + 1)
-        if len(text) > CONTROL_LIMIT_BYTES:
-            raise NodeProtocolError(f"{self.name}: {path} answered without end")
-        return answer.status, text
+            if len(text) > CONTROL_LIMIT_BYTES:
+                raise NodeProtocolError(f"{self.name}: {path} answered without end")
+            try:
+                return read(answer.status, text)
+            except NodeProtocolError as exc:
+                # It may be the answer to something else, and its own still to come: nobody's next
+                # request may be given that.
+                answer.fail(exc)
+                raise
 
 
 class _Json:

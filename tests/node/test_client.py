@@ -281,3 +281,25 @@ async def test_a_silent_node_is_the_callers_to_give_up() -> None:
             async with asyncio.timeout(0.1):
                 await client.list_models()
         await until(lambda: node.closed == 1, "the connection to be let go")
+
+
+async def test_a_listing_that_is_none_is_the_last_answer_of_its_connection() -> None:
+    """It was perhaps meant for somebody else, and the listing itself comes next."""
+    late = whole(b'{"data": []}')
+
+    async def surplus(got: Got, writer: asyncio.StreamWriter) -> None:
+        writer.write(whole(b'{"planted": true}'))
+        await writer.drain()
+        # Whoever used this connection next would be given this.
+        await got.rest.read(1)
+        writer.write(late)
+
+    async with (
+        RawNode(["m1"], routes={LISTING: surplus}) as node,
+        client_of(node.url) as client,
+    ):
+        with pytest.raises(NodeProtocolError, match="unexpected answer"):
+            await client.list_models()
+        async with client.send("POST", "/v1/chat/completions", (), None) as answer:
+            assert await answer.read_at_most(100) == b"{}"
+        assert node.connections == 2
