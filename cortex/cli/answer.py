@@ -51,6 +51,12 @@ class Answer:
         return (tokens - 1) / (self.duration_s - self.ttft_s)
 
 
+def messages_of(system: str | None, said: Sequence[Message], question: str) -> list[Message]:
+    """What the model is told first, what was said so far, and the question."""
+    first = [{"role": "system", "content": system}] if system else []
+    return [*first, *said, {"role": "user", "content": question}]
+
+
 def hear(
     client: Client,
     messages: Sequence[Message],

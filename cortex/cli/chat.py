@@ -4,13 +4,13 @@ import argparse
 import json
 import sys
 
-from cortex.cli.answer import Answer, Kind, Message, hear
+from cortex.cli.answer import Answer, Kind, hear, messages_of
 from cortex.cli.client import STREAM_GAP_S, Client
 from cortex.cli.endpoint import resolve
 from cortex.cli.exit_codes import Exit
 from cortex.cli.failures import CliError, UsageError
 from cortex.cli.models import PATH, entries_of
-from cortex.cli.text import safe, shown
+from cortex.cli.text import shown, some
 
 _MOST_NAMED = 8
 
@@ -43,9 +43,7 @@ def _once(args: argparse.Namespace, client: Client, options: dict[str, object]) 
     question = sys.stdin.buffer.read().decode(errors="replace")
     if not question.strip():
         raise UsageError("chat: standard input holds no question")
-    messages: list[Message] = [{"role": "user", "content": question}]
-    if args.system:
-        messages.insert(0, {"role": "system", "content": args.system})
+    messages = messages_of(args.system, [], question)
     answer = Answer(model)
     on_terminal = sys.stdout.isatty()
 
@@ -104,6 +102,4 @@ def _only(known: dict[str, str]) -> str:
     loaded = [model for model, status in known.items() if status == "loaded"]
     if len(known) == 1 or len(loaded) == 1:
         return first
-    names = ", ".join(map(safe, list(known)[:_MOST_NAMED]))
-    more = f" and {len(known) - _MOST_NAMED} more" if len(known) > _MOST_NAMED else ""
-    raise UsageError(f"chat: which model? there are {names}{more}")
+    raise UsageError(f"chat: which model? there are {some(list(known), _MOST_NAMED)}")

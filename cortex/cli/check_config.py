@@ -6,6 +6,7 @@ from pathlib import Path
 
 from cortex.cli.exit_codes import Exit
 from cortex.cli.failures import ConfigFileError, UsageError
+from cortex.cli.text import counted
 from cortex.config.load import find, load
 from cortex.config.schema import Config
 from cortex.core.errors import ConfigError
@@ -32,14 +33,10 @@ def summary(config: Config) -> str:
     aliases = {alias for model in config.models.values() for alias in model.aliases}
     return ", ".join(
         (
-            _counted(len(config.nodes), "node"),
-            f"{_counted(len(named), 'model')} named",
-            _counted(len(aliases | config.aliases.keys()), "alias", "aliases"),
-            _counted(len(config.auth.keys), "key"),
+            counted(len(config.nodes), "node"),
+            f"{counted(len(named), 'model')} named",
+            counted(len(aliases | config.aliases.keys()), "alias", "aliases"),
+            counted(len(config.auth.keys), "key"),
             f"listens on {config.gateway.listen}",
         )
     )
-
-
-def _counted(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"

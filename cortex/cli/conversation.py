@@ -7,14 +7,14 @@ from typing import Protocol
 
 from rich.text import Text
 
-from cortex.cli.answer import Answer, Kind, Message, hear
+from cortex.cli.answer import Answer, Kind, Message, hear, messages_of
 from cortex.cli.chat import listed
 from cortex.cli.client import Client
 from cortex.cli.exit_codes import Exit
 from cortex.cli.failures import CliError, KeyRefusedError
 from cortex.cli.progress import progress, unwind_at_sigterm
 from cortex.cli.tables import Screen
-from cortex.cli.text import rate, safe, shown, span
+from cortex.cli.text import counted, rate, safe, shown, span
 from cortex.core.nearness import near_names
 
 QUOTES = '"""'
@@ -106,9 +106,7 @@ class Conversation:
 
     def _ask(self, question: str) -> None:
         """Put a question; an answer that was stopped stays in the conversation, one that failed does not."""
-        messages: list[Message] = [*self._said, {"role": "user", "content": question}]
-        if self._system:
-            messages.insert(0, {"role": "system", "content": self._system})
+        messages = messages_of(self._system, self._said, question)
         answer = Answer(self._model)
         try:
             with contextlib.ExitStack() as waiting:
@@ -172,7 +170,7 @@ class Conversation:
             print(f"prompt: {last.prompt_tokens} tokens{cached}")
         tokens = sum(answer.completion_tokens or answer.pieces for answer in self._answers)
         took = span(sum(answer.duration_s for answer in self._answers))
-        answers = "1 answer" if len(self._answers) == 1 else f"{len(self._answers)} answers"
+        answers = counted(len(self._answers), "answer")
         print(f"in all: {answers}, {tokens} tokens in {took}")
 
     def _forget(self) -> None:

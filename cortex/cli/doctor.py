@@ -32,8 +32,8 @@ from cortex.cli.failures import (
 from cortex.cli.progress import progress
 from cortex.cli.surveying import survey_all
 from cortex.cli.tables import Screen
-from cortex.cli.text import safe, span
-from cortex.config.load import find, load, state_path
+from cortex.cli.text import counted, safe, span
+from cortex.config.load import SYSTEM_FILE, find, load, state_path
 from cortex.config.schema import Config
 from cortex.core.errors import ConfigError
 from cortex.core.records import EventKind, Recollection
@@ -45,7 +45,6 @@ STYLES = {Level.OK: "green", Level.WARN: "yellow", Level.ERROR: "bold red"}
 ASK_S = 5.0
 MOST_EVENTS = 200
 """So many unloads back is far enough for a fleet."""
-SYSTEM_CONFIG = Path("/etc/cortex/cortex.toml")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         screen = Screen()
         screen.show(_table(found, screen))
         print(
-            f"\n{_counted(counts[Level.ERROR], 'error')}, {_counted(counts[Level.WARN], 'warning')}"
+            f"\n{counted(counts[Level.ERROR], 'error')}, {counted(counts[Level.WARN], 'warning')}"
         )
     return Exit.FAILURE if counts[Level.ERROR] else Exit.OK
 
@@ -85,19 +84,19 @@ def _findings(args: argparse.Namespace) -> Iterator[Finding]:
     yield from gateway.found
     yield from _changed_since(config, status)
     yield from service.service(unit, answers=gateway.answers)
-    remembered = Recollection()
     ours = gateway.answers and gateway.url in _urls(config)
     if ours and status is not None:
         state = Path(status.store.path)
     else:
         state = _state(source, config, unit)
-    for part in _machine(config, state, unit, ours=ours):
-        if isinstance(part, Recollection):
-            remembered = part
-        else:
-            yield part
+    yield from _addresses(config, ours=ours)
+    found, remembered = machine.state(state)
+    yield from found
+    yield from machine.disk(state)
+    limit = service.open_files(unit) or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    yield from machine.files(limit, files_wanted(config))
     clients = [prepared.clients[name] for name in prepared.clients]
-    with progress(f"asking {_counted(len(clients), 'node')}"):
+    with progress(f"asking {counted(len(clients), 'node')}"):
         surveys = dict(zip(map(str, prepared.clients), survey_all(clients), strict=True))
     yield from _fleet(config, surveys, gateway, remembered)
 
@@ -192,24 +191,15 @@ def _changed_since(config: Config, status: StatusBody | None) -> Iterator[Findin
 def _state(source: Path, config: Config, unit: Mapping[str, str]) -> Path:
     """The state file: of the service, where the file is the service's."""
     directory = service.state_directory(unit)
-    if directory is not None and source == SYSTEM_CONFIG:
+    if directory is not None and source == SYSTEM_FILE:
         return state_path(config, {**os.environ, "STATE_DIRECTORY": directory})
     return state_path(config, os.environ)
 
 
-def _machine(
-    config: Config, state: Path, unit: Mapping[str, str], *, ours: bool
-) -> Iterator[Finding | Recollection]:
-    """Addresses, state, disk and files; also what the state file remembers."""
+def _addresses(config: Config, *, ours: bool) -> Iterator[Finding]:
     yield from machine.address("address", config.gateway.listen, ours=ours)
     if config.gateway.metrics_listen is not None:
         yield from machine.address("metrics", config.gateway.metrics_listen, ours=ours)
-    found, remembered = machine.state(state)
-    yield from found
-    yield remembered
-    yield from machine.disk(state)
-    limit = service.open_files(unit) or resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    yield from machine.files(limit, files_wanted(config))
 
 
 def _fleet(
@@ -269,7 +259,3 @@ def _as_json(found: list[Finding], counts: Mapping[Level, int]) -> dict[str, obj
             for finding in found
         ],
     }
-
-
-def _counted(number: int, one: str) -> str:
-    return f"{number} {one}{'' if number == 1 else 's'}"

@@ -1,6 +1,5 @@
 """The text of a `cortex.toml` for nodes that were looked at: pure."""
 
-import ipaddress
 import json
 import re
 from collections import Counter
@@ -8,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from cortex.cli.text import safe
-from cortex.core.listing import NodeInfo, ReportedStatus
+from cortex.cli.text import safe, some
+from cortex.core.listing import NodeInfo
 from cortex.core.survey import Survey, Trouble
 from cortex.core.versions import why_unload_destroys
+from cortex.gateway.auth import is_this_machine
 
 LONGEST_NAME = 63
 MOST_LISTED = 20
@@ -76,20 +76,12 @@ def _choices(endpoint: str) -> list[str]:
         stem = parts.path.rpartition("/")[2]
         return [_name(stem.rpartition(".")[0] or stem), _name(parts.path)]
     host = (parts.hostname or "").encode("idna").decode()
-    host = THIS_MACHINE if is_loopback(host) else host
+    host = THIS_MACHINE if is_this_machine(host) else host
     label = host if _ADDRESS.fullmatch(host) else host.partition(".")[0]
     port = f"-{parts.port}" if parts.port else ""
     path = parts.path
     plain = [label, host, host + port, host + port + path]
     return list(dict.fromkeys(map(_name, plain)))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether it is an address of the machine itself."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _name(text: str) -> str:
@@ -126,7 +118,7 @@ def _node(node: Found) -> str:
         lines.append('#api_key_file = "/etc/cortex/node.key"')
     if _total_mib(node.survey) is None:
         lines.append("#vram_mb = 24576")
-    example = next(iter(_held(node.survey)), "org/model")
+    example = next(iter(node.survey.listing.loaded), "org/model")
     lines.append(f"#pinned = [{_quoted(example)}]")
     return "\n".join(lines) + "\n"
 
@@ -140,12 +132,11 @@ def remarks(node: Found) -> Iterator[str]:
     info = survey.info or NodeInfo(version=None)
     facts = [f"mistral.rs {safe(info.version or 'of an unknown version')}", *hardware(info)]
     yield ", ".join(facts)
-    loaded = _held(survey)
+    loaded = survey.listing.loaded
     other = [model for model in survey.listing.models if model not in loaded]
     for word, models in (("loaded", loaded), ("not loaded", other)):
         if models:
-            more = f" and {len(models) - MOST_LISTED} more" if len(models) > MOST_LISTED else ""
-            yield f"{word}: {', '.join(map(safe, models[:MOST_LISTED]))}{more}"
+            yield f"{word}: {some(models, MOST_LISTED)}"
     yield from warnings(survey)
 
 
@@ -186,11 +177,6 @@ def _models(nodes: Sequence[Found]) -> str:
 #[models.{_quoted(example)}]
 #vram_mb = 8192
 """
-
-
-def _held(survey: Survey) -> list[str]:
-    models = survey.listing.models
-    return [model for model, status in models.items() if status is ReportedStatus.LOADED]
 
 
 def _total_mib(survey: Survey) -> int | None:

@@ -15,10 +15,11 @@ from cortex.cli.failures import CliError, UnreachableError, UsageError
 from cortex.cli.progress import progress
 from cortex.cli.surveying import survey_all
 from cortex.cli.tables import Column, Row, Screen
-from cortex.cli.text import ABSENT, safe
+from cortex.cli.text import ABSENT, counted, safe
+from cortex.config.load import SYSTEM_FILE
 from cortex.config.schema import UNIX, endpoint_of
 from cortex.core.ids import NodeName
-from cortex.core.listing import NodeInfo, ReportedStatus
+from cortex.core.listing import NodeInfo
 from cortex.core.survey import Trouble
 from cortex.node.client import NodeClient
 
@@ -27,7 +28,6 @@ DEFAULT_PORT = 1234
 CONNECT_S = 3.0
 MODE = 0o644
 """No secret is in it; `cortex serve` takes no file that others may write."""
-SYSTEM = Path("/etc/cortex/cortex.toml")
 COLUMNS = (
     Column("node", elastic=True),
     Column("mistral.rs"),
@@ -97,7 +97,7 @@ def _found(endpoints: Sequence[str]) -> list[Found]:
         NodeClient(NodeName(name), endpoint, connect_timeout_s=CONNECT_S)
         for name, endpoint in zip(names, endpoints, strict=True)
     ]
-    with progress(f"asking {len(clients)} node{'s' if len(clients) > 1 else ''}"):
+    with progress(f"asking {counted(len(clients), 'node')}"):
         surveys = survey_all(clients)
     nodes = [
         Found(name=name, endpoint=endpoint, survey=survey)
@@ -166,18 +166,17 @@ def _row(node: Found) -> Row:
     survey = node.survey
     info = survey.info or NodeInfo(version=None)
     models = survey.listing.models
-    loaded = sum(status is ReportedStatus.LOADED for status in models.values())
     return [
         node.name,
         safe(info.version or ABSENT),
         ", ".join(hardware(info)) or ABSENT,
-        f"{len(models)}, {loaded} loaded" if models else ABSENT,
+        f"{len(models)}, {len(survey.listing.loaded)} loaded" if models else ABSENT,
     ]
 
 
 def _next(output: Path) -> str:
     """The command that makes use of the file."""
-    if output.absolute() == SYSTEM:
+    if output.absolute() == SYSTEM_FILE:
         return "systemctl enable --now cortex, then cortex doctor"
     if output == Path("cortex.toml"):
         return "cortex doctor, then cortex serve"

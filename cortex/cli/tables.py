@@ -128,20 +128,14 @@ class Screen:
             for width, column in zip(widths, columns, strict=True)
         ]
         over = sum(widths) + GAP * (len(columns) - 1) - self.width
-        shorter: dict[str, int] = {}
-        while over > 0:
-            able = [at for at, c in enumerate(columns) if c.cut and widths[at] > LEAST_CUT]
-            if not able:
-                break
-            widest = max(able, key=lambda at: widths[at])
-            widths[widest] -= 1
-            shorter[columns[widest].title] = widths[widest]
-            over -= 1
-        for at, column in enumerate(columns):
-            if column.title in shorter and column.cut == "start":
+        may = [at for at, column in enumerate(columns) if column.cut]
+        fitting = narrowed(widths, may, over=over, least=LEAST_CUT)
+        shorter = {at: width for at, width in enumerate(fitting) if width < widths[at]}
+        for at, width in shorter.items():
+            if columns[at].cut == "start":
                 for row in rows:
-                    _behead(row[at], widths[at])
-        return shorter
+                    _behead(row[at], width)
+        return {columns[at].title: width for at, width in shorter.items()}
 
     def _fixed(self, columns: Sequence[Column]) -> dict[str, int]:
         """Widths by title. What the terminal has to spare goes to the first elastic column."""
@@ -158,6 +152,17 @@ class Screen:
             table = self.table(columns, rows, streamed=True)
             table.show_header = False
             self.show(table)
+
+
+def narrowed(widths: Sequence[int], may: Sequence[int], *, over: int, least: int) -> list[int]:
+    """The widths with `over` taken off, always from the widest of those that `may` give, down to `least`."""
+    fitting = list(widths)
+    for _ in range(over):
+        able = [at for at in may if fitting[at] > least]
+        if not able:
+            break
+        fitting[max(able, key=lambda at: fitting[at])] -= 1
+    return fitting
 
 
 def _behead(cell: Text, width: int) -> None:

@@ -1,6 +1,7 @@
 """Text for people: units, ages, and names from elsewhere made harmless."""
 
 import unicodedata
+from collections.abc import Sequence
 from datetime import datetime
 
 ABSENT = "–"
@@ -44,6 +45,17 @@ def _escaped(char: str) -> str:
 
 def name(text: str | None) -> str:
     return safe(text) if text else ABSENT
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """The first `most` of these names, and how many there are beyond."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(safe, names[:most])) + more
 
 
 def count(value: int | None) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from rich.cells import cell_len
 from rich.text import Text
 
-from cortex.cli.tables import Column
+from cortex.cli.tables import Column, narrowed
 
 FOCUSED_SHARE = 3
 """Rows that the focused table gets for one of another, as long as it has more."""
@@ -60,12 +60,6 @@ def grid(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) 
     ]
     gap = 1 if width < 100 else 2
     over = sum(widths) + gap * (len(kept) - 1) - width
-    while over > 0:
-        elastic = [
-            at for at, i in enumerate(kept) if columns[i].elastic and widths[at] > LEAST_ELASTIC
-        ]
-        if not elastic:
-            break
-        widths[max(elastic, key=lambda at: widths[at])] -= 1
-        over -= 1
+    elastic = [at for at, i in enumerate(kept) if columns[i].elastic]
+    widths = narrowed(widths, elastic, over=over, least=LEAST_ELASTIC)
     return Grid(tuple(kept), tuple(widths), gap)

@@ -19,7 +19,9 @@ from cortex.config.schema import Config, Key, models_in
 from cortex.core.errors import ConfigError
 
 ENV_PREFIX = "CORTEX_"
-SEARCH = (Path("cortex.toml"), Path("/etc/cortex/cortex.toml"))
+SYSTEM_FILE = Path("/etc/cortex/cortex.toml")
+"""The service's."""
+SEARCH = (Path("cortex.toml"), SYSTEM_FILE)
 
 
 def find(path: Path | None, environ: Mapping[str, str]) -> Path:

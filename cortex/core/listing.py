@@ -41,6 +41,12 @@ class Listing:
     remark: str = ""
     """What was left out of it, for people."""
 
+    @property
+    def loaded(self) -> list[ModelId]:
+        """The models that are loaded."""
+        loaded = ReportedStatus.LOADED
+        return [model for model, status in self.models.items() if status is loaded]
+
 
 NOTHING_LISTED = Listing(created_at_s=None)
 

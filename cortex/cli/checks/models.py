@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from cortex.cli.checks.finding import Finding, error, ok, warn
-from cortex.cli.text import gib, safe
+from cortex.cli.text import gib, safe, some
 from cortex.config.schema import Config
 from cortex.core.listing import ReportedStatus
 from cortex.core.nearness import near_names
@@ -130,11 +130,9 @@ def _sizes(config: Config, seen: Seen, listed: Mapping[str, list[str]]) -> Itera
         if model not in seen.sizes_mib and set(places) & (shared - off)
     ]
     if unknown:
-        named = ", ".join(map(safe, unknown[:MOST_NAMED]))
-        more = f" and {len(unknown) - MOST_NAMED} more" if len(unknown) > MOST_NAMED else ""
         yield warn(
             "models",
-            f"the size of {named}{more} is not known yet: a guess until the first load",
+            f"the size of {some(unknown, MOST_NAMED)} is not known yet: a guess until the first load",
             f'[models."{safe(unknown[0])}"] vram_mb = … says it now',
         )
 

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 from cortex.adminapi import EventRow, NodeStatus
 from cortex.cli.checks.finding import Finding, error, ok, warn
 from cortex.cli.draft import hardware
-from cortex.cli.text import ago, safe, span
+from cortex.cli.text import ago, counted, safe, span
 from cortex.config.schema import Config, Node
-from cortex.core.listing import ReportedStatus
 from cortex.core.records import EventKind
 from cortex.core.survey import Survey, Trouble
 from cortex.core.versions import what_lacks, why_unload_destroys
@@ -49,14 +48,13 @@ def node(
 
 def _summary(wanted: Node, survey: Survey) -> str:
     models = survey.listing.models
-    loaded = sum(status is ReportedStatus.LOADED for status in models.values())
     facts = [f"{wanted.endpoint} answers in {span(survey.answer_s)}"]
     if survey.info is not None:
         version = survey.info.version
         facts.append(f"mistral.rs {safe(version)}" if version else "mistral.rs")
         facts += hardware(survey.info)
-    counted = "1 model" if len(models) == 1 else f"{len(models)} models"
-    return ", ".join([*facts, counted, f"{loaded} loaded"])
+    facts += [counted(len(models), "model"), f"{len(survey.listing.loaded)} loaded"]
+    return ", ".join(facts)
 
 
 def _oddities(wanted: Node, survey: Survey, config: Config) -> Iterator[Finding]:

@@ -2,8 +2,6 @@
 
 import { Refused, blocks, send } from "./api.js";
 
-export { Refused };
-
 /** Ask, and have `take(chunk)` called for every chunk; ends with the answer, and fails where it is cut. */
 export async function ask(body, signal, take) {
   const wanted = { ...body, stream: true, stream_options: { include_usage: true } };

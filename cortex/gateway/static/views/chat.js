@@ -1,6 +1,7 @@
 // A conversation with one model. It lives in this tab and is gone with it.
 
-import { Refused, ask } from "../chatting.js";
+import { Refused } from "../api.js";
+import { ask } from "../chatting.js";
 import { attr, h, keyed, put, shown } from "../dom.js";
 import { rate, span, whole } from "../format.js";
 import { byModel, store } from "../store.js";
