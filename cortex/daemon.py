@@ -16,6 +16,7 @@ from cortex.config.schema import Config
 from cortex.core.errors import CapacityError, ConfigError, StoreError
 from cortex.core.health import NodeHealth
 from cortex.core.ids import NodeName
+from cortex.core.quota import Day
 from cortex.core.records import EventKind, FleetEvent
 from cortex.fleet.fleet import Fleet
 from cortex.fleet.ports import Ports
@@ -176,6 +177,8 @@ class Daemon:
             ),
             await store.recall(),
         )
+        quotas = Quotas(self._clock, KeyMetrics(self._metrics.registry))
+        await self._recall_usage(store, quotas)
         self._services = Services(
             config=self._config,
             keyring=start.keyring,
@@ -186,7 +189,7 @@ class Daemon:
             metrics=self._metrics,
             recent=Recent(),
             tokens=TokenCounts(),
-            quotas=Quotas(self._clock, KeyMetrics(self._metrics.registry)),
+            quotas=quotas,
             anthropic_nodes=anthropic_nodes(self._config),
             started_at_ms=self._clock.now_ms(),
             started_s=self._clock.now_s(),
@@ -205,6 +208,14 @@ class Daemon:
             )
         )
         self._metrics.registry.register(LoopCollector())
+
+    async def _recall_usage(self, store: Store, quotas: Quotas) -> None:
+        """What keys have used of this day, where it matters: a busy day takes a moment to read."""
+        names = {key.name for key in self._config.auth.keys}
+        if any(key.tokens_per_day is not None for key in self._config.auth.keys):
+            today = Day().at(self._clock.now_ms())
+            used = await store.tokens_since(today.began_ms)
+            quotas.remember(today, {name: used[name] for name in used if name in names})
 
     def _store_figures(self) -> tuple[bool, int, int]:
         status = self._store.status()

@@ -73,7 +73,8 @@ def files_wanted(config: Config) -> int:
 def needs_restart(old: Config, new: Config) -> list[str]:
     """Keys that a reload cannot change; they are named in the event and stay as they were."""
     changed = []
-    if old.gateway != new.gateway:
+    before, after = old.gateway, new.gateway
+    if (before.listen, before.metrics_listen) != (after.listen, after.metrics_listen):
         changed.append("gateway")
     if old.state != new.state:
         changed.append("state")

@@ -36,7 +36,7 @@ def prepare(config: Config, running: Mapping[NodeName, NodeClient]) -> Prepared:
     try:
         return Prepared(
             config=config,
-            keyring=Keyring(config.auth.keys),
+            keyring=Keyring(config.auth.keys, closed=config.auth.file is not None),
             agent_token=_secret(config.agent.token_file),
             pair=read_pair(config.tls),
             clients={

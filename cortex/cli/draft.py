@@ -11,7 +11,7 @@ from cortex.cli.text import safe, some
 from cortex.core.listing import NodeInfo
 from cortex.core.survey import Survey, Trouble
 from cortex.core.versions import why_unload_destroys
-from cortex.gateway.auth import is_this_machine
+from cortex.gateway.provenance import is_this_machine
 
 LONGEST_NAME = 63
 MOST_LISTED = 20
@@ -30,7 +30,7 @@ HEAD = """\
 """
 TAIL = """
 # Without keys the API is open to whoever reaches it, and changes of the fleet are taken from this
-# machine only. `cortex key new` makes a key and its table.
+# machine only. `cortex keys add NAME` makes a key.
 #[[auth.keys]]
 #name = "me"
 #key_sha256 = "0000000000000000000000000000000000000000000000000000000000000000"

@@ -11,7 +11,7 @@ from cortex.cli import (
     demo_options,
     doctor_options,
     init_options,
-    key_options,
+    keys_options,
 )
 from cortex.cli.argument_types import reads, whole
 from cortex.cli.durations import duration_ms, instant_ms, interval_s
@@ -42,6 +42,7 @@ ENVIRONMENT = {
 FILES = {
     "./cortex.toml": "the configuration, where this file exists",
     "/etc/cortex/cortex.toml": "the configuration, else",
+    "/etc/cortex/keys.toml": "the API keys that `cortex keys` keeps",
     "/var/lib/cortex/cortex.db": "the gateway's state, as a service",
 }
 
@@ -100,7 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
         options = _verb(verbs, operation.verb, operation.short, operation.long)
         add_operation(options, operation)
         _add_gateway(options)
-    for add in (_doctor, _check_config, _key, _agent, _demo, _completion):
+    for add in (_doctor, _check_config, _keys, _agent, _demo, _completion):
         add(verbs)
     return parser
 
@@ -368,8 +369,10 @@ def _check_config(verbs: "Verbs[Parser]") -> None:
     _add_config(parser)
 
 
-def _key(verbs: "Verbs[Parser]") -> None:
-    key_options.add_options(_verb(verbs, "key", key_options.SHORT, key_options.LONG))
+def _keys(verbs: "Verbs[Parser]") -> None:
+    parser = _verb(verbs, "keys", keys_options.SHORT, keys_options.LONG)
+    keys_options.add_options(parser)
+    _add_config(parser)
 
 
 def _agent(verbs: "Verbs[Parser]") -> None:

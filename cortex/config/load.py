@@ -5,17 +5,18 @@ import grp
 import os
 import stat
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
+from cortex.config import keyfile
 from cortex.config.certificates import read_pair
 from cortex.config.keys import digest_of, secret_in
-from cortex.config.schema import Config, Key, models_in
+from cortex.config.mistakes import line_of
+from cortex.config.schema import Config, Key
 from cortex.core.errors import ConfigError
 
 ENV_PREFIX = "CORTEX_"
@@ -53,27 +54,55 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     """
     source = find(path, environ)
     try:
-        with source.open(encoding="utf-8") as file:
-            writers = _other_writers(os.fstat(file.fileno()))
-            raw = tomllib.loads(file.read())
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8 text"
-        raise ConfigError([f"{source}: cannot be read: {reason}"]) from exc
+        raw = tomllib.loads(_text_of(source))
     except tomllib.TOMLDecodeError as exc:
         raise ConfigError([f"{source}: not valid TOML: {exc}"]) from exc
-    if writers:
-        # Whoever may write it decides where prompts and the nodes' keys are sent.
-        raise ConfigError([f"{source}: {writers} may write it: chmod go-w {source}"])
     origins = _override(raw, environ)
     try:
         config = Config.model_validate(raw)
     except ValidationError as exc:
-        lines = [_line(str(source), origins, error) for error in exc.errors()]
+        lines = [line_of(str(source), origins, error) for error in exc.errors()]
         raise ConfigError(list(dict.fromkeys(lines))) from exc
+    config, places = _with_key_file(config, source)
     problems = [f"{source}: {problem}" for problem in _contradictions(config)]
+    problems += _key_clashes(zip(places, config.auth.keys, strict=True))
     if problems:
         raise ConfigError(problems)
     return config
+
+
+def _text_of(source: Path) -> str:
+    """What a file says that nobody else may write.
+
+    Raises:
+        ConfigError: It cannot be read, or others may write it.
+    """
+    try:
+        with source.open(encoding="utf-8") as file:
+            writers = _other_writers(os.fstat(file.fileno()))
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8 text"
+        raise ConfigError([f"{source}: cannot be read: {reason}"]) from exc
+    if writers:
+        # Whoever may write it decides where prompts and the nodes' keys are sent, or who may ask.
+        raise ConfigError([f"{source}: {writers} may write it: chmod go-w {source}"])
+    return text
+
+
+def _with_key_file(config: Config, source: Path) -> tuple[Config, list[str]]:
+    """The configuration with the keys of its file, and where each of all keys stands."""
+    auth = config.auth
+    places = [f"{source}: auth.keys[{at}]" for at in range(len(auth.keys))]
+    file = keyfile.path_of(source, config)
+    there = _may_be_there(file)
+    if auth.file is None and not there:
+        return config, places
+    # One that is named and not there yet lets nobody in.
+    further = keyfile.read(_text_of(file), file) if there else ()
+    places += [f"{file}: auth.keys[{at}]" for at in range(len(further))]
+    auth = auth.model_copy(update={"file": file, "keys": (*auth.keys, *further)})
+    return config.model_copy(update={"auth": auth}), places
 
 
 def state_path(config: Config, environ: Mapping[str, str]) -> Path:
@@ -127,88 +156,11 @@ def _scalar(text: str) -> Any:
         return text
 
 
-def _line(source: str, origins: Mapping[str, str], error: ErrorDetails) -> str:
-    *parents, last = error["loc"] or ("",)
-    location = [part for part in parents if not _is_union_tag(part)]
-    # Whatever an unknown key is called, it is a key.
-    if error["type"] == "extra_forbidden" or not _is_union_tag(last):
-        location += [last] if error["loc"] else []
-    path = _dotted(location)
-    origin = origins.get(path)
-    where = origin if origin is not None else f"{source}: {path}" if path else source
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        near = difflib.get_close_matches(
-            str(location[-1]), _known_keys(location[:-1]), n=1, cutoff=0.5
-        )
-        return f"{where}: unknown key" + (f', did you mean "{near[0]}"?' if near else "")
-    if kind == "missing":
-        return f"{where}: expected, but not there"
-    if _may_hold_a_key(location) or _may_hold_a_password(location, error["input"]):
-        # The line ends in a journal, and at a reload in the events.
-        return f"{where}: expected {_expected(error)}"
-    return f"{where}: expected {_expected(error)}, found {_shown(error['input'])}"
-
-
-def _may_hold_a_key(location: list[int | str]) -> bool:
-    """Somebody may have put a key there, by mistake too; a table shows all that is in it."""
-    harmless = Key.model_fields.keys() - {"key", "key_sha256"}
-    return location[:1] == ["auth"] and location[-1] not in harmless
-
-
-def _may_hold_a_password(location: list[int | str], found: object) -> bool:
-    return location[-1:] == ["endpoint"] and "@" in str(found)
-
-
-def _expected(error: ErrorDetails) -> str:
-    context = error.get("ctx") or {}
-    message = error["msg"]
-    if error["type"] == "literal_error":
-        return str(context["expected"])
-    for prefix in ("Value error, ", "Input should be a valid ", "Input should be "):
-        if message.startswith(prefix):
-            return message.removeprefix(prefix)
-    return message[:1].lower() + message[1:]
-
-
-def _shown(value: object) -> str:
-    text = f'"{value}"' if isinstance(value, str) else repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _is_union_tag(part: object) -> bool:
-    return isinstance(part, str) and (part.endswith("]") or part in {"float", "none"})
-
-
-def _dotted(location: list[int | str]) -> str:
-    dotted = ""
-    for part in location:
-        if isinstance(part, int):
-            dotted += f"[{part}]"
-        elif all(char.isalnum() or char in "_-" for char in part):
-            dotted += f".{part}" if dotted else part
-        else:
-            dotted += f'."{part}"'
-    return dotted
-
-
-def _known_keys(location: list[int | str]) -> list[str]:
-    """The valid keys of the table at `location`, read off the schema."""
-    model: type[BaseModel] = Config
-    for part in location:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            continue
-        model = next(models_in(field.annotation), model)
-    return list(model.model_fields)
-
-
 def _contradictions(config: Config) -> Iterator[str]:
     """What each key alone cannot tell."""
     yield from _node_clashes(config)
     yield from _unknown_nodes(config)
     yield from _alias_clashes(config)
-    yield from _key_clashes(config)
     yield from _unusable_secret("agent.token_file", config.agent.token_file)
     yield from _unusable_tls(config)
     if config.gateway.metrics_listen == config.gateway.listen:
@@ -252,21 +204,22 @@ def _unknown_nodes(config: Config) -> Iterator[str]:
                 yield f'models."{model_id}".nodes: expected the name of a node, found "{wanted}"{hint}'
 
 
-def _key_clashes(config: Config) -> Iterator[str]:
+def _key_clashes(keys: Iterable[tuple[str, Key]]) -> Iterator[str]:
+    """Of keys, each with the place where it stands."""
     names: set[str] = set()
     owners: dict[bytes, str] = {}
-    for index, key in enumerate(config.auth.keys):
+    for place, key in keys:
         if key.name in names:
-            yield f'auth.keys[{index}].name: expected a name of its own, found "{key.name}" twice'
+            yield f'{place}.name: expected a name of its own, found "{key.name}" twice'
         names.add(key.name)
         form, shown = ("key_file", f'"{key.key_file}": ') if key.key_file else ("key", "")
         try:
             owner = owners.setdefault(digest_of(key), key.name)
         except ValueError as exc:
-            yield f"auth.keys[{index}].{form}: expected a key, found {shown}{exc}"
+            yield f"{place}.{form}: expected a key, found {shown}{exc}"
             continue
         if owner != key.name:
-            yield f"auth.keys[{index}]: expected a key of its own, found that of {owner}"
+            yield f"{place}: expected a key of its own, found that of {owner}"
 
 
 def _unusable_tls(config: Config) -> Iterator[str]:

@@ -100,8 +100,15 @@ def _origin(value: str) -> str:
     return value
 
 
+def _host_name(value: str) -> str:
+    if not _is_host(value):
+        raise ValueError('the name of a host like "gateway.lan", without a port')
+    return value.lower()
+
+
 Address = Annotated[str, AfterValidator(_address)]
 Endpoint = Annotated[str, AfterValidator(endpoint_of)]
+HostName = Annotated[str, AfterValidator(_host_name)]
 Origin = Annotated[str, AfterValidator(_origin)]
 Name = Annotated[str, AfterValidator(_name)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -119,6 +126,11 @@ class Gateway(Section):
     listen: Address = Field("0.0.0.0:8000", description="Address of the public API.")
     metrics_listen: Address | None = Field(
         "127.0.0.1:9100", description="Address of /metrics, never on the public port."
+    )
+    hosts: tuple[HostName, ...] = Field(
+        (),
+        description="Names, without a port, under which pages may reach a gateway without keys and"
+        " this machine's user its admin API; besides localhost, addresses and the machine's own.",
     )
     cors_origins: tuple[Origin, ...] | None = Field(
         None,
@@ -245,6 +257,9 @@ class Key(Section):
         None,
         description="Prompt and completion; counted after the answer, so a debt delays the next.",
     )
+    tokens_per_day: Count | None = Field(
+        None, description="The same, from one midnight to the next (UTC), over restarts."
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
@@ -272,8 +287,13 @@ class Tls(Section):
 
 
 class Auth(Section):
-    """API keys; with none, the API is open and admin changes are taken from loopback only."""
+    """API keys; with neither keys nor a file of them, the API is open, and the admin API this machine's."""
 
+    file: Path | None = Field(
+        None,
+        description="Further keys, which `cortex keys` keeps; from where this file is. Default:"
+        " keys.toml, where there is one.",
+    )
     keys: tuple[Key, ...] = Field((), description="One table per key.")
 
 

@@ -1,4 +1,4 @@
-"""How much one key may use in a minute: token buckets over frozen values; the clock is passed in."""
+"""How much one key may use in a minute and in a day: pure, the clock is passed in."""
 
 import math
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cortex.core.records import RequestRecord
 
 MINUTE_S = 60.0
+DAY_MS = 86_400_000
 PROMPT_BYTES_PER_TOKEN = 4
 STREAM_BYTES_PER_TOKEN = 200
 """What one event of a stream weighs, which carries one token."""
@@ -20,6 +21,7 @@ class KeyLimits:
     concurrent: int | None = None
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    tokens_per_day: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,25 @@ class Bucket:
     @property
     def remaining(self) -> int:
         return max(0, math.floor(self.level))
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """What was used of a day's worth; a day ends at midnight, UTC."""
+
+    began_ms: int = 0
+    used: int = 0
+
+    def at(self, now_ms: int) -> "Day":
+        """This day, or a new one. A clock that was put back begins no day anew."""
+        began_ms = now_ms - now_ms % DAY_MS
+        return Day(began_ms) if began_ms > self.began_ms else self
+
+    def more(self, amount: int) -> "Day":
+        return Day(self.began_ms, self.used + amount)
+
+    def ends_in_s(self, now_ms: int) -> float:
+        return max(0, self.began_ms + DAY_MS - now_ms) / 1000
 
 
 def tokens_charged(record: RequestRecord) -> int:

@@ -21,11 +21,11 @@ from cortex.gateway import (
     page,
     responses,
 )
-from cortex.gateway.auth import refuse_foreign_name
 from cortex.gateway.call import request_id_of
 from cortex.gateway.errors import error_response, is_anthropic
 from cortex.gateway.front import Front
 from cortex.gateway.paths import canonical
+from cortex.gateway.provenance import require_this_machine
 from cortex.gateway.services import CALLER, REQUEST_ID, SERVICES, Services
 from cortex.gateway.strict import refuse_odd_framing
 from cortex.telemetry.metrics import Metrics
@@ -38,6 +38,7 @@ OPEN_PATHS = frozenset({"/", "/health", "/ready", "/api/hello", openapi.PATH})
 """Answered without a key, and while draining."""
 _ADMITTED_LATER = OPEN_PATHS | inference.PATHS
 """The first for everybody; the others know their callers themselves."""
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 BEGUN = "cortex.begun"
 """In a request whose answer has a head already."""
 
@@ -202,9 +203,13 @@ def _admit(request: web.Request, svc: Services) -> None:
     if request.path == agents.PATH:
         return  # it has a token of its own
     request[CALLER] = caller = svc.keyring.caller(request)
-    if request.path.startswith("/cortex/"):
-        refuse_foreign_name(request, svc.keyring)
-    if request.path.startswith("/cortex/") and not (caller.admin or svc.keyring.open):
+    ours = request.path.startswith("/cortex/")
+    if svc.keyring.open:
+        if ours:
+            require_this_machine(request, svc.config.gateway.hosts)
+        elif request.method not in SAFE_METHODS:
+            svc.refuse_foreign_page(request.headers)
+    elif ours and not caller.admin:
         raise RequestError("the admin API wants an admin key", code="permission_denied")
 
 

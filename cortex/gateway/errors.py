@@ -47,6 +47,7 @@ STATUS = {
     "rate_limit_concurrency": 429,
     "rate_limit_requests": 429,
     "rate_limit_tokens": 429,
+    "rate_limit_tokens_day": 429,
     "no_capacity": 503,
     "no_healthy_node": 503,
     "no_room": 503,

@@ -6,7 +6,7 @@ went red over it for good would be one that nobody looks at.
 
 from collections.abc import Iterable
 
-from cortex.gateway.auth import is_this_machine
+from cortex.gateway.provenance import is_this_machine
 from cortex.gateway.services import Services
 
 EXPIRY_WARNING_S = 14 * 86_400.0
@@ -16,6 +16,8 @@ EXPIRY_WARNING_S = 14 * 86_400.0
 def warnings_of(svc: Services) -> list[str]:
     """Each as a sentence."""
     found = []
+    if not svc.keyring.open and not svc.keyring.names:
+        found.append(f"nobody gets in: {svc.config.auth.file} has no key; see `cortex keys`")
     if svc.keyring.open and svc.public_address is not None:
         found.append(
             f"no API keys are configured and {svc.public_address} can be reached from other"

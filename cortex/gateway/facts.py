@@ -29,6 +29,8 @@ class Facts(NamedTuple):
 
     origin: str | None
     """The page that asks."""
+    by_page: bool
+    """A browser sends it for a page."""
     request_id: RequestId | None
     """The client's own, where it can be used."""
     conversation: str | None
@@ -48,6 +50,7 @@ def facts_of(headers: Mapping[str, str]) -> Facts:
     ]
     return Facts(
         headers.get("Origin"),
+        "Origin" in headers or "Sec-Fetch-Site" in headers,
         RequestId(inbound) if _REQUEST_ID.fullmatch(inbound) else None,
         None if conversation is None else conversation[:200],
         (*forwarded, *_ADDED),

@@ -118,7 +118,7 @@ async def model_reload(request: web.Request) -> web.Response:
 
 def _admin(request: web.Request) -> Services:
     svc = request.app[SERVICES]
-    require_admin(request, caller_of(request), svc.keyring)
+    require_admin(request, caller_of(request), svc.keyring, svc.config.gateway.hosts)
     return svc
 
 

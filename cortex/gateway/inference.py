@@ -32,8 +32,7 @@ async def serve(call: Call, svc: Services) -> None:
     if origin is not None and svc.shares_with(origin):
         call.reply.add(cors.answer_headers(origin))
     try:
-        refuse_while_draining(svc)
-        caller = svc.keyring.caller(call)
+        caller = _admitted(call, svc)
         if caller.limits is not None:
             call.reply.signed = partial(
                 svc.quotas.headers, caller, anthropic=is_anthropic(call)
@@ -57,6 +56,13 @@ async def serve(call: Call, svc: Services) -> None:
         call.reply.cut()
     else:
         call.reply.send(*answer)
+
+
+def _admitted(call: Call, svc: Services) -> Caller:
+    refuse_while_draining(svc)
+    if call.facts.by_page:
+        svc.refuse_foreign_page(call.headers)
+    return svc.keyring.caller(call)
 
 
 async def by_aiohttp(request: web.Request) -> web.StreamResponse:

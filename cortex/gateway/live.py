@@ -167,7 +167,7 @@ async def _tell(
 
 def _may_change(request: web.Request, svc: Services) -> bool:
     try:
-        require_admin(request, caller_of(request), svc.keyring)
+        require_admin(request, caller_of(request), svc.keyring, svc.config.gateway.hosts)
     except RequestError:
         return False
     return True

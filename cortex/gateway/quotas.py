@@ -1,16 +1,19 @@
-"""Owner of what each key has used: its requests under way and its two buckets.
+"""Owner of what each key has used: its requests under way, its two buckets and its day.
 
 An account lives as long as the process, so neither a reload nor a changed limit gives anything back.
+The day outlives it: a start reads from the request log what was used of it.
 """
 
 import math
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
+from typing import NamedTuple
 
 from cortex.core.clock import Clock
 from cortex.core.errors import CapacityError
-from cortex.core.quota import Bucket, KeyLimits, tokens_charged
+from cortex.core.quota import Bucket, Day, KeyLimits, tokens_charged
 from cortex.core.records import RequestRecord
 from cortex.gateway.auth import Caller
 from cortex.telemetry.access import KeyMetrics
@@ -20,10 +23,19 @@ CONCURRENCY_RETRY_S = 1.0
 _FREE: AbstractContextManager[None] = nullcontext()
 
 
+class _Left(NamedTuple):
+    """What there is of one limit."""
+
+    kind: str
+    limit: int
+    remaining: int
+    reset_s: float
+
+
 class _Account:
     """One key's use."""
 
-    __slots__ = ("limits", "requests", "running", "tokens")
+    __slots__ = ("day", "limits", "requests", "running", "tokens")
 
     def __init__(self) -> None:
         self.limits = KeyLimits()
@@ -31,21 +43,59 @@ class _Account:
         #: None until there is a limit; then it begins full.
         self.requests: Bucket | None = None
         self.tokens: Bucket | None = None
+        self.day = Day()
 
-    def refill(self, now_s: float) -> None:
-        limits = self.limits
+    def refill(self, clock: Clock) -> None:
+        limits, now_s = self.limits, clock.now_s()
         self.requests = _refilled(self.requests, limits.requests_per_minute, now_s)
         self.tokens = _refilled(self.tokens, limits.tokens_per_minute, now_s)
+        self.day = self.day.at(clock.now_ms())
+
+    def refusal(self, now_ms: int) -> CapacityError | None:
+        """Why there is no further request now, with the time after which another try may succeed."""
+        limits = self.limits
+        if limits.concurrent is not None and self.running >= limits.concurrent:
+            return CapacityError(
+                f"this key may have {limits.concurrent} requests at once, and has them",
+                code="rate_limit_concurrency",
+                retry_after_s=CONCURRENCY_RETRY_S,
+            )
+        if limits.tokens_per_day is not None and self.day.used >= limits.tokens_per_day:
+            return CapacityError(
+                f"this key may use {limits.tokens_per_day} tokens per day; next at 00:00 UTC",
+                code="rate_limit_tokens_day",
+                retry_after_s=self.day.ends_in_s(now_ms),
+            )
+        for code, what, bucket, per_minute in (
+            ("rate_limit_tokens", "tokens", self.tokens, limits.tokens_per_minute),
+            ("rate_limit_requests", "requests", self.requests, limits.requests_per_minute),
+        ):
+            if bucket is not None and per_minute is not None and bucket.level < 1:
+                return _used_up(what, per_minute, bucket, code=code)
+        return None
+
+    def left(self, now_ms: int) -> Iterator[_Left]:
+        limits, day = self.limits, self.day
+        for kind, bucket, per_minute in (
+            ("requests", self.requests, limits.requests_per_minute),
+            ("tokens", self.tokens, limits.tokens_per_minute),
+        ):
+            if bucket is not None and per_minute is not None:
+                full_s = bucket.full_in_s(per_minute)
+                yield _Left(kind, per_minute, bucket.remaining, full_s)
+        if (per_day := limits.tokens_per_day) is not None:
+            left = max(0, per_day - day.used)
+            yield _Left("tokens-day", per_day, left, day.ends_in_s(now_ms))
 
 
 class _Entry:
     """One request of a key with limits, while it runs."""
 
-    __slots__ = ("_account", "_now_s")
+    __slots__ = ("_account", "_clock")
 
-    def __init__(self, account: _Account, now_s: float) -> None:
+    def __init__(self, account: _Account, clock: Clock) -> None:
         self._account = account
-        self._now_s = now_s
+        self._clock = clock
 
     def __enter__(self) -> None:
         """Take what one request takes, or nothing.
@@ -53,23 +103,12 @@ class _Entry:
         Raises:
             CapacityError: 429, with the time after which another try may succeed.
         """
-        account, limits = self._account, self._account.limits
-        account.refill(self._now_s)
-        if limits.concurrent is not None and account.running >= limits.concurrent:
-            raise CapacityError(
-                f"this key may have {limits.concurrent} requests at once, and has them",
-                code="rate_limit_concurrency",
-                retry_after_s=CONCURRENCY_RETRY_S,
-            )
-        per_minute = limits.tokens_per_minute
-        if account.tokens is not None and per_minute and account.tokens.level < 1:
-            raise _used_up("tokens", per_minute, account.tokens, code="rate_limit_tokens")
-        per_minute = limits.requests_per_minute
-        if account.requests is not None and per_minute:
-            if account.requests.level < 1:
-                raise _used_up(
-                    "requests", per_minute, account.requests, code="rate_limit_requests"
-                )
+        account = self._account
+        account.refill(self._clock)
+        refusal = account.refusal(self._clock.now_ms())
+        if refusal is not None:
+            raise refusal
+        if account.requests is not None:
             account.requests = account.requests.less(1)
         account.running += 1
 
@@ -90,50 +129,49 @@ class Quotas:
         self._metrics = metrics
         self._accounts: dict[str, _Account] = {}
 
+    def remember(self, day: Day, used: Mapping[str, int]) -> None:
+        """Begin with the tokens that keys have used of this day before the process started."""
+        for name, tokens in used.items():
+            self._accounts.setdefault(name, _Account()).day = day.more(tokens)
+
     def entered(self, caller: Caller) -> AbstractContextManager[None]:
         """The context of one inference request; entering it may raise a 429."""
         if caller.limits is None:
             return _FREE
-        return _Entry(self._account_of(caller, caller.limits), self._clock.now_s())
+        return _Entry(self._account_of(caller, caller.limits), self._clock)
 
     def request_done(self, record: RequestRecord) -> None:
         """Charge the tokens of a finished request of a configured key; a debt delays the next."""
         assert record.client is not None
         self._metrics.request_done(record.client, record)
-        account = self._accounts.get(record.client)
-        if account is None or account.tokens is None:
-            return
-        account.refill(self._clock.now_s())
+        account = self._accounts.setdefault(record.client, _Account())
+        account.refill(self._clock)
+        tokens = tokens_charged(record)
+        account.day = account.day.more(tokens)
         if account.tokens is not None:
-            account.tokens = account.tokens.less(tokens_charged(record))
+            account.tokens = account.tokens.less(tokens)
 
     def headers(self, caller: Caller, *, anthropic: bool) -> dict[str, str]:
-        """What is left, in the words that the client's SDK knows; {} without limits by the minute."""
+        """What is left, in the words that the client's SDK knows; {} without limits by time.
+
+        Of a day's worth, which neither of them knows, in the same form.
+        """
         if caller.limits is None:
             return {}
         account = self._account_of(caller, caller.limits)
-        account.refill(self._clock.now_s())
-        now = datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC)
+        account.refill(self._clock)
+        now_ms = self._clock.now_ms()
+        now = datetime.fromtimestamp(now_ms / 1000, UTC)
         headers: dict[str, str] = {}
-        for kind, bucket, per_minute in (
-            ("requests", account.requests, caller.limits.requests_per_minute),
-            ("tokens", account.tokens, caller.limits.tokens_per_minute),
-        ):
-            if bucket is None or per_minute is None:
-                continue
-            full_in_s = bucket.full_in_s(per_minute)
-            values = (str(per_minute), str(bucket.remaining))
+        for left in account.left(now_ms):
+            values = (str(left.limit), str(left.remaining))
+            words = ("limit", "remaining", "reset")
             if anthropic:
-                names = [
-                    f"anthropic-ratelimit-{kind}-{word}"
-                    for word in ("limit", "remaining", "reset")
-                ]
-                reset = _instant(now + timedelta(seconds=full_in_s))
+                names = [f"anthropic-ratelimit-{left.kind}-{word}" for word in words]
+                reset = _instant(now + timedelta(seconds=left.reset_s))
             else:
-                names = [
-                    f"x-ratelimit-{word}-{kind}" for word in ("limit", "remaining", "reset")
-                ]
-                reset = _span(full_in_s)
+                names = [f"x-ratelimit-{word}-{left.kind}" for word in words]
+                reset = _span(left.reset_s)
             headers.update(zip(names, (*values, reset), strict=True))
         return headers
 

@@ -12,6 +12,7 @@ from cortex.fleet.fleet import Fleet
 from cortex.gateway import cors
 from cortex.gateway.auth import Caller, Keyring
 from cortex.gateway.ports import Inference, Ledger
+from cortex.gateway.provenance import require_own_page
 from cortex.gateway.quotas import Quotas
 from cortex.gateway.recent import Recent
 from cortex.gateway.room import Room
@@ -49,6 +50,16 @@ class Services:
         """Whether the pages of this origin may read what the inference routes answer."""
         origins = self.config.gateway.cors_origins
         return cors.allowed(origin, origins, keyed=not self.keyring.open)
+
+    def refuse_foreign_page(self, headers: Mapping[str, str]) -> None:
+        """Refuse what the page of an origin that is not shared with has a browser send; keys suffice.
+
+        Raises:
+            RequestError: 403.
+        """
+        origin = headers.get("Origin")
+        if self.keyring.open and not (origin is not None and self.shares_with(origin)):
+            require_own_page(headers, self.config.gateway.hosts)
 
     def account(self, record: RequestRecord) -> None:
         """Take a finished request into metrics, recent figures and the request log."""

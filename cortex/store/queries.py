@@ -207,6 +207,17 @@ def node_of_response(connection: sqlite3.Connection, response_id: str) -> NodeNa
     return None if row is None else NodeName(row[0])
 
 
+_TOKENS_SINCE = """
+    SELECT client, SUM(COALESCE(prompt_tokens, 0) + COALESCE(completion_tokens, 0)) FROM requests
+    WHERE started_at_ms >= ? AND client IS NOT NULL GROUP BY client
+"""
+
+
+def tokens_since(connection: sqlite3.Connection, since_ms: int) -> dict[str, int]:
+    """What nodes reported of each client's requests that began at `since_ms` or later."""
+    return dict(connection.execute(_TOKENS_SINCE, (since_ms,)))
+
+
 def recall(connection: sqlite3.Connection) -> Recollection:
     """What the fleet knew when the last process ended."""
     nodes = connection.execute(

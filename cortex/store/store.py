@@ -335,6 +335,10 @@ class Store:
         """What the fleet knew when the last process ended."""
         return await self._reader.ask(queries.recall)
 
+    async def tokens_since(self, since_ms: int) -> dict[str, int]:
+        """Tokens by client of the requests that began at `since_ms` or later."""
+        return await self._reader.ask_long(lambda file: queries.tokens_since(file, since_ms))
+
     async def history(self, query: HistoryQuery) -> HistoryBody:
         return await self._reader.ask_long(lambda file: queries.history(file, query))
 

@@ -11,6 +11,7 @@ LIMITS = {
     "rate_limit_concurrency": "concurrency",
     "rate_limit_requests": "requests",
     "rate_limit_tokens": "tokens",
+    "rate_limit_tokens_day": "tokens_day",
 }
 """The value of `limit` by the code of the refusal."""
 

@@ -370,3 +370,34 @@ async def test_anthropics_sdk_reads_a_refusal_and_waits_as_told(tmp_path: Path) 
                 )
                 clock.time_s += 1
             assert answer.result().type == "message"
+
+
+async def test_tokens_of_a_day_are_kept_over_a_restart_and_end_at_midnight(
+    tmp_path: Path,
+) -> None:
+    node = RawNode(["m1"], answer=saying(whole(ANSWER)))
+    async with node:
+        async with running(tmp_path, [node], toml=keys("tokens_per_day = 2000")) as gateway:
+            first = await ask(gateway)
+            assert first.status == 200
+            # Of 1,500 tokens, but they were not known when the head was made.
+            assert first.headers["x-ratelimit-limit-tokens-day"] == "2000"
+            second = await ask(gateway)
+            assert second.status == 200
+            assert second.headers["x-ratelimit-remaining-tokens-day"] == "500"
+            refused = await ask(gateway, path=MESSAGES)
+            assert refused.status == 429
+            assert refused.headers["anthropic-ratelimit-tokens-day-remaining"] == "0"
+            assert refused.headers["anthropic-ratelimit-tokens-day-reset"].endswith("00:00:00Z")
+            await gateway.flushed()
+        async with running(tmp_path, [node], toml=keys("tokens_per_day = 2000")) as gateway:
+            refused = await ask(gateway)
+            assert (refused.status, refused.code) == (429, "rate_limit_tokens_day")
+            assert refused.headers["x-ratelimit-remaining-tokens-day"] == "0"
+            assert 0 < int(refused.headers["Retry-After"]) <= 86_400
+            assert [(await ask(gateway, key)).status for key in ("b", "boss")] == [200, 200]
+            clock = Clock()
+            real = gateway.services.quotas._clock
+            clock.now_ms = lambda: real.now_ms() + 86_400_000  # type: ignore[method-assign]
+            gateway.services.quotas._clock = clock
+            assert [(await ask(gateway)).status for _ in range(3)] == [200, 200, 429]

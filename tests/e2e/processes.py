@@ -39,10 +39,15 @@ class Reply:
         return json.loads(self.body)
 
 
-def request(url: str, body: Any = None, timeout_s: float = 20.0) -> Reply:
+def request(
+    url: str,
+    body: Any = None,
+    timeout_s: float = 20.0,
+    headers: Mapping[str, str] | None = None,
+) -> Reply:
     """One request, whatever its status; a POST when there is a body."""
     data = None if body is None else json.dumps(body).encode()
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", **(headers or {})}
     try:
         with urllib.request.urlopen(
             urllib.request.Request(url, data, headers), timeout=timeout_s

@@ -14,7 +14,7 @@ from tests.e2e.processes import Processes, chat_body, eventually
     for action in build_parser()._actions
     if isinstance(action.choices, dict)
 )
-OWN_WAY = {"serve", "agent", "demo", "key", "completion", "check-config", "init", "chat"}
+OWN_WAY = {"serve", "agent", "demo", "keys", "completion", "check-config", "init", "chat"}
 """What asks no gateway, or wants a question."""
 ARGUMENTS = {
     "top": ("--once",),
@@ -75,7 +75,7 @@ def test_those_that_ask_nobody(processes: Processes) -> None:
     assert processes.cortex("check-config", str(source)).stdout.startswith("ok: ")
     assert "is there already" in processes.cortex("init", "gpu-1").stderr
     assert "holds no question" in processes.cortex("chat", "a").stderr
-    assert "[[auth.keys]]" in processes.cortex("key", "new", "--name", "k").stdout
+    assert "[[auth.keys]]" in processes.cortex("keys", "add", "k", "--print").stdout
     for shell in ("bash", "zsh", "fish"):
         assert "cortex" in processes.cortex("completion", shell).stdout
     # Nobody is at port 9.

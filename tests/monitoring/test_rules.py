@@ -19,6 +19,7 @@ NOT_COUNTED = {
     "rate_limit_concurrency",
     "rate_limit_requests",
     "rate_limit_tokens",
+    "rate_limit_tokens_day",
 }
 """An operator's wish, what no client ever gets, and what a key was not granted."""
 

@@ -34,7 +34,7 @@ _PYTEST = ("-q", "-p", "no:cacheprovider", "-n", "2")
 SUITE = (
     (*_PYTEST, "tests/e2e", "-m", "not engine", "--ignore=tests/e2e/test_coding_agent.py")
     if WHOLE
-    else (*_PYTEST, *(f"tests/e2e/test_{it}.py" for it in ("start", "commands", "restart")))
+    else (*_PYTEST, *(f"tests/e2e/test_{it}.py" for it in ("start", "restart")))
 )
 """What is run with an installed command; the engine and the coding agent are not about that."""
 SHORT = SUITE if WHOLE else (*_PYTEST, "tests/e2e/test_start.py")

@@ -9,18 +9,21 @@ from cortex.cli.checks.finding import Finding, error, ok, warn
 from cortex.cli.text import span
 from cortex.config.keys import digest_of
 from cortex.config.schema import Config, Key
-from cortex.gateway.auth import is_this_machine
 from cortex.gateway.exposure import EXPIRY_WARNING_S
+from cortex.gateway.provenance import is_this_machine
 
 KEY_VARIABLE = "CORTEX_API_KEY"
 NODES_TAKE_MB = 50
 """Largest body that mistral.rs reads, in MiB (contract §5)."""
-NEW_KEY = "`cortex key new --role admin` makes one, with the table for the configuration"
+NEW_KEY = "`cortex keys add NAME --role admin` makes one"
 
 
 def keys(config: Config, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Who may ask, and whether these commands may."""
     wanted = config.auth.keys
+    if not wanted and config.auth.file is not None:
+        yield warn("keys", f"none in {config.auth.file}: nobody gets in", NEW_KEY)
+        return
     if not wanted:
         host = config.gateway.listen.rpartition(":")[0].strip("[]")
         if is_this_machine(host):

@@ -1,0 +1,135 @@
+"""Where a request comes from: all that a gateway without keys can go by.
+
+Its admin rights are those of a user of this machine. An address alone does not tell: a proxy on this
+machine asks from loopback for everybody, and so does a browser for the pages it shows.
+"""
+
+import socket
+from collections.abc import Collection, Mapping
+from ipaddress import IPv6Address, ip_address
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from cortex.core.errors import RequestError
+
+FORWARDED_BY = (
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Server",
+    "X-Real-IP",
+    "X-Client-IP",
+    "X-Cluster-Client-IP",
+    "CF-Connecting-IP",
+    "True-Client-IP",
+    "Via",
+)
+"""What proxies add for somebody else; any of them will do, whatever it says."""
+OTHER_SITES = frozenset({"cross-site", "same-site"})
+"""Of `Sec-Fetch-Site` (Fetch Metadata, 2.2): another page than one of this very origin."""
+
+
+def require_this_machine(request: web.BaseRequest, hosts: Collection[str]) -> None:
+    """Let a user of this machine pass, by its own programs or the gateway's own page.
+
+    Args:
+        request: Of a gateway without keys.
+        hosts: Names that the gateway has besides those of its machine.
+
+    Raises:
+        RequestError: 403, saying why it is not believed to be one.
+    """
+    if not _is_loopback(request):
+        raise _refused("from this machine only")
+    headers = request.headers
+    proxied = next((name for name in FORWARDED_BY if name in headers), None)
+    if proxied is not None:
+        raise _refused(f"not through a proxy ({proxied} is set)")
+    # No browser leaves it out.
+    if "Host" in headers and _by_network(request) and not is_own_name(request.host, hosts):
+        raise _refused(
+            f"not under the name {request.host[:80]}: by localhost, an address or one of `hosts`"
+            " of [gateway]"
+        )
+    origin = headers.get("Origin")
+    foreign = origin is not None and not _is_of(origin, request.host)
+    if foreign or headers.get("Sec-Fetch-Site") in OTHER_SITES:
+        raise _refused("not from a page of another site")
+
+
+def require_own_page(headers: Mapping[str, str], hosts: Collection[str]) -> None:
+    """Refuse what a page of another site has its reader's browser send; other programs pass.
+
+    A browser asks first before a page sends JSON elsewhere, but not before it sends text, which a
+    gateway without keys would serve: the page could not read the answer, yet have models loaded.
+
+    Args:
+        headers: Of the request.
+        hosts: As above.
+
+    Raises:
+        RequestError: 403.
+    """
+    origin = headers.get("Origin")
+    if origin is None:
+        foreign = headers.get("Sec-Fetch-Site") in OTHER_SITES
+    else:
+        # Whoever owns a name can let it mean this machine: its pages are then of the same origin.
+        host = headers.get("Host", "")
+        foreign = not (_is_of(origin, host) and is_own_name(host, hosts))
+    if foreign:
+        raise _refused(
+            "not from a page of this origin: see cors_origins and hosts of [gateway]"
+        )
+
+
+def is_own_name(host: str, hosts: Collection[str]) -> bool:
+    """An address, localhost (or below it), this machine's own name or one of `hosts`; with any port."""
+    own = socket.gethostname().lower()
+    try:
+        parts = urlsplit(f"//{host}")
+        name = parts.hostname or ""
+        if parts.netloc != host or "@" in host:
+            return False
+        names = {"localhost", own, own.partition(".")[0], *hosts}
+        return name in names or name.endswith(".localhost") or bool(ip_address(name))
+    except ValueError:
+        return False
+
+
+def is_this_machine(host: str) -> bool:
+    """A loopback address, also as a socket for both families of addresses writes it."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return (mapped or address).is_loopback
+
+
+def _refused(how: str) -> RequestError:
+    return RequestError(
+        f"this is allowed {how}, as no keys are configured; `cortex keys add` makes one",
+        code="permission_denied",
+    )
+
+
+def _is_of(origin: str, host: str) -> bool:
+    return bool(host) and origin.partition("://")[2] == host
+
+
+def _by_network(request: web.BaseRequest) -> bool:
+    return isinstance(_peer(request), tuple)
+
+
+def _is_loopback(request: web.BaseRequest) -> bool:
+    peer = _peer(request)
+    if not isinstance(peer, tuple):
+        return peer is not None  # a Unix socket: the file's permissions decide
+    return is_this_machine(peer[0])
+
+
+def _peer(request: web.BaseRequest) -> object:
+    return request.transport.get_extra_info("peername") if request.transport else None
