@@ -101,7 +101,17 @@ def make_metrics_app(metrics: Metrics) -> web.Application:
 @web.middleware
 async def _frame(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Around every request: identify, admit the caller, answer failures in the client's dialect."""
-    _heard(request)
+    front = request.transport.get_protocol() if request.transport is not None else None
+    if not isinstance(front, Front):
+        return await _framed(request, handler)
+    front.is_heard()
+    try:
+        return await _framed(request, handler)
+    finally:
+        front.is_answered()
+
+
+async def _framed(request: web.Request, handler: Handler) -> web.StreamResponse:
     request_id = request_id_of(request.headers)
     request[REQUEST_ID] = request_id
     svc = request.app[SERVICES]
@@ -181,13 +191,6 @@ def _unrouted(
     response = error_response(request, wrong, request_id)
     response.headers["Allow"] = found.headers.get("Allow", "")
     return response
-
-
-def _heard(request: web.Request) -> None:
-    """Its head is whole: the front's clock for that stops."""
-    front = request.transport.get_protocol() if request.transport is not None else None
-    if isinstance(front, Front):
-        front.is_heard()
 
 
 def _unheard(request: web.Request, error: ConnectionError) -> web.Response:

@@ -7,24 +7,39 @@ handlers: one way of answering, two of reading.
 """
 
 import asyncio
+import json
+import logging
 import re
+import resource
 from collections.abc import Awaitable, Callable
 from typing import cast
 
 from cortex.gateway.call import Call
 from cortex.gateway.http1 import MAX_HEAD_BYTES, HeadReader
 
+FIRST_S = 30.0
+"""A new connection may be silent for so long."""
 IDLE_S = 75.0
 """A connection may be silent for so long between two requests."""
 LINGER_S = 5.0
 """Time for an answer to leave, or the rest of a refused body to come, before the connection is cut."""
+LEAVES_S = 1.0
 HIGH_WATER_BYTES = 256 * 1024
 """Of a body or of further requests that nobody has asked for yet, before the client is held back."""
 HOUSEKEEPING_S = 1.0
+KEPT_FILES = 256
+"""Descriptors that no further client gets, at most: for nodes, the state file and what is next."""
+KEPT_SHARE = 8
+"""Of few descriptors every so many-th is kept."""
+SHED_SHARE = 4
+"""When too few are left, every so many-th of the connections that nobody uses is closed at once."""
+TOLD_EVERY_S = 60.0
 START = b"POST /v1/"
 """How every request begins that is read here."""
 _BARE = re.compile(rb"\r(?!\n|\Z)|(?<!\r)\n")
 """Half a line end."""
+
+log = logging.getLogger("cortex.listen")
 
 Handler = Callable[[Call], Awaitable[None]]
 
@@ -48,11 +63,34 @@ class Fronts:
         self.open: set[Front] = set()
         #: Set once no further request is to be taken.
         self.closing = False
+        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        #: A new connection with this number has all lower ones taken: the system gives the lowest.
+        self._most_files = limit - min(KEPT_FILES, limit // KEPT_SHARE)
+        self._told_s = -TOLD_EVERY_S
         self._every_s = min(HOUSEKEEPING_S, head_timeout_s / 4)
         self._timer = self.loop.call_later(self._every_s, self._keep_house)
 
     def __call__(self) -> asyncio.Protocol:
         return Front(self)
+
+    def make_room(self, front: "Front") -> None:
+        """Where descriptors run out, close who is not served: the longest idle, else `front` itself."""
+        opened = front.transport.get_extra_info("socket")
+        if opened is None or opened.fileno() < self._most_files:
+            return
+        idle = [other for other in self.open if other.is_idle and other is not front]
+        idle.sort(key=lambda other: other.deadline_s)
+        closed = idle[: len(idle) // SHED_SHARE + 1]
+        for other in closed:
+            other.transport.abort()
+        if not closed:
+            front.refuse()
+        if self.loop.time() - self._told_s >= TOLD_EVERY_S:
+            self._told_s = self.loop.time()
+            log.warning(
+                "descriptors run out: LimitNOFILE= of the service, ulimit -n",
+                extra={"fields": {"connections": len(self.open), "closed_idle": len(closed)}},
+            )
 
     def close_idle(self) -> None:
         """Let nothing new begin; what is being answered goes on."""
@@ -82,6 +120,7 @@ class Front(asyncio.Protocol):
 
     __slots__ = (
         "_aiohttp",
+        "_awaits_head",
         "_fronts",
         "_held",
         "_holds_back",
@@ -106,7 +145,9 @@ class Front(asyncio.Protocol):
         self.full = False
         self.on_room: Callable[[], None] | None = None
         #: When the connection is cut (the loop's time); infinite while it is somebody else's to say.
-        self.deadline_s = fronts.loop.time() + IDLE_S
+        self.deadline_s = fronts.loop.time() + FIRST_S
+        #: Of aiohttp's: the next byte is one of a new head.
+        self._awaits_head = False
         #: Its owner, from the first request on that is not plain.
         self._aiohttp: asyncio.Protocol | None = None
         #: Bytes behind the request that is being answered, or of a head on its way.
@@ -132,9 +173,13 @@ class Front(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self._remote = str(peer[0]) if isinstance(peer, tuple) else None
         self._fronts.open.add(self)
+        self._fronts.make_room(self)
 
     def data_received(self, data: bytes) -> None:
         if self._aiohttp is not None:
+            if self._awaits_head:
+                self._awaits_head = False
+                self.deadline_s = self._fronts.loop.time() + self._fronts.head_timeout_s
             self._aiohttp.data_received(data)
             return
         if self._left:
@@ -287,9 +332,30 @@ class Front(asyncio.Protocol):
         self.deadline_s = self._fronts.loop.time() + LINGER_S
         self.transport.close()
 
+    @property
+    def is_idle(self) -> bool:
+        """No request is being answered on it: whoever has it may open another."""
+        if self.deadline_s == float("inf") or self.transport.is_closing():
+            return False
+        # Aiohttp writes an answer a moment after it has it.
+        written_s = self.deadline_s - IDLE_S + LEAVES_S
+        return self._aiohttp is None or self._fronts.loop.time() >= written_s
+
+    def refuse(self) -> None:
+        """Say that there is no descriptor for it, whatever it is about to ask."""
+        self.deadline_s = self._fronts.loop.time() + LINGER_S
+        self.transport.write(_NO_ROOM)
+        self.transport.close()
+
     def is_heard(self) -> None:
-        """Aiohttp has a whole head; from here on it keeps the time itself."""
+        """Aiohttp has a whole head: what is due now is an answer."""
+        self._awaits_head = False
         self.deadline_s = float("inf")
+
+    def is_answered(self) -> None:
+        """Aiohttp has the answer, and the client has time to read it, and to ask again."""
+        self._awaits_head = True
+        self.deadline_s = self._fronts.loop.time() + IDLE_S
 
     def _to_aiohttp(self) -> None:
         self._aiohttp = self._fronts.aiohttp_protocol()
@@ -310,6 +376,14 @@ class Front(asyncio.Protocol):
         self._holds_back = False
         if not self.transport.is_closing():
             self.transport.resume_reading()
+
+
+_WORDS = {"message": "this gateway has as many connections as it can", "type": "server_error"}
+_BODY = json.dumps({"error": {**_WORDS, "param": None, "code": "no_capacity"}}).encode()
+_NO_ROOM = (
+    b"HTTP/1.1 503 Service Unavailable\r\nServer: cortex\r\nContent-Type: application/json\r\n"
+    b"Retry-After: 5\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
+) % (len(_BODY), _BODY)
 
 
 def _hopeless(start: bytes) -> bool:

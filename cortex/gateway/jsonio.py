@@ -11,6 +11,8 @@ from cortex.core.jsontext import loads_exactly
 from cortex.gateway.services import SERVICES
 
 LIMIT_BYTES = 64 * 1024
+ARRIVAL_S = 30.0
+"""A body of that size that takes longer is not meant to arrive."""
 
 _B = TypeVar("_B", bound=BaseModel)
 
@@ -44,8 +46,9 @@ async def json_object(request: web.Request) -> dict[str, object]:
     """A JSON object of at most `LIMIT_BYTES`."""
     if request.content_length is None or request.content_length > LIMIT_BYTES:
         raise RequestError(f"a JSON body of at most {LIMIT_BYTES // 1024} KiB is wanted")
+    limits = request.app[SERVICES].config.limits
     try:
-        async with asyncio.timeout(request.app[SERVICES].config.limits.idle_timeout_s):
+        async with asyncio.timeout(min(ARRIVAL_S, limits.idle_timeout_s)):
             body = await request.read()
     except TimeoutError as exc:
         raise RequestError("the body did not arrive in time", code="request_timeout") from exc

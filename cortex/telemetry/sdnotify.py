@@ -9,15 +9,16 @@ _FIRST_FD = 3
 
 
 def notify(*lines: str) -> None:
-    """Tell the service manager, if there is one."""
+    """Tell the service manager, if there is one; never waits, so one that does not read misses it."""
     path = os.environ.get("NOTIFY_SOCKET")
     if not path:
         return
     address = "\0" + path[1:] if path[0] == "@" else path
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    with socket.socket(socket.AF_UNIX, kind) as channel:
         try:
             channel.connect(address)
-            channel.sendall("\n".join(lines).encode())
+            channel.send("\n".join(lines).encode())
         except OSError:
             return  # a manager that went away is no reason to stop serving
 

@@ -3,11 +3,12 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from cortex.gateway import front
 from tests.gateway.conftest import scripted
 from tests.node.rawnode import RawNode, saying, silence, streaming, whole
 from tests.running import Running, running, until
@@ -285,3 +286,93 @@ async def test_an_answer_that_is_not_a_stream_keeps_its_length(tmp_path: Path) -
         client.send(request())
         _, headers, body = await client.answer()
         assert (headers["content-length"], body) == ("11", b'{"ok":true}')
+
+
+async def test_a_silent_connection_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "FIRST_S", 0.2)
+    monkeypatch.setattr(front, "HOUSEKEEPING_S", 0.05)
+    async with (
+        scripted(["m1"]) as node,
+        running(tmp_path, [node]) as gateway,
+        connected(gateway) as client,
+    ):
+        assert await client.closed() == b""
+
+
+async def test_a_second_head_that_takes_too_long_ends_the_connection_as_well(
+    tmp_path: Path,
+) -> None:
+    """Of the connections that aiohttp has, which waits for such a one for ever."""
+    async with (
+        scripted(["m1"]) as node,
+        running(tmp_path, [node], toml="[limits]\nhead_timeout_s = 0.3") as gateway,
+        connected(gateway) as client,
+    ):
+        client.send(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await client.answer())[0] == 200
+        client.send(b"GET /health HTTP/1.1\r\nHost: loc")
+        assert await client.closed() == b""
+
+
+async def test_an_answer_that_takes_longer_than_a_head_may_is_not_cut(tmp_path: Path) -> None:
+    async with (
+        scripted(["m1"], load_s=0.5, unloaded=["m1"]) as node,
+        running(tmp_path, [node], toml="[limits]\nhead_timeout_s = 0.1") as gateway,
+        connected(gateway) as client,
+    ):
+        load = b'{"model":"m1"}'
+        for _ in range(2):
+            client.send(
+                b"POST /cortex/v1/models/load HTTP/1.1\r\nHost: localhost\r\n",
+                b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(load),
+                load,
+            )
+            assert (await client.answer())[0] == 200
+
+
+async def test_where_descriptors_run_out_the_longest_idle_make_room(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        scripted(["m1"], token_interval_s=0.05) as node,
+        running(tmp_path, [node]) as gateway,
+        AsyncExitStack() as stack,
+    ):
+        fronts = gateway.daemon._listeners[-1]._fronts
+        idle = [await stack.enter_async_context(connected(gateway)) for _ in range(8)]
+        busy = await stack.enter_async_context(connected(gateway))
+        busy.send(request(stream_body(tokens=100_000)))
+        assert b"200" in await busy.reader.readline()
+        await until(lambda: len(fronts.open) >= 9, "all to be there")
+        # As if there were no more descriptors than are taken now.
+        fronts._most_files = 0
+        async with connected(gateway) as late:
+            late.send(request())
+            assert (await late.answer())[0] == 200
+            assert await idle[0].closed() == b""
+        assert "descriptors run out" in caplog.text
+        assert await busy.reader.readline()
+        # Nobody idle is left in the end: who comes then is told.
+        for there in tuple(fronts.open):
+            # Those of the other clients of this test.
+            if there.is_idle or there._aiohttp is not None:
+                there.transport.abort()
+        await until(lambda: len(fronts.open) == 1, "only the busy one to be left")
+        async with connected(gateway) as late:
+            refused = await late.closed()
+            assert b"503" in refused
+            assert b"no_capacity" in refused
+        assert await busy.reader.readline()
+
+
+def stream_body(tokens: int) -> bytes:
+    return json.dumps(
+        {
+            "model": "m1",
+            "messages": [{"role": "user", "content": "hi"}],
+            "stream": True,
+            "max_tokens": tokens,
+        }
+    ).encode()

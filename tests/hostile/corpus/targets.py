@@ -291,8 +291,64 @@ SITES = [
     Case(
         "simple-request",
         post(b"Origin: http://evil.example\r\n").replace(b"application/json", b"text/plain"),
-        "200",
-        "served, but the other site may not read it",
+        "403",
+        "a browser sends text unasked; the page may not read the answer, but a model would be loaded",
+        "",
+    ),
+    *(
+        Case(
+            f"simple-request-{number}",
+            post(headers, line=line, host=host).replace(b"application/json", b"text/plain"),
+            "403",
+            "whatever the page is of, and whatever it asks",
+            "",
+        )
+        for number, (line, host, headers) in enumerate(
+            [
+                (b"POST " + CHAT + b" HTTP/1.1", b"Host: x\r\n", b"Origin: null\r\n"),
+                (b"POST /v1/messages HTTP/1.1", b"Host: x\r\n", b"Origin: http://a.b\r\n"),
+                (b"POST /v1/completions HTTP/1.1", b"Host: x\r\n", b"Origin: \xff\r\n"),
+                (b"POST /v1/embeddings HTTP/1.1", b"Host: x\r\n", b"Origin: \r\n"),
+                (b"POST /v1//responses HTTP/1.1", b"Host: x\r\n", b"Origin: http://a.b\r\n"),
+                (
+                    b"POST " + CHAT + b" HTTP/1.1",
+                    b"Host: rebound.example\r\n",
+                    b"Origin: http://rebound.example\r\n",
+                ),
+                (
+                    b"POST " + CHAT + b" HTTP/1.1",
+                    b"Host: localhost\r\n",
+                    b"Sec-Fetch-Site: cross-site\r\n",
+                ),
+                (
+                    b"POST /v1/models/reload HTTP/1.1",
+                    b"Host: localhost\r\n",
+                    b"Origin: http://a.b\r\n",
+                ),
+            ]
+        )
+    ),
+    *(
+        Case(
+            f"proxied-{number}",
+            get(b"/cortex/v1/status", header, host=b"Host: localhost\r\n"),
+            "403",
+            "a proxy on this machine asks for somebody else, and says so",
+            "",
+        )
+        for number, header in enumerate(
+            [
+                b"Forwarded: for=127.0.0.1\r\n",
+                b"X-Forwarded-For: 127.0.0.1\r\n",
+                b"x-forwarded-for:\r\n",
+                b"X-Real-IP: ::1\r\n",
+                b"X-Forwarded-Host: localhost\r\n",
+                b"Via: 1.1 proxy\r\n",
+                b"CF-Connecting-IP: 127.0.0.1\r\n",
+                b"Sec-Fetch-Site: cross-site\r\n",
+                b"Sec-Fetch-Site: same-site\r\n",
+            ]
+        )
     ),
     Case(
         "simple-read",
@@ -308,8 +364,8 @@ SITES = [
             b"Origin: http://evil.example\r\n",
             host=b"Host: localhost\r\n",
         ),
-        "200",
-        "served, but the other site may not read it",
+        "403",
+        "the fleet is this machine's user's to see",
         "",
     ),
     *(
