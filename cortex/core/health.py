@@ -1,5 +1,6 @@
 """Health of a node and the breaker of a (node, model): pure transitions over frozen values."""
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -79,6 +80,8 @@ class Breaker:
     """Of `failures`, the loads."""
     evicts_from_s: float = 0.0
     """Until then (monotonic) a load is tried only where there is room already."""
+    opened_s: float = 0.0
+    """When it was opened last (monotonic)."""
 
     def failed(
         self,
@@ -87,6 +90,7 @@ class Breaker:
         reason: str,
         at_once: bool = False,
         client: str | None = None,
+        began_s: float = math.inf,
         pauses: Pauses = PAUSES,
     ) -> "Breaker":
         """One more failure.
@@ -96,23 +100,30 @@ class Breaker:
             reason: What happened, for people.
             at_once: A load failed, which is not tried again at once: open whatever came before.
             client: Whose request may be to blame instead; None = it is surely not.
+            began_s: When what failed began (monotonic). What was under way when the breaker opened
+                fails of the same cause, and tells nothing new.
             pauses: For how long it opens.
         """
+        if began_s < self.opened_s:
+            return self
         doubtful_for = self.doubtful_for
         if client is not None:
             if client in doubtful_for:
                 return self
             doubtful_for |= {client}
         failures = max(self.failures + 1, BREAKER_THRESHOLD if at_once else 0)
-        open_until_s = 0.0
+        open_until_s = opened_s = 0.0
         if failures >= BREAKER_THRESHOLD:
+            opened_s = now_s
             doubled = pauses.first_s * 2.0 ** min(failures - BREAKER_THRESHOLD, 16)
             open_until_s = now_s + min(doubled, pauses.longest_s)
         loads = self.failed_loads + at_once
         evicts_from_s = self.evicts_from_s
         if at_once and loads > 1:
             evicts_from_s = now_s + EVICTING_TRIAL_S
-        return Breaker(failures, open_until_s, reason, doubtful_for, loads, evicts_from_s)
+        return Breaker(
+            failures, open_until_s, reason, doubtful_for, loads, evicts_from_s, opened_s
+        )
 
     def tried_again(self) -> "Breaker":
         """What the failures told is no longer so: a single trial may come at once."""

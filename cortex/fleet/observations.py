@@ -196,8 +196,8 @@ class Observations:
         if view.last_used_at_ms > now_ms:
             # The clock was ahead, and was put back.
             view = replace(view, last_used_at_ms=now_ms)
-        if node.liveness.health is NodeHealth.DOWN:
-            # Its failures were those of the node, which is another one now.
+        if node.liveness.missed_polls or node.liveness.health is not NodeHealth.UP:
+            # Its failures were those of the node, which stood still or was away, and is back.
             view = replace(view, breaker=view.breaker.tried_again())
         seen = reconcile(
             view,

@@ -7,6 +7,7 @@ What the nodes say comes in through `observations`, what cortex does to them thr
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -176,7 +177,9 @@ class FleetState:
             served(view, now_s=now_s, now_ms=now_ms, took_s=now_s - lease.since_s)
         failure = verdict.failure
         if failure is not None:
-            self.put_model(name, self.failed(name, view, failure, client=verdict.client))
+            began_s = lease.since_s
+            view = self.failed(name, view, failure, client=verdict.client, began_s=began_s)
+            self.put_model(name, view)
         elif verdict.count and view.breaker is not CLOSED:
             self.put_model(name, replace(view, breaker=CLOSED))
         if node.drains:
@@ -265,6 +268,7 @@ class FleetState:
         *,
         at_once: bool = False,
         client: str | None = None,
+        began_s: float = math.inf,
     ) -> ModelView:
         """The view with one more failure on its breaker; see `Breaker.failed`."""
         now_s = self.clock.now_s()
@@ -273,6 +277,7 @@ class FleetState:
             reason=reason,
             at_once=at_once,
             client=client,
+            began_s=began_s,
             pauses=self.waits.breaker,
         )
         if breaker is not view.breaker and breaker.open_until_s > now_s:

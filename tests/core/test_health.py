@@ -42,6 +42,17 @@ def test_a_breaker_opens_at_the_third_failure_and_doubles(times: int, open_s: fl
     assert not breaker.allows(now_s=100 + open_s, in_flight=1)
 
 
+def test_what_was_under_way_when_it_opened_tells_nothing_new() -> None:
+    """One hang of a node with ten streams is one failure of it, not ten in a row."""
+    breaker = CLOSED
+    for late_s in range(10):
+        breaker = breaker.failed(now_s=100 + late_s * 0.01, reason="silent", began_s=50)
+    assert (breaker.failures, breaker.open_until_s) == (3, 105.02)
+    trial = breaker.failed(now_s=106, reason="silent", began_s=105.5)
+    assert (trial.failures, trial.open_until_s) == (4, 116)
+    assert trial.failed(now_s=107, reason="silent", began_s=105.6) is trial
+
+
 def test_two_failures_leave_it_closed() -> None:
     assert failed(2).allows(now_s=100, in_flight=9)
 

@@ -1,10 +1,11 @@
 """Nodes that fail, refuse, fall silent, restart or poison a model, and who notices when."""
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from cortex.core.health import Pauses
@@ -87,6 +88,37 @@ async def test_after_a_while_one_request_tries_and_its_success_closes_the_breake
         await until(served, "the next trial")
         assert not (await model_view(gateway, "n0", "a"))["breaker_open"]
         assert node.stats.injected == 4
+
+
+async def test_one_hang_of_a_node_counts_once_and_its_end_is_seen(tmp_path: Path) -> None:
+    """Ten streams that stand still open the breaker once; a node that answers again is tried."""
+    long = Waits(breaker=Pauses(60.0, 600.0))
+    async with (
+        scripted(["a"], stall_after_chunks=1) as node,
+        running(tmp_path, [node], toml="[limits]\nidle_timeout_s = 0.5", waits=long) as gateway,
+    ):
+        async with asyncio.TaskGroup() as group:
+            for _ in range(10):
+                group.create_task(cut_stream(gateway))
+        [opened] = await gateway.events(kind="breaker_open")
+        assert opened["detail"] == {"failures": 3, "open_s": 60.0}
+        assert (await gateway.chat("a")).code == "model_failing"
+        await node.set(stall_after_chunks=None, listing_delay_s=30.0)
+
+        fleet = gateway.services.fleet
+        await until(lambda: fleet.node("n0").liveness.missed_polls > 0, "a missed poll")
+        assert (await gateway.chat("a")).code in {"model_failing", "no_healthy_node"}
+        await node.set(listing_delay_s=0.0)
+
+        async def served() -> bool:
+            return (await gateway.chat("a")).status == 200
+
+        await until(served, "the first request after it")
+
+
+async def cut_stream(gateway: Running) -> None:
+    with suppress(aiohttp.ClientPayloadError):
+        await gateway.chat("a", stream=True)
 
 
 async def test_a_mistake_of_the_caller_says_nothing_of_the_node(tmp_path: Path) -> None:
