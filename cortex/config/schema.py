@@ -170,6 +170,11 @@ class Limits(Section):
         1024.0,
         description="Request bodies held at once, in MiB; one more is answered 503, except alone.",
     )
+    max_answer_mb: Annotated[float, Field(gt=0, le=1024)] = Field(
+        64.0,
+        description="Largest answer that is put together before it is sent, in MiB of what its node"
+        " sends: one that is not streamed, or is translated. Streams have no bound.",
+    )
     max_in_flight_per_model: Count = Field(
         32, description="Requests at once per (node, model); mistral.rs batches 32 by default."
     )
@@ -196,6 +201,10 @@ class Limits(Section):
         300.0, description="Longest gap between real bytes; keep-alives do not count."
     )
     drain_timeout_s: Seconds = Field(30.0, description="Time running requests get at shutdown.")
+
+    @property
+    def max_answer_bytes(self) -> int:
+        return int(self.max_answer_mb * 1024 * 1024)
 
 
 class Eviction(Section):

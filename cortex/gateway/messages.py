@@ -94,13 +94,14 @@ def _ask(
         one_call=wanted.one_call,
         hides_thinking=wanted.hides_thinking,
     )
-    head, stream = Head(message()), wanted.stream
+    head = Head(message())
+    whole_bytes = None if wanted.stream else svc.config.limits.max_answer_bytes
 
     def outbound_for(node: NodeName) -> Outbound:
         if native is not None and node in foreign:
             return native
         words = AnthropicWords(message(), head)
-        return Outbound(CHAT, chat, Translated(words, stream=stream))
+        return Outbound(CHAT, chat, Translated(words, whole_bytes=whole_bytes))
 
     # A head of our own could not be followed by that of a node.
     dialect = ANTHROPIC if foreign else dialect_with(head)

@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Collection
 
+from cortex.config.schema import Limits
 from cortex.core.amend import Amendment, amended
 from cortex.core.decisions import Want
 from cortex.core.errors import RequestError
@@ -71,12 +72,12 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
         def outbound_for(node: NodeName) -> Outbound:
             if node in svc.anthropic_nodes:
                 created_s = svc.fleet.clock.now_ms() // 1000
-                return _translated(call, body, created_s=created_s)
+                return _translated(call, body, limits, created_s=created_s)
             wishes = svc.wishes.of(node, want.model)
             amended = _amended(plain, body, wishes) if wishes else plain
             if call.path != CHAT or not whole:
                 return amended
-            return _gathered(amended, svc.recent.tokens_per_s(node, want.model))
+            return _gathered(amended, limits, svc.recent.tokens_per_s(node, want.model))
 
         with svc.quotas.entered(caller):
             await Exchange(call, caller, svc, line, outbound_for, OPENAI).run(want, sticky)
@@ -95,18 +96,19 @@ def _is_brief(body: Body, tokens_per_s: float | None) -> bool:
     return most is not None and tokens_per_s is not None and most <= BRIEF_S * tokens_per_s
 
 
-def _gathered(plain: Outbound, tokens_per_s: float | None) -> Outbound:
+def _gathered(plain: Outbound, limits: Limits, tokens_per_s: float | None) -> Outbound:
     """Ask for a stream where a whole answer can be made of it: that one ends when its client does."""
     body = plain.body
     if not body.envelope.same_streamed or body.size > MAX_GATHERED_BYTES:
         return plain
     if _is_brief(body, tokens_per_s):
         return plain._replace(brief=True)
-    relay = Gathering(GatheredWords(ChatGather()), _PASSING)
+    words = GatheredWords(ChatGather())
+    relay = Gathering(words, _PASSING, whole_bytes=limits.max_answer_bytes)
     return plain._replace(body=body.as_stream(), relay=relay, in_one_piece=False)
 
 
-def _translated(call: Call, body: Body, *, created_s: int) -> Outbound:
+def _translated(call: Call, body: Body, limits: Limits, *, created_s: int) -> Outbound:
     """A chat for a node that speaks Anthropic's dialect only.
 
     Raises:
@@ -126,7 +128,8 @@ def _translated(call: Call, body: Body, *, created_s: int) -> Outbound:
         with_usage=isinstance(options, dict) and options.get("include_usage") is True,
     )
     messages = written(messages_body(fields))
-    relay = Translated(OpenAIWords(stream), stream=body.envelope.stream)
+    whole_bytes = None if body.envelope.stream else limits.max_answer_bytes
+    relay = Translated(OpenAIWords(stream), whole_bytes=whole_bytes)
     return Outbound(MESSAGES, Body([messages], body.envelope), relay)
 
 

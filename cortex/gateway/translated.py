@@ -25,9 +25,6 @@ from cortex.gateway.relayed import Relayed
 PING_S = 10.0
 """Silence of the node after which the client is told that its request lives."""
 
-MAX_WHOLE_BYTES = 64 * 1024 * 1024
-"""Of the events of an answer that is gathered into one body."""
-
 Batch = list[dict[str, Any]]
 
 
@@ -83,11 +80,16 @@ class Words(Protocol):
 
 
 class Translated:
-    """A `Relay` that translates."""
+    """A `Relay` that translates.
 
-    def __init__(self, words: Words, *, stream: bool) -> None:
+    Args:
+        words: In which the answer is put.
+        whole_bytes: Most bytes of a node's stream that become one body; None = the client streams.
+    """
+
+    def __init__(self, words: Words, *, whole_bytes: int | None) -> None:
         self._words = words
-        self._stream = stream
+        self._whole_bytes = whole_bytes
 
     async def __call__(
         self,
@@ -100,8 +102,12 @@ class Translated:
         answered: Callable[[], None] = lambda: None,
     ) -> Relayed:
         """Send the request on and translate the answer; raises as `relay.Passing` does."""
-        put = _Stream if self._stream else _Whole
-        sink = put(call, line, self._words, headers, answered)
+        sink: _Sink
+        if self._whole_bytes is None:
+            sink = _Stream(call, line, self._words, headers, answered)
+        else:
+            sink = _Whole(call, line, self._words, headers, answered)
+            sink.most_bytes = self._whole_bytes
         timer.start(sending)
         try:
             async with sending as answer:
@@ -144,8 +150,8 @@ class Gathering:
     A node that answers whole all the same is taken at its word.
     """
 
-    def __init__(self, words: Words, passing: Passing) -> None:
-        self._gather = Translated(words, stream=False)
+    def __init__(self, words: Words, passing: Passing, *, whole_bytes: int) -> None:
+        self._gather = Translated(words, whole_bytes=whole_bytes)
         self._pass = passing
 
     async def __call__(
@@ -246,13 +252,17 @@ class _Sink:
 class _Whole(_Sink):
     """Gathers a node's stream into one answer."""
 
+    most_bytes: int
     _taken_bytes = 0
 
     def take(self, data: bytes) -> None:
         # A stream is not kept, hence may be of any length; what becomes one body may not.
         self._taken_bytes += len(data)
-        if self._taken_bytes > MAX_WHOLE_BYTES:
-            raise NodeProtocolError("the node sent an answer without end")
+        if self._taken_bytes > self.most_bytes:
+            most_mib = self.most_bytes / 1024 / 1024
+            raise NodeProtocolError(
+                f"the answer is larger than {most_mib:.3g} MiB, the most of one that is not streamed"
+            )
         super().take(data)
 
     def _put(self, batch: Batch) -> None:

@@ -418,3 +418,22 @@ async def test_a_form_that_a_node_wants_is_given_in_a_stream_too(tmp_path: Path)
             reply = await gateway.chat("m1", messages=messages, stream=False)
             assert reply.json["choices"][0]["message"]["content"] == "half"
         assert [json.loads(got.body)["stream"] for got in node.got] == [True] * 3
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_an_answer_that_is_put_together_has_a_bound_and_a_stream_has_none(
+    tmp_path: Path, path: str
+) -> None:
+    body = {"model": "m1", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 200}
+    async with (
+        scripted(["m1"]) as node,
+        running(tmp_path, [node], toml="[limits]\nmax_answer_mb = 0.01") as gateway,
+    ):
+        reply = await gateway.post(path, body)
+        assert reply.status == 502
+        assert "larger than 0.01 MiB" in reply.json["error"]["message"]
+        streamed = await gateway.post(path, body | {"stream": True})
+        assert streamed.status == 200
+        assert len(streamed.body) > 0.01 * 1024 * 1024
+        assert b"error" not in streamed.body[-200:]
+        assert (await gateway.post(path, body | {"max_tokens": 5})).status == 200
