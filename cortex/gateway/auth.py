@@ -26,7 +26,9 @@ class Caller:
     name: str | None
     admin: bool
     share: str
-    """Who is served in turn with others: the key, or without keys the address and program."""
+    """Who is served in turn with others: the key, or without keys the address and program, whose
+    turns are the address's.
+    """
     who: str = ""
     """Whom a failure is counted to that may be the caller's: the key, or without keys the address."""
     models: tuple[str, ...] | None = None

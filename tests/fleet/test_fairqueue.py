@@ -68,3 +68,43 @@ def test_a_full_queue_displaces_the_newest_of_the_largest_share() -> None:
     queue.add(Entry("b", 10))
     queue.add(Entry("b", 11))
     assert queue.to_displace("b") is None
+
+
+def test_an_owner_has_one_turn_however_many_it_calls_itself() -> None:
+    flood = [Entry(f"10.0.0.1 curl/{n}", n) for n in range(4)]
+    late = [Entry("10.0.0.2 sdk", 10), Entry("10.0.0.2 sdk", 11)]
+    assert served(flood + late) == [
+        flood[0], late[0], flood[1], late[1], flood[2], flood[3],
+    ]  # fmt: skip
+
+
+def test_the_clients_of_one_owner_take_turns() -> None:
+    flood = [Entry("10.0.0.1 batch", n) for n in range(3)]
+    late = [Entry("10.0.0.1 editor", 10)]
+    assert served(flood + late) == [flood[0], late[0], flood[1], flood[2]]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["", " x", " y"])), max_size=30)
+)
+def test_owners_wait_for_each_other_once_a_turn(asked: list[tuple[str, str]]) -> None:
+    entries = [Entry(owner + name, number) for number, (owner, name) in enumerate(asked)]
+    order = served(entries)
+    assert sorted(order, key=lambda e: e.since_s) == entries
+    for owner in {owner for owner, _ in asked}:
+        places = [place for place, entry in enumerate(order) if entry.client[0] == owner]
+        assert all(b - a <= 2 for a, b in itertools.pairwise(places))
+
+
+def test_a_full_queue_displaces_the_newest_of_the_owner_with_the_most() -> None:
+    queue: FairQueue[Entry] = FairQueue()
+    for number in range(4):
+        queue.add(Entry(f"a {number % 3}", number))
+    assert queue.to_displace("b x") == Entry("a 0", 3)
+    # As another client of the same owner: not one more than the others have.
+    assert queue.to_displace("a new") == Entry("a 0", 3)
+    queue.add(Entry("b x", 10))
+    queue.add(Entry("b y", 11))
+    queue.add(Entry("b z", 12))
+    assert queue.to_displace("b new") is None
+    assert queue.to_displace("c") == Entry("a 0", 3)

@@ -130,7 +130,7 @@ async def test_a_full_queue_stays_full_however_many_come_at_once() -> None:
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         greedy = [asking(world, group, Want(model=A), "greedy") for _ in range(4)]
         await turns()
-        others = [asking(world, group, Want(model=A), f"client {n}") for n in range(50)]
+        others = [asking(world, group, Want(model=A), f"client-{n}") for n in range(50)]
         for _ in range(5):
             await asyncio.sleep(0)
             assert world.admission.depth() <= 4
