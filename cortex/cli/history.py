@@ -151,8 +151,14 @@ class CsvWriter:
     def __call__(self, rows: Sequence[HistoryRow]) -> None:
         for row in rows:
             values = row.model_dump().values()
-            self._csv.writerow([safe(v) if isinstance(v, str) else v for v in values])
+            self._csv.writerow([_cell(v) if isinstance(v, str) else v for v in values])
         sys.stdout.flush()
+
+
+def _cell(text: str) -> str:
+    """Nothing that a spreadsheet would take for a formula: clients and nodes chose some of these."""
+    shown = safe(text)
+    return f"'{shown}" if shown.startswith(("=", "+", "-", "@")) else shown
 
 
 def _follow(source: Source, query: HistoryQuery, newest: HistoryBody, write: Write) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 
 def run(args: argparse.Namespace) -> int:
     """Run until a signal ends it; the daemon itself prints the mistakes of a configuration."""
+    # A reload that is asked for before anybody can carry it out waits for that; it does not kill.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     # Hardly anything made by a start is garbage: looking for it would be a sixth of the start.
     gc.disable()
     with _no_certificates_yet():

@@ -109,8 +109,8 @@ def parse_whole(body: bytes) -> Envelope:
     """Parse a small body.
 
     Raises:
-        RequestError: Not JSON, not an object, a routed field of the wrong type, or two models:
-            readers differ on which of them counts, and the node must see the one that was chosen.
+        RequestError: Not JSON, not an object, a routed field of the wrong type, or one that is
+            given twice: readers differ on which counts, and the node must see the one that did.
     """
     try:
         parsed = loads_strictly(body)
@@ -121,7 +121,11 @@ def parse_whole(body: bytes) -> Envelope:
     if not isinstance(parsed, dict):
         raise RequestError("the body must be a JSON object", code="invalid_json")
     # Nearly always once and in plain letters; else the scanner counts those at the top.
-    if body.count(b'"model"') > 1 or _ESCAPED_LETTER in body:
+    if (
+        body.count(b'"model"') > 1
+        or body.count(b'"stream"') > 1
+        or any(escape in body for escape in _ESCAPED_LETTERS)
+    ):
         Scanner().feed(body)
     return read_envelope(parsed, names=parsed.keys())
 
@@ -132,8 +136,8 @@ _STRING_END = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SCALAR = re.compile(rb"[^\s,}\]]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PAIRS = {0x7D: 0x7B, 0x5D: 0x5B}
-_ESCAPED_LETTER = b"\\u006"
-"""The start of every other way to write a letter of `model`."""
+_ESCAPED_LETTERS = (b"\\u006", b"\\u007")
+"""The start of every other way to write a letter of `model` or `stream`."""
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """The admin API's readings: status, history, events."""
 
 import asyncio
+import re
 
 from aiohttp import web
 
@@ -15,6 +16,9 @@ from cortex.gateway.services import SERVICES
 
 STREAM_PING_S = 15.0
 """Between two comments on a quiet event stream, so that a dead reader is noticed."""
+
+
+_EVENT_ID = re.compile(r"[0-9]{1,18}")
 
 
 async def status(request: web.Request) -> web.Response:
@@ -37,18 +41,19 @@ async def event_stream(request: web.Request) -> web.StreamResponse:
     """GET /cortex/v1/events/stream: every event as it is committed, from `Last-Event-ID` on."""
     svc = request.app[SERVICES]
     subscription = svc.ledger.subscribe()
+    last = request.headers.get("Last-Event-ID", "")
+    missed: list[EventRow] = []
+    if _EVENT_ID.fullmatch(last):
+        missed = (await svc.ledger.events(EventQuery(after_id=int(last), limit=1000))).rows
     response = web.StreamResponse(
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
     )
     await response.prepare(request)
     await response.write(b": open\n\n")
-    last = request.headers.get("Last-Event-ID", "")
     seen = 0
-    if last.isdigit():
-        missed = await svc.ledger.events(EventQuery(after_id=int(last), limit=1000))
-        for row in missed.rows:
-            await response.write(_event(row))
-            seen = row.id
+    for row in missed:
+        await response.write(_event(row))
+        seen = row.id
     while True:
         try:
             async with asyncio.timeout(STREAM_PING_S):

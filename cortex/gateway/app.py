@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -21,7 +22,7 @@ from cortex.gateway import (
     page,
     responses,
 )
-from cortex.gateway.call import request_id_of
+from cortex.gateway.call import expected, request_id_of
 from cortex.gateway.errors import error_response, is_anthropic
 from cortex.gateway.front import Front
 from cortex.gateway.paths import canonical
@@ -48,17 +49,18 @@ def make_app(services: Services) -> web.Application:
     app = web.Application(middlewares=[_frame])
     app[SERVICES] = services
     app[live.LIVE] = live.Live(services)
+    post = partial(app.router.add_post, expect_handler=expected)
     for path in inference.PATHS:
-        app.router.add_post(path, inference.by_aiohttp)
-    app.router.add_post("/v1/messages/count_tokens", messages.count_tokens)
-    app.router.add_post("/v1/models/status", fleetops.model_status)
-    app.router.add_post("/v1/models/unload", fleetops.model_unload)
-    app.router.add_post("/v1/models/reload", fleetops.model_reload)
+        post(path, inference.by_aiohttp)
+    post("/v1/messages/count_tokens", messages.count_tokens)
+    post("/v1/models/status", fleetops.model_status)
+    post("/v1/models/unload", fleetops.model_unload)
+    post("/v1/models/reload", fleetops.model_reload)
     app.router.add_get("/v1/models", catalogue.list_models)
     app.router.add_get("/v1/models/{id:.+}", catalogue.get_model)
     app.router.add_get("/v1/responses/{id}", responses.stored_response)
     app.router.add_delete("/v1/responses/{id}", responses.stored_response)
-    app.router.add_post("/v1/responses/{id}/cancel", responses.stored_response)
+    post("/v1/responses/{id}/cancel", responses.stored_response)
     app.router.add_get("/health", health.health)
     app.router.add_get("/ready", health.ready)
     app.router.add_get("/", page.page)
@@ -72,14 +74,14 @@ def make_app(services: Services) -> web.Application:
     app.router.add_get("/cortex/v1/events/stream", admin.event_stream)
     app.router.add_get("/cortex/v1/live", live.live)
     app.router.add_get("/cortex/v1/explain", fleetops.explain)
-    app.router.add_post("/cortex/v1/models/load", fleetops.load)
-    app.router.add_post("/cortex/v1/models/unload", fleetops.unload)
-    app.router.add_post("/cortex/v1/models/pin", fleetops.pin)
-    app.router.add_post("/cortex/v1/models/unpin", fleetops.unpin)
-    app.router.add_post("/cortex/v1/nodes/{name}/drain", fleetops.drain)
-    app.router.add_post("/cortex/v1/nodes/{name}/undrain", fleetops.undrain)
-    app.router.add_post("/cortex/v1/nodes/{name}/defrag", fleetops.defrag)
-    app.router.add_post(agents.PATH, agents.report)
+    post("/cortex/v1/models/load", fleetops.load)
+    post("/cortex/v1/models/unload", fleetops.unload)
+    post("/cortex/v1/models/pin", fleetops.pin)
+    post("/cortex/v1/models/unpin", fleetops.unpin)
+    post("/cortex/v1/nodes/{name}/drain", fleetops.drain)
+    post("/cortex/v1/nodes/{name}/undrain", fleetops.undrain)
+    post("/cortex/v1/nodes/{name}/defrag", fleetops.defrag)
+    post(agents.PATH, agents.report)
     app.on_response_prepare.append(_sign)
     return app
 

@@ -4,7 +4,7 @@ import random
 from collections.abc import Mapping
 from typing import Protocol
 
-from aiohttp import ClientPayloadError, web
+from aiohttp import ClientPayloadError, HttpVersion11, web
 
 from cortex.core.errors import RequestError
 from cortex.core.ids import RequestId
@@ -12,6 +12,8 @@ from cortex.gateway.facts import Facts, facts_of
 from cortex.gateway.paths import canonical
 from cortex.gateway.reply import Reply, Wire
 
+_AWAITED = "cortex.awaited"
+"""In a request whose client sends no body before it is told to."""
 # Unique is enough, none has to be hard to guess, and asking the kernel costs as much as routing.
 _ids = random.Random()  # noqa: S311
 
@@ -90,6 +92,27 @@ def of_aiohttp(request: web.Request) -> Call:
     )
 
 
+async def expected(request: web.Request) -> None:
+    """Aiohttp's handler of `Expect`: whether the body is wanted shows later, if at all.
+
+    Raises:
+        web.HTTPExpectationFailed: Something else is expected than to be told that.
+    """
+    if request.version < HttpVersion11:
+        return
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed(text="only 100-continue may be expected\n")
+    request[_AWAITED] = True
+
+
+async def proceed(request: web.Request) -> None:
+    """Have a client that waits for a word send its body."""
+    if request.pop(_AWAITED, False):
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # The answer itself has not been begun.
+        request.writer.output_size = 0
+
+
 def request_id_of(headers: Mapping[str, str]) -> RequestId:
     """The client's own, or a new one."""
     return facts_of(headers).request_id or _new_id()
@@ -117,6 +140,7 @@ class AiohttpSource:
 
     async def read(self) -> bytes:
         try:
+            await proceed(self._request)
             return await self._request.content.readany()
         except (ClientPayloadError, web.RequestPayloadError, ValueError) as exc:
             raise RequestError("the body is broken off or badly encoded") from exc

@@ -23,6 +23,9 @@ _NOT_PLAIN = frozenset(
     {"transfer-encoding", "expect", "upgrade", "content-encoding", "content-length", "trailer"}
 )
 _CONNECTION = frozenset({"", "keep-alive", "close"})
+_HOST = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+(?:%25[\w.~-]+)?\]|[\w.~!$&'()*+,;=%-]*)(?::[0-9]{0,5})?", re.ASCII
+)
 
 
 class Head(NamedTuple):
@@ -60,6 +63,11 @@ class HeadReader:
         return None if head is None else (head, int(length[1]))
 
 
+def is_host(text: str) -> bool:
+    """Whether it may stand in `Host` (RFC 9110, 7.2; RFC 3986, 3.2.2)."""
+    return _HOST.fullmatch(text) is not None
+
+
 def _read(raw: bytes, paths: frozenset[str]) -> Head | None:
     try:
         first, _, lines = raw.decode().partition("\r\n")
@@ -78,7 +86,8 @@ def _read(raw: bytes, paths: frozenset[str]) -> Head | None:
     if any(name in headers for name in _NOT_PLAIN):
         return None
     wanted = headers.get("Connection", "").lower()
-    if len(headers.getall("Host", ())) != 1 or wanted not in _CONNECTION:
+    hosts = headers.getall("Host", ())
+    if len(hosts) != 1 or not is_host(hosts[0]) or wanted not in _CONNECTION:
         return None
     return Head(
         path,

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from cortex.core.errors import RequestError
 from cortex.core.jsontext import loads_exactly
+from cortex.gateway.call import proceed
 from cortex.gateway.services import SERVICES
 
 LIMIT_BYTES = 64 * 1024
@@ -49,6 +50,7 @@ async def json_object(request: web.Request) -> dict[str, object]:
     limits = request.app[SERVICES].config.limits
     try:
         async with asyncio.timeout(min(ARRIVAL_S, limits.idle_timeout_s)):
+            await proceed(request)
             body = await request.read()
     except TimeoutError as exc:
         raise RequestError("the body did not arrive in time", code="request_timeout") from exc

@@ -64,6 +64,8 @@ _NOT_RELAYED = frozenset(
 
 # Among what is derived of a node's head.
 _SSE, _LINES = "sse", "lines"
+_ANSWERS = frozenset({200, 201, 202, 204})
+"""What an engine answers when it is well; others say that something is missing, or nothing."""
 _PAGES = ("text/html", "application/xhtml", "image/svg", "text/xml", "application/xml")
 """What a browser would run in the gateway's name. No engine answers so: it is some proxy's page."""
 
@@ -287,7 +289,7 @@ async def check(answer: Answer) -> bool:
         body = await answer.read_at_most(ERROR_BODY_BYTES)
         after = answer.headers.get("Retry-After")
         raise NodeFaultError(answer.node, classify(answer.status, body, after))
-    if answer.status >= 300:
+    if answer.status not in _ANSWERS:
         # No node redirects, and its address is nothing a client should be sent to.
         raise NodeProtocolError(f"the node answered HTTP {answer.status}")
     content_type = answer.headers.get("Content-Type", "").lower()
@@ -322,10 +324,11 @@ def _relayed_lines(answer: Answer, *, sse: bool) -> str:
     """The header lines of a node's answer that its client is sent too."""
     lines: str | None = answer.derived.get(_LINES)
     if lines is None:
+        hop = {name.strip().lower() for name in answer.headers.get("Connection", "").split(",")}
         relayed = {
             name: value
             for name, value in answer.headers.items()
-            if name.lower() not in _NOT_RELAYED
+            if name.lower() not in _NOT_RELAYED and name.lower() not in hop
         }
         relayed["X-Content-Type-Options"] = "nosniff"
         if sse:

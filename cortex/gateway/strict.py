@@ -12,6 +12,7 @@ from cortex.core.errors import RequestError
 from cortex.gateway.call import request_id_of
 from cortex.gateway.errors import error_response
 from cortex.gateway.front import Front
+from cortex.gateway.http1 import is_host
 
 # zstd came with aiohttp 3.13; the floor is older.
 DECODERS = {
@@ -90,9 +91,12 @@ def refuse_odd_framing(request: web.BaseRequest) -> None:
     """Refuse what is not HTTP/1.0 or 1.1 with `chunked` at most; the connection ends with the answer.
 
     Raises:
-        RequestError: A version that has other rules, or a transfer coding that is
-            not undone here (RFC 9112, 2.3 and 6.1), or a tunnel.
+        RequestError: A version that has other rules, a transfer coding that is not undone here
+            (RFC 9112, 2.3 and 6.1), a tunnel, or what is no name of a host.
     """
+    if not is_host(request.headers.get("Host", "")):
+        request.protocol.close()
+        raise RequestError("this is not a well-formed HTTP request: Host")
     if request.method == "CONNECT":
         # What follows would be the tunnel's.
         request.protocol.close()

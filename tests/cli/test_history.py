@@ -94,6 +94,14 @@ def test_csv_quotes_what_needs_it(run: Run, gateway: FakeGateway):
     assert header[:3] == ["id", "request_id", "started_at_ms"]
 
 
+@pytest.mark.parametrize("odd", ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0"])
+def test_csv_holds_no_formula(run: Run, gateway: FakeGateway, odd: str):
+    gateway.answers["/cortex/v1/history"] = {"rows": [history_row(1, client=odd, model=odd)]}
+    header, row = csv.reader(io.StringIO(run("history", "--csv").out))
+    found = dict(zip(header, row, strict=True))
+    assert (found["client"], found["model"]) == (f"'{odd}", f"'{odd}")
+
+
 def test_csv_of_nothing_is_a_header(run: Run, gateway: FakeGateway):
     gateway.answers["/cortex/v1/history"] = {"rows": []}
     assert len(run("history", "--csv").lines) == 1

@@ -4,8 +4,9 @@ import json
 import signal
 import socket
 import time
+from pathlib import Path
 
-from tests.e2e.processes import Processes, eventually, request
+from tests.e2e.processes import Gateway, Processes, eventually, request
 
 SLOW = {"token_interval_s": 0.02}
 
@@ -98,6 +99,33 @@ def test_an_idle_gateway_ends_at_once_and_says_so_in_its_events(
         gateway = processes.serve_file(gateway.source, gateway.port)
     assert [row["reason"] for row in gateway.events("stop")] == ["told to stop"] * 2
     eventually(lambda: len(gateway.events("start")) == 3, "the third start to be written")
+
+
+def test_a_sighup_in_the_first_moments_is_a_reload(processes: Processes) -> None:
+    source, port = processes.write(processes.node("a"))
+    child = processes.command("serve", "--config", str(source))
+
+    def blocked() -> bool:
+        """The process has begun, and says so to its kernel."""
+        status = Path(f"/proc/{child.pid}/status").read_text()
+        (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
+        return bool(int(mask, 16) >> (signal.SIGHUP - 1) & 1)
+
+    eventually(blocked, "the command to begin")
+    child.send(signal.SIGHUP)
+    gateway = Gateway(child.process, child.out, child.err, port, source)
+    eventually(lambda: _is_ready(gateway), "the gateway to be ready", 30)
+    eventually(lambda: len(gateway.events("config")) == 1, "the reload")
+    assert gateway.events("config")[0]["reason"] == "reloaded"
+    assert gateway.chat("a").status == 200
+
+
+def _is_ready(gateway: Gateway) -> bool:
+    assert gateway.process.poll() is None, gateway.stderr
+    try:
+        return request(gateway.url + "/ready").status == 200
+    except OSError:
+        return False
 
 
 def test_sighup_adds_and_removes_nodes_without_cutting_a_stream(processes: Processes) -> None:

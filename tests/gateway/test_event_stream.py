@@ -54,6 +54,16 @@ async def following(gateway: Running, last: int | None = None) -> AsyncIterator[
         yield Reader(response)
 
 
+@pytest.mark.parametrize("last", ["²", "-1", "1e3", "9" * 40, "x", "٣"])
+async def test_an_id_that_is_none_is_as_good_as_no_id(shared: Running, last: str) -> None:
+    headers = {"Last-Event-ID": last}
+    async with shared.http.get(shared.url + STREAM, headers=headers) as response:
+        assert response.status == 200
+        assert await response.content.readuntil(b"\n\n") == b": open\n\n"
+        await shared.post(PIN, {"model": "m1"})
+        assert b"event: " in await response.content.readuntil(b"\n\n")
+
+
 async def test_a_change_arrives_as_it_is_committed(shared: Running) -> None:
     before = await shared.events()
     async with following(shared) as reader:

@@ -172,6 +172,8 @@ async def test_headers_pass_except_those_of_the_connection(tmp_path: Path) -> No
         Clear_Site_Data='"*"',
         Refresh="0; url=http://elsewhere.invalid/",
         Link="</x>; rel=preload",
+        Connection="keep-alive, X-Hop",
+        X_Hop="for the next only",
     )
     node = RawNode(["m1"], answer=saying(answer))
     async with node, running(tmp_path, [node]) as gateway:
@@ -193,6 +195,7 @@ async def test_headers_pass_except_those_of_the_connection(tmp_path: Path) -> No
         lower = {name.lower() for name in reply.headers}
         assert not lower & {"set-cookie", "keep-alive", "access-control-allow-origin"}
         assert not lower & {"strict-transport-security", "clear-site-data", "refresh", "link"}
+        assert not lower & {"x-hop", "connection"}
         assert reply.headers["X-Content-Type-Options"] == "nosniff"
         [got] = node.got
         assert got.headers["x-request-id"] == "mine"
@@ -265,8 +268,12 @@ async def test_a_redirect_of_a_node_is_not_followed(tmp_path: Path) -> None:
         )
         + chunk(b"\x1f\x8b")
         + LAST_CHUNK,
+        *(
+            b"HTTP/1.1 %d Odd\r\nContent-Length: 2\r\n\r\n{}" % status
+            for status in (203, 206, 226, 299, 304, 399)
+        ),
     ],
-    ids=["a page", "a picture that runs", "a compressed stream"],
+    ids=["a page", "a picture that runs", "a compressed stream", *map(str, range(6))],
 )
 async def test_what_no_engine_answers_is_not_relayed(tmp_path: Path, answer: bytes) -> None:
     async with (

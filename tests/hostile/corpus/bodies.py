@@ -208,6 +208,27 @@ MODELS = [
         _TWICE,
         "",
     ),
+    *(
+        Case(f"stream-twice-{number}", post(body=body), "400", _TWICE, "")
+        for number, body in enumerate(
+            [
+                b'{"model":"m1","stream":false,"stream":true,' + _END,
+                b'{"model":"m1","stream":true,"stream":true,' + _END,
+                b'{"stream":null,"model":"m1","stream":true,' + _END,
+                b'{"model":"m1","stream":true,"\\u0073tream":false,' + _END,
+                b'{"model":"m1","s\\u0074\\u0072eam":true,"stre\\u0061m":false,' + _END,
+                b'{"model":"m1","stream":{"stream":true},"stream":true,' + _END,
+                _padded(b'{"model":"m1","stream":true,"stream":false,'),
+                _padded(b'{"model":"m1","stream":true,', b'"stream":false,' + _END),
+            ]
+        )
+    ),
+    Case(
+        "stream-nested-too",
+        post(body=b'{"x":{"stream":true},"model":"m1","stream":false,' + _END),
+        "200",
+        "the body's own counts",
+    ),
     Case(
         "model-and-other-case",
         post(body=b'{"model":"m1","Model":"m2",' + _END),

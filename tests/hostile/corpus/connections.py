@@ -223,8 +223,31 @@ UPGRADES = [
     Case(
         "expect-too-large",
         bare(b"Expect: 100-continue\r\nContent-Length: 3000000\r\n"),
-        "413|100 413",
-        "refused before it is sent",
+        "413",
+        "refused before it is sent, and not asked for",
+        "",
+    ),
+    Case(
+        "expect-admin-too-large",
+        post(
+            b"Expect: 100-continue\r\n",
+            b"x" * 100_000,
+            line=b"POST /cortex/v1/models/pin HTTP/1.1",
+            host=b"Host: localhost\r\n",
+        ),
+        "400",
+        "refused before it is sent, and not asked for",
+        "",
+    ),
+    Case(
+        "expect-elsewhere",
+        post(
+            b"Expect: 100-continue\r\n",
+            line=b"POST /cortex/v1/models/pin HTTP/1.1",
+            host=b"Host: elsewhere\r\n",
+        ),
+        "403",
+        "whoever may not ask is told so before the body is sent",
         "",
     ),
 ]

@@ -6,7 +6,7 @@ import pytest
 
 from tools.lock import ROOT
 
-TEXT = (ROOT / "docs/threat-model.md").read_text()
+TEXT = (ROOT / "docs/security.md").read_text()
 NAMED = sorted(set(re.findall(r"`(tests/[\w/.]+)`", TEXT)))
 OF_LATER = {"tests/access", "tests/faults", "tests/fuzz", "tests/hostile"}
 """Folders that come with the parts they test."""
