@@ -60,8 +60,6 @@ class LiveFrame(Body):
 
     at_ms: int
     """The gateway's clock, to tell ages by."""
-    may_change: bool | None = None
-    """Whether this caller may load, pin, drain…; in the first event only."""
     fleet: LiveFleet | None = None
     nodes: dict[str, LiveNode | None] = Field(default_factory=dict)
     models: dict[str, ModelOnNode | None] = Field(default_factory=dict)

@@ -23,12 +23,11 @@ from contextlib import suppress
 from aiohttp import web
 
 from cortex.adminapi import EventQuery, EventRow
-from cortex.core.errors import CortexError, RequestError
-from cortex.gateway.auth import require_admin
+from cortex.core.errors import CortexError
 from cortex.gateway.livefeed import EVENTS_KEPT, NOTHING, Changes, Seen
 from cortex.gateway.liveview import LiveView
 from cortex.gateway.ports import Follower
-from cortex.gateway.services import SERVICES, Services, caller_of
+from cortex.gateway.services import SERVICES, Services
 
 LOOK_S = 0.25
 """Between two looks at the fleet."""
@@ -87,7 +86,7 @@ class Live:
         """Wait until the fleet may be looked at again."""
         await asyncio.sleep(max(0.0, self._look_s - asyncio.get_running_loop().time()))
 
-    def event_for(self, seen: Seen, *, greeting: bytes = b"") -> tuple[Seen, bytes] | None:
+    def event_for(self, seen: Seen) -> tuple[Seen, bytes] | None:
         """The event that brings a reader up to date; None = it is."""
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._look_s:
@@ -100,7 +99,7 @@ class Live:
             return None
         kind = b"state" if frame.whole else b"change"
         at_ms = self._svc.fleet.clock.now_ms()
-        head = b'event: %s\ndata: {"at_ms":%d,%s' % (kind, at_ms, greeting)
+        head = b'event: %s\ndata: {"at_ms":%d,' % (kind, at_ms)
         return frame.seen, head + frame.members + b"}\n\n"
 
     def _new_events(self) -> list[EventRow]:
@@ -146,31 +145,21 @@ async def _tell(
     """Write until the reader leaves, stalls (`TimeoutError`), or its key is taken away."""
     loop = asyncio.get_running_loop()
     keyring = svc.keyring
-    greeting = b'"may_change":%s,' % (b"true" if _may_change(request, svc) else b"false")
     seen, told_s = NOTHING, loop.time()
     while True:
         if svc.keyring is not keyring:
             # The configuration was read again; the reader comes back if its key still fits.
             _cut(request)
             return
-        event = feed.event_for(seen, greeting=greeting)
+        event = feed.event_for(seen)
         data = b": ping\n\n" if loop.time() - told_s >= PING_S else b""
         if event is not None:
             seen, data = event
-            greeting = b""
         if data:
             async with asyncio.timeout(STALL_S):
                 await response.write(data)
             told_s = loop.time()
         await feed.next_look()
-
-
-def _may_change(request: web.Request, svc: Services) -> bool:
-    try:
-        require_admin(request, caller_of(request), svc.keyring, svc.config.gateway.hosts)
-    except RequestError:
-        return False
-    return True
 
 
 def _cut(request: web.Request) -> None:

@@ -179,11 +179,9 @@ export async function defrag(name) {
   if (meant !== null) await run(`Asking for a restart of ${name}`, `${name} will be restarted as soon as that is safe`, `${node(name)}/defrag`);
 }
 
-/** A button that is there only for those who may. */
+/** A button that changes the fleet. */
 export function act(label, onclick, props = {}) {
-  const button = h("button", { type: "button", class: "act", ...props, onclick }, label);
-  button.dataset.rights = "change";
-  return button;
+  return h("button", { type: "button", class: "act", ...props, onclick }, label);
 }
 
 /** Enable or disable an action, with the reason as its title. */

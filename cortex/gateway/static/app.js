@@ -1,7 +1,7 @@
 // The page: which view is shown, and who is told when something changed.
 
 import { hasKey } from "./api.js";
-import { attr, h, put, shown } from "./dom.js";
+import { attr, put, shown } from "./dom.js";
 import { connect, signOut } from "./session.js";
 import { store, watch } from "./store.js";
 import { drawVitals, mountVitals } from "./vitals.js";
@@ -15,7 +15,7 @@ import { timeline } from "./views/timeline.js";
 // A view is made once, when it is first shown: {root, draw(changed), show(query), hide(), tick()}.
 const makers = { fleet, models, timeline, history, explain, chat };
 const views = new Map();
-const ALL = new Set(["fleet", "nodes", "models", "requests", "queues", "events", "rights", "link"]);
+const ALL = new Set(["fleet", "nodes", "models", "requests", "queues", "events", "link"]);
 const TICK_MS = 1000;
 
 const main = document.getElementById("main");
@@ -51,9 +51,6 @@ function route() {
 
 function drawFrame(changed) {
   if (changed.has("link")) drawLink();
-  if (changed.has("rights")) {
-    document.documentElement.dataset.rights = store.mayChange ? "change" : "read";
-  }
   drawVitals(changed);
   if (current) views.get(current).draw(changed);
 }
@@ -86,17 +83,11 @@ function setUpTheme() {
   tell();
 }
 
-function readOnlyNotice() {
-  const text = "Read only: no keys are configured, so changes are allowed from the gateway's own machine.";
-  return h("p", { class: "notice read-only" }, text);
-}
-
 setUpTheme();
 const keyButton = document.getElementById("key");
 attr(keyButton, "aria-label", "Forget the key");
 keyButton.addEventListener("click", signOut);
 mountVitals(document.getElementById("vitals"));
-document.getElementById("vitals").append(readOnlyNotice());
 addEventListener("hashchange", route);
 route();
 watch(drawFrame);

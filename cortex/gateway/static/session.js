@@ -45,23 +45,28 @@ function why(error) {
 
 let gate = null;
 
-/** Show the gate until a key was typed in. */
+/** Show the gate until a key was typed in, or where none would help, until it is to be tried again. */
 function askForKey(error) {
   gate ??= makeGate();
   const { dialog, field, complaint } = gate;
+  const keyless = error.status === 403 && !hasKey();
+  put(gate.title, keyless ? "Not from here" : "This gateway has keys");
+  put(gate.lead, keyless ? `${error.message}.` : "Seeing the fleet takes an admin's key. It stays in this tab and is gone when you close it.");
+  put(gate.button, keyless ? "Try again" : "Open");
+  shown(gate.typed, !keyless);
   put(complaint, why(error));
   shown(complaint, complaint.textContent !== "");
   field.setAttribute("aria-invalid", complaint.textContent !== "" ? "true" : "false");
   field.value = "";
   gate.open = true;
   if (!dialog.open) dialog.showModal();
-  field.focus();
+  (keyless ? gate.button : field).focus();
   return new Promise((done) => {
     gate.submit = () => {
       const typed = field.value.trim();
-      if (typed === "") return;
+      if (typed === "" && !keyless) return;
       field.value = "";
-      setKey(typed);
+      if (!keyless) setKey(typed);
       gate.open = false;
       dialog.close();
       done();
@@ -75,21 +80,20 @@ function makeGate() {
     "aria-describedby": "gate-complaint", onkeydown: (event) => { if (event.key === "Enter") gate.submit(); },
   });
   const complaint = h("p", { id: "gate-complaint", class: "complaint", role: "alert", hidden: true });
+  const title = h("h2", { id: "gate-title" });
+  const lead = h("p", {});
+  const typed = h("div", {}, h("label", { for: "gate-key" }, "Key"), field);
+  const button = h("button", { type: "button", class: "primary", onclick: () => gate.submit() });
   const dialog = h("dialog", {
     class: "gate", "aria-labelledby": "gate-title",
     // There is nothing behind it to go back to; browsers let a second Escape through.
     oncancel: (event) => event.preventDefault(),
     onclose: () => { if (gate.open) gate.dialog.showModal(); },
   },
-    h("h2", { id: "gate-title" }, "This gateway has keys"),
-    h("p", {}, "Seeing the fleet takes an admin's key. It stays in this tab and is gone when you close it."),
-    h("label", { for: "gate-key" }, "Key"),
-    field,
-    complaint,
-    h("div", { class: "choices" }, h("button", { type: "button", class: "primary", onclick: () => gate.submit() }, "Open")),
+    title, lead, typed, complaint, h("div", { class: "choices" }, button),
   );
   document.body.append(dialog);
-  return { dialog, field, complaint, open: false, submit: () => {} };
+  return { dialog, field, complaint, title, lead, typed, button, open: false, submit: () => {} };
 }
 
 export const locked = () => store.link === "locked";

@@ -11,7 +11,6 @@ export const store = {
   queues: new Map(),
   /** Oldest first. */
   events: [],
-  mayChange: false,
   /** Add it to Date.now() to have the gateway's clock. */
   offsetMs: 0,
   /** `connecting`, `live`, `lost` or `locked`. */
@@ -51,10 +50,6 @@ export function take(kind, frame) {
     touch(...SECTIONS, "events");
   }
   store.offsetMs = frame.at_ms - Date.now();
-  if (frame.may_change !== undefined) {
-    store.mayChange = frame.may_change;
-    touch("rights");
-  }
   if (frame.fleet) {
     store.fleet = frame.fleet;
     touch("fleet");

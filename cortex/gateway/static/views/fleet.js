@@ -28,7 +28,7 @@ export function fleet() {
   );
 
   function draw(changed) {
-    if (["nodes", "models", "rights"].some((name) => changed.has(name))) drawNodes();
+    if (["nodes", "models"].some((name) => changed.has(name))) drawNodes();
     if (changed.has("requests") || changed.has("fleet")) drawRunning(running);
     if (changed.has("queues")) drawWaiting(waiting);
     if (changed.has("events")) drawLatest(latest);

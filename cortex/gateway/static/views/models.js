@@ -76,7 +76,7 @@ export function models() {
   return {
     root,
     draw(changed) {
-      if (!changed.has("models") && !changed.has("nodes") && !changed.has("rights")) return;
+      if (!changed.has("models") && !changed.has("nodes")) return;
       drawTable();
       drawDetail();
     },
