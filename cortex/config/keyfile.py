@@ -24,7 +24,11 @@ NAME = "keys.toml"
 HEADER = (
     "# API keys, kept by `cortex keys`: their SHA-256 only. Read at a start and at a reload.\n"
 )
-_TABLE = re.compile(r"^\s*\[\[\s*auth\s*\.\s*keys\s*\]\]", re.MULTILINE)
+_TABLE = re.compile(
+    r"^[ \t]*\[\[[ \t]*auth[ \t]*\.[ \t]*keys[ \t]*\]\].*\n?(?:[ \t]*[^\s#\[].*\n?)*",
+    re.MULTILINE,
+)
+"""A table with its lines, up to what may belong to the next: a blank, a comment, another table."""
 
 
 class _File(Section):
@@ -71,20 +75,17 @@ def without(text: str, path: Path, name: str) -> str:
     at = names.index(name) if name in names else None
     if at is None:
         raise KeyError(name)
-    begins = [found.start() for found in _TABLE.finditer(text)]
-    ends = [*begins[1:], len(text)]
-    if len(begins) == len(names):
-        left = text[: begins[at]].rstrip("\n") + "\n" + _gap(text[ends[at] :])
-        # Text that only looks like a table, in a string, would have misled it.
-        if [key.name for key in read(left, path)] == names[:at] + names[at + 1 :]:
-            return left
+    tables = list(_TABLE.finditer(text))
+    if len(tables) == len(names):
+        before, behind = text[: tables[at].start()], text[tables[at].end() :]
+        left = f"{before.rstrip()}\n\n{behind.lstrip()}".strip() + "\n"
+        # A comment among the lines, or text that only looks like a table, would have misled it.
+        with contextlib.suppress(ConfigError):
+            if [key.name for key in read(left, path)] == names[:at] + names[at + 1 :]:
+                return left
     raise ConfigError(
         [f"{path}: {name} is not in a table [[auth.keys]] of its own: edit it by hand"]
     )
-
-
-def _gap(rest: str) -> str:
-    return f"\n{rest.lstrip(chr(10))}" if rest.strip() else ""
 
 
 @contextlib.contextmanager

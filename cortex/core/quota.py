@@ -63,9 +63,9 @@ class Day:
     used: int = 0
 
     def at(self, now_ms: int) -> "Day":
-        """This day, or a new one. A clock that was put back begins no day anew."""
+        """This day, or a new one, also where a clock was put back: no debt waits for a future."""
         began_ms = now_ms - now_ms % DAY_MS
-        return Day(began_ms) if began_ms > self.began_ms else self
+        return self if began_ms == self.began_ms else Day(began_ms)
 
     def more(self, amount: int) -> "Day":
         return Day(self.began_ms, self.used + amount)

@@ -124,12 +124,15 @@ def test_revoke_takes_one_out_and_leaves_the_rest_as_it_was(
     for name in ("a", "b", "c"):
         keys(capsys, "add", name)
     file = config.with_name("keys.toml")
-    file.write_text(file.read_text().replace('name = "c"', 'name = "c"  # my phone'))
+    text = file.read_text().replace('name = "c"', 'name = "c"  # my phone')
+    before, _, last = text.rpartition("[[auth.keys]]")
+    file.write_text(f"{before}# Lost in May.\n[[auth.keys]]{last}")
     before = file.read_text()
     out, err = keys(capsys, "revoke", "b")
     assert "b is out of keys.toml" in out
     assert "last" not in err
     assert [key["name"] for key in stored(config)] == ["a", "c"]
+    assert "# Lost in May.\n[[auth.keys]]" in file.read_text()
     assert "# my phone" in file.read_text()
     assert set(file.read_text().splitlines()) < set(before.splitlines())
     for name in ("c", "a"):
@@ -171,6 +174,10 @@ def test_a_file_written_otherwise_is_left_to_its_author(config: Path) -> None:
         without(text, config, "a")
     with pytest.raises(KeyError):
         without(text, config, "c")
+    lines = '[[auth.keys]]\nname = "a"\nkey = "x"\nmodels = [\n  # all\n  "m*",\n]\n'
+    with pytest.raises(ConfigError, match="edit it by hand"):
+        without(lines, config, "a")
+    assert without(lines.replace("  # all\n", ""), config, "a") == "\n"
     # A string that only looks like the head of a table.
     sly = '[[auth.keys]]\nname = "a"\nkey = """\n[[auth.keys]]\n"""\n'
     with pytest.raises(ConfigError, match="edit it by hand"):

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cortex.core.ids import RequestId
-from cortex.core.quota import MOST_UNREPORTED_PROMPT_TOKENS, Bucket, tokens_charged
+from cortex.core.quota import DAY_MS, MOST_UNREPORTED_PROMPT_TOKENS, Bucket, Day, tokens_charged
 from cortex.core.records import RequestRecord
 
 RATES = st.integers(1, 1_000_000)
@@ -98,3 +98,13 @@ def test_a_request_costs_what_the_node_reports_or_what_was_sent(
         **fields,  # type: ignore[arg-type]
     )
     assert tokens_charged(record) == tokens
+
+
+def test_a_day_ends_at_midnight_and_whenever_the_clock_says_it_is_another() -> None:
+    noon_ms = 20_000 * DAY_MS + DAY_MS // 2
+    day = Day().at(noon_ms).more(700)
+    assert (day.at(noon_ms + 1000), day.ends_in_s(noon_ms)) == (day, 43_200)
+    assert day.at(noon_ms + DAY_MS // 2 - 1).used == 700
+    assert day.at(noon_ms + DAY_MS // 2).used == 0
+    # A clock that was ahead for a while leaves no debt until then.
+    assert day.at(noon_ms + 20 * DAY_MS).more(9).at(noon_ms).used == 0
