@@ -230,7 +230,7 @@ class Daemon:
         addresses, services = self._config.gateway, self._services
         public = make_app(services)
         if addresses.metrics_listen is not None:
-            metrics = make_metrics_app(self._metrics)
+            metrics = make_metrics_app(self._metrics, services)
             self._opened(await listen(metrics, addresses.metrics_listen, metrics_socket), stack)
         listener = await listen(public, addresses.listen, api_socket, services)
         self._opened(listener, stack)

@@ -26,7 +26,7 @@ from cortex.gateway.call import expected, request_id_of
 from cortex.gateway.errors import error_response, is_anthropic
 from cortex.gateway.front import Front
 from cortex.gateway.paths import canonical
-from cortex.gateway.provenance import require_this_machine
+from cortex.gateway.provenance import require_this_machine, why_not_by_name
 from cortex.gateway.services import CALLER, REQUEST_ID, SERVICES, Services
 from cortex.gateway.strict import refuse_odd_framing
 from cortex.telemetry.metrics import Metrics
@@ -86,10 +86,13 @@ def make_app(services: Services) -> web.Application:
     return app
 
 
-def make_metrics_app(metrics: Metrics) -> web.Application:
-    """The scrape target; never on the public port."""
+def make_metrics_app(metrics: Metrics, services: Services) -> web.Application:
+    """The scrape target; never on the public port, and never shown to a page."""
 
-    async def scrape(_: web.Request) -> web.Response:
+    async def scrape(request: web.Request) -> web.Response:
+        foreign_name = why_not_by_name(request, services.config.gateway.hosts)
+        if foreign_name is not None:
+            return web.Response(status=403, text=f"{foreign_name}\n")
         return web.Response(
             body=generate_latest(metrics.registry),
             headers={"Content-Type": CONTENT_TYPE_LATEST},

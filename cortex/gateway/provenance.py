@@ -47,16 +47,29 @@ def require_this_machine(request: web.BaseRequest, hosts: Collection[str]) -> No
     proxied = next((name for name in FORWARDED_BY if name in headers), None)
     if proxied is not None:
         raise _refused(f"not through a proxy ({proxied} is set)")
-    # No browser leaves it out.
-    if "Host" in headers and _by_network(request) and not is_own_name(request.host, hosts):
-        raise _refused(
-            f"not under the name {request.host[:80]}: by localhost, an address or one of `hosts`"
-            " of [gateway]"
-        )
+    foreign_name = why_not_by_name(request, hosts)
+    if foreign_name is not None:
+        raise _refused(foreign_name)
     origin = headers.get("Origin")
     foreign = origin is not None and not _is_of(origin, request.host)
     if foreign or headers.get("Sec-Fetch-Site") in OTHER_SITES:
         raise _refused("not from a page of another site")
+
+
+def why_not_by_name(request: web.BaseRequest, hosts: Collection[str]) -> str | None:
+    """Why a client of this machine is not answered under the name it gives; None = it may be.
+
+    A page that lets its own name mean 127.0.0.1 is of the same site as what it asks then, so no
+    browser keeps it from reading: only a name that nobody else can own is good.
+    """
+    # No browser leaves it out; whoever comes from elsewhere may know this machine by any name.
+    named = "Host" in request.headers and isinstance(_peer(request), tuple)
+    if named and _is_loopback(request) and not is_own_name(request.host, hosts):
+        return (
+            f"not under the name {request.host[:80]}: by localhost, an address or one of `hosts`"
+            " of [gateway]"
+        )
+    return None
 
 
 def require_own_page(headers: Mapping[str, str], hosts: Collection[str]) -> None:
@@ -118,10 +131,6 @@ def _refused(how: str) -> RequestError:
 
 def _is_of(origin: str, host: str) -> bool:
     return bool(host) and origin.partition("://")[2] == host
-
-
-def _by_network(request: web.BaseRequest) -> bool:
-    return isinstance(_peer(request), tuple)
 
 
 def _is_loopback(request: web.BaseRequest) -> bool:

@@ -211,6 +211,17 @@ async def test_a_foreign_page_cannot_have_a_model_loaded(tmp_path: Path) -> None
             assert reply.status == 200, allowed
 
 
+async def test_a_page_under_a_name_of_its_own_reads_no_metrics(tmp_path: Path) -> None:
+    toml = '[auth]\nkeys = [{ name = "boss", key = "k", role = "admin" }]'
+    async with scripted(["m1"]) as node, running(tmp_path, [node], toml=toml) as gateway:
+        url = f"{gateway.metrics_url}/metrics"
+        async with gateway.http.get(url, headers={"Host": "rebound.example"}) as reply:
+            assert reply.status == 403
+            assert "rebound.example" in await reply.text()
+        async with gateway.http.get(url, headers={"Host": "localhost:9100"}) as reply:
+            assert reply.status == 200
+
+
 async def test_with_keys_a_key_is_enough(tmp_path: Path) -> None:
     toml = '[auth]\nkeys = [{ name = "boss", key = "k", role = "admin" }]'
     async with scripted(["m1"]) as node, running(tmp_path, [node], toml=toml) as gateway:

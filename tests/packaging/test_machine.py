@@ -23,6 +23,7 @@ from tests.packaging.machine import PACKAGES, Machine, why_not
 pytestmark = pytest.mark.timeout(600)
 
 CONFIG = "/etc/cortex/cortex.toml"
+KEYS = "/etc/cortex/keys.toml"
 API = "http://127.0.0.1:8000"
 NODE = """
 [Service]
@@ -85,9 +86,10 @@ def rows(machine: Machine) -> set[str]:
     return {row["request_id"] for row in said["rows"]}
 
 
-def chat(machine: Machine, model: str) -> str:
+def chat(machine: Machine, model: str, *options: str) -> str:
     body = json.dumps(ASKED | {"model": model, "max_tokens": 3})
-    return machine.run("curl", "-s", "-m", "30", "-d", body, f"{API}/v1/chat/completions")
+    curl = ("curl", "-s", "-m", "30", *options)
+    return machine.run(*curl, "-d", body, f"{API}/v1/chat/completions")
 
 
 def test_install(machine: Machine) -> None:
@@ -168,6 +170,26 @@ def test_reload(machine: Machine) -> None:
     config.write_text(good)
     machine.run("systemctl", "reload", "cortex")
     assert shown(machine, "MainPID") == pid
+
+
+def test_keys(machine: Machine) -> None:
+    """From an open gateway to a closed one, and back when the file is gone."""
+    key = re.search(
+        r"^cortex_\S+", machine.run("cortex", "keys", "add", "laptop"), re.MULTILINE
+    )
+    assert key is not None
+    assert machine.run("stat", "-c", "%U:%G %a", KEYS).strip() == "root:cortex 640"
+    assert '"choices"' in chat(machine, "a")
+    machine.run("systemctl", "reload", "cortex")
+    assert "invalid_api_key" in chat(machine, "a")
+    assert '"choices"' in chat(machine, "a", "-H", f"x-api-key: {key[0]}")
+    assert "laptop" in machine.run("cortex", "keys", "list")
+    machine.run("cortex", "keys", "revoke", "laptop")
+    machine.run("systemctl", "reload", "cortex")
+    assert "invalid_api_key" in chat(machine, "a", "-H", f"x-api-key: {key[0]}")
+    machine.file(KEYS).unlink()
+    machine.run("systemctl", "reload", "cortex")
+    assert '"choices"' in chat(machine, "a")
 
 
 def test_a_killed_process_comes_back_with_its_history(machine: Machine) -> None:
