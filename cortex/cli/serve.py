@@ -11,14 +11,26 @@ from pathlib import Path
 
 def run(args: argparse.Namespace) -> int:
     """Run until a signal ends it; the daemon itself prints the mistakes of a configuration."""
-    # A reload that is asked for before anybody can carry it out waits for that; it does not kill.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     # Hardly anything made by a start is garbage: looking for it would be a sixth of the start.
     gc.disable()
-    with _no_certificates_yet():
-        from cortex import daemon
+    with _hangups_wait():
+        with _no_certificates_yet():
+            from cortex import daemon
 
-    return daemon.run(Path(args.config) if args.config else None, os.environ)
+        return daemon.run(Path(args.config) if args.config else None, os.environ)
+
+
+@contextmanager
+def _hangups_wait() -> Iterator[None]:
+    """A reload that is asked for before anybody can carry it out waits for that; it does not kill.
+
+    The daemon lets it through once it can.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
