@@ -1,8 +1,8 @@
 """Every question put to the database, as functions of a connection; the gateway and `--db` ask the same."""
 
 import sqlite3
+from array import array
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from cortex.adminapi import (
     EventQuery,
@@ -89,44 +89,76 @@ def stats(connection: sqlite3.Connection, query: HistoryQuery) -> StatsBody:
     by = query.by or "model"
     sql, values = found.select(f"{by}, {_COUNTED}, {', '.join(_MEASURES)}, started_at_ms")
     most = STATS_ROWS if found.path.index == BY_TIME else STATS_SCATTERED
-    picked = connection.execute(sql, [*values, most]).fetchall()
-    groups: dict[str | None, list[Sequence[Any]]] = {}
-    for row in picked:
-        groups.setdefault(row[0], []).append(row)
-    ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0] or ""))
+    groups: dict[str | None, _Group] = {}
+    count, oldest_ms = 0, None
+    for name, *counted, started_at_ms in connection.execute(sql, [*values, most]):
+        count, oldest_ms = count + 1, started_at_ms
+        group = groups.get(name)
+        if group is None:
+            group = groups[name] = _Group()
+        group.take(*counted)
+    ordered = sorted(groups.items(), key=lambda item: (-item[1].requests, item[0] or ""))
     return StatsBody(
-        rows=[_stats_row(by, name, grouped) for name, grouped in ordered],
-        since_ms=picked[-1][-1] if len(picked) == most else found.floor_ms,
+        rows=[group.row(by, name) for name, group in ordered],
+        since_ms=oldest_ms if count == most else found.floor_ms,
     )
 
 
-def _stats_row(by: str, name: str | None, rows: Sequence[Sequence[Any]]) -> StatsRow:
-    _, failed, cold, prompt, completion, *measures, _ = zip(*rows, strict=True)
-    ttft, duration, pace = (sorted(v for v in m if v is not None) for m in measures)
-    return StatsRow(
-        **{by: name},
-        requests=len(rows),
-        errors=sum(failed),
-        cold_starts=sum(cold),
-        prompt_tokens=_known_total(prompt),
-        completion_tokens=_known_total(completion),
-        ttft_p50_ms=_nearest_rank(ttft, 50),
-        ttft_p95_ms=_nearest_rank(ttft, 95),
-        duration_p50_ms=_nearest_rank(duration, 50),
-        duration_p95_ms=_nearest_rank(duration, 95),
-        tokens_per_s_p50=_nearest_rank(pace, 50),
-        tokens_per_s_p95=_nearest_rank(pace, 95),
-    )
+class _Group:
+    """What is kept of the rows of one name: counts, and the measures as plain numbers."""
+
+    __slots__ = ("cold_starts", "completion", "errors", "measures", "prompt", "requests")
+
+    def __init__(self) -> None:
+        self.requests = self.errors = self.cold_starts = 0
+        self.prompt: int | None = None
+        self.completion: int | None = None
+        self.measures = tuple(array("d") for _ in _MEASURES)
+
+    def take(
+        self,
+        failed: int,
+        cold: int,
+        prompt: int | None,
+        completion: int | None,
+        *measures: float | None,
+    ) -> None:
+        """One row."""
+        self.requests += 1
+        self.errors += failed
+        self.cold_starts += cold
+        if prompt is not None:
+            self.prompt = (self.prompt or 0) + prompt
+        if completion is not None:
+            self.completion = (self.completion or 0) + completion
+        for kept, measure in zip(self.measures, measures, strict=True):
+            if measure is not None:
+                kept.append(measure)
+
+    def row(self, by: str, name: str | None) -> StatsRow:
+        ttft, duration, pace = map(sorted, self.measures)
+        return StatsRow(
+            **{by: name},
+            requests=self.requests,
+            errors=self.errors,
+            cold_starts=self.cold_starts,
+            prompt_tokens=_bounded(self.prompt),
+            completion_tokens=_bounded(self.completion),
+            ttft_p50_ms=_nearest_rank(ttft, 50),
+            ttft_p95_ms=_nearest_rank(ttft, 95),
+            duration_p50_ms=_nearest_rank(duration, 50),
+            duration_p95_ms=_nearest_rank(duration, 95),
+            tokens_per_s_p50=_nearest_rank(pace, 50),
+            tokens_per_s_p95=_nearest_rank(pace, 95),
+        )
+
+
+def _bounded(total: int | None) -> int | None:
+    return None if total is None else min(total, INT_MAX)
 
 
 def _nearest_rank(ordered: Sequence[float], share: int) -> float | None:
     return ordered[(len(ordered) * share + 99) // 100 - 1] if ordered else None
-
-
-def _known_total(values: Iterable[int | None]) -> int | None:
-    """None where nothing is known."""
-    known = [value for value in values if value is not None]
-    return min(sum(known), INT_MAX) if known else None
 
 
 def events(connection: sqlite3.Connection, query: EventQuery) -> EventsBody:
