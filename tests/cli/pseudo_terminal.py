@@ -42,6 +42,11 @@ class Drawn:
     def text(self) -> list[str]:
         return ["".join(row).rstrip() for row in self._rows]
 
+    @property
+    def whole(self) -> bool:
+        """Nothing of a picture is missing: each begins at the top, and has its last line at the bottom."""
+        return not self.alternate or self._y == self.lines - 1
+
     def feed(self, text: str) -> None:
         text = self._unread + text
         self._unread = ""
@@ -145,7 +150,7 @@ class PseudoTerminal:
     ) -> str:
         """Read until the screen's text is so; fails showing the screen at the deadline."""
         end_s = time.monotonic() + timeout_s
-        while not holds(self.shown):
+        while not (self.screen.whole and holds(self.shown)):
             left_s = end_s - time.monotonic()
             assert left_s > 0, f"waited in vain for {what}:\n{self.shown}"
             self._read(min(left_s, 0.2))

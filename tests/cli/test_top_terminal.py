@@ -177,9 +177,7 @@ def test_it_outlives_the_gateway_and_says_since_when(
     terminal = top("--endpoint", fleet.url)
     terminal.see_text("m1")
     fleet.kill()
-    terminal.see(
-        lambda shown: "stale: as it was at " in shown and "m1" in shown, "the last picture"
-    )
+    assert "m1" in terminal.see_text("stale: as it was at ")
     processes.serve_file(fleet.source, fleet.port)
     terminal.see(lambda shown: "stale" not in shown and "m1" in shown, "it to be back")
     terminal.press("q")
