@@ -29,8 +29,8 @@ HEAD = """\
 #metrics_listen = "127.0.0.1:9100"
 """
 TAIL = """
-# Without keys the API is open to whoever reaches it, and changes of the fleet are taken from this
-# machine only. `cortex keys add NAME` makes a key.
+# Without keys the API is open to whoever reaches it, and the fleet is shown to and changed by this
+# machine's user only. `cortex keys add NAME` makes a key.
 #[[auth.keys]]
 #name = "me"
 #key_sha256 = "0000000000000000000000000000000000000000000000000000000000000000"

@@ -10,9 +10,9 @@ Keep the API keys in a file beside the configuration, which has only their SHA-2
 `file` of [auth]. The gateway reads it at a start and at a reload. While the file is there, nobody
 gets in without a key, even when it is empty. No gateway is asked.
 
-add NAME     make a key from 256 random bits and print it, once, for its holder
-list         show who has a key, of the file and of the configuration, and what it may do
-revoke NAME  take the key of this name out of the file"""
+`add NAME` makes a key from 256 random bits and prints it, once, for its holder. `list` shows who has
+a key, of the file and of the configuration, and what it may do. `revoke NAME` takes the key of this
+name out of the file."""
 ACTIONS = ("add", "list", "revoke")
 ROLES = ("client", "admin")
 MOST = 1_000_000_000_000

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -12,8 +13,11 @@ from cortex.adminapi import (
 )
 from cortex.gateway.fleetview import status_of_fleet
 from cortex.gateway.jsonio import json_of, query_of
+from cortex.gateway.ports import Follower
 from cortex.gateway.services import SERVICES
 
+STALL_S = 30.0
+"""A reader that takes nothing for so long is not one."""
 STREAM_PING_S = 15.0
 """Between two comments on a quiet event stream, so that a dead reader is noticed."""
 
@@ -49,22 +53,40 @@ async def event_stream(request: web.Request) -> web.StreamResponse:
         headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
     )
     await response.prepare(request)
-    await response.write(b": open\n\n")
+    try:
+        await _tell(response, subscription, missed)
+    except TimeoutError:
+        # The reader does not read.
+        if request.transport is not None:
+            request.transport.abort()
+    return response
+
+
+async def _tell(
+    response: web.StreamResponse, subscription: Follower, missed: Sequence[EventRow]
+) -> None:
+    """Write until the store closes, or the reader leaves or stalls (`TimeoutError`)."""
+    await _write(response, b": open\n\n")
     seen = 0
     for row in missed:
-        await response.write(_event(row))
+        await _write(response, _event(row))
         seen = row.id
     while True:
         try:
             async with asyncio.timeout(STREAM_PING_S):
                 row = await anext(subscription)
         except TimeoutError:
-            await response.write(b": ping\n\n")
+            await _write(response, b": ping\n\n")
             continue
         except StopAsyncIteration:
-            return response
+            return
         if row.id > seen:
-            await response.write(_event(row))
+            await _write(response, _event(row))
+
+
+async def _write(response: web.StreamResponse, data: bytes) -> None:
+    async with asyncio.timeout(STALL_S):
+        await response.write(data)
 
 
 def _event(row: EventRow) -> bytes:

@@ -13,22 +13,29 @@ from aiohttp import web
 
 from cortex.core.errors import RequestError
 
-FORWARDED_BY = (
-    "Forwarded",
-    "X-Forwarded-For",
-    "X-Forwarded-Host",
-    "X-Forwarded-Proto",
-    "X-Forwarded-Server",
-    "X-Real-IP",
-    "X-Client-IP",
-    "X-Cluster-Client-IP",
-    "CF-Connecting-IP",
-    "True-Client-IP",
-    "Via",
+FORWARDED_BY = frozenset(
+    {
+        "cf-connecting-ip",
+        "client-ip",
+        "fastly-client-ip",
+        "forwarded",
+        "proxy-client-ip",
+        "true-client-ip",
+        "via",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-envoy-external-address",
+        "x-original-forwarded-for",
+        "x-original-host",
+        "x-originating-ip",
+        "x-real-ip",
+        "x-remote-addr",
+        "x-remote-ip",
+    }
 )
-"""What proxies add for somebody else; any of them will do, whatever it says."""
-OTHER_SITES = frozenset({"cross-site", "same-site"})
-"""Of `Sec-Fetch-Site` (Fetch Metadata, 2.2): another page than one of this very origin."""
+"""What proxies add for somebody else, besides `X-Forwarded-…`; any will do, whatever it says."""
+OWN_SITE = frozenset({"same-origin", "none"})
+"""Of `Sec-Fetch-Site` (Fetch Metadata, 2.2): a page of this very origin, or the reader's own doing."""
 
 
 def require_this_machine(request: web.BaseRequest, hosts: Collection[str]) -> None:
@@ -44,15 +51,15 @@ def require_this_machine(request: web.BaseRequest, hosts: Collection[str]) -> No
     if not _is_loopback(request):
         raise _refused("from this machine only")
     headers = request.headers
-    proxied = next((name for name in FORWARDED_BY if name in headers), None)
+    proxied = next(filter(_is_of_a_proxy, headers), None)
     if proxied is not None:
-        raise _refused(f"not through a proxy ({proxied} is set)")
+        raise _refused(f"not through a proxy ({proxied[:40]} is set)")
     foreign_name = why_not_by_name(request, hosts)
     if foreign_name is not None:
         raise _refused(foreign_name)
     origin = headers.get("Origin")
     foreign = origin is not None and not _is_of(origin, request.host)
-    if foreign or headers.get("Sec-Fetch-Site") in OTHER_SITES:
+    if foreign or _is_of_another_site(headers):
         raise _refused("not from a page of another site")
 
 
@@ -87,7 +94,7 @@ def require_own_page(headers: Mapping[str, str], hosts: Collection[str]) -> None
     """
     origin = headers.get("Origin")
     if origin is None:
-        foreign = headers.get("Sec-Fetch-Site") in OTHER_SITES
+        foreign = _is_of_another_site(headers)
     else:
         # Whoever owns a name can let it mean this machine: its pages are then of the same origin.
         host = headers.get("Host", "")
@@ -127,6 +134,15 @@ def _refused(how: str) -> RequestError:
         f"this is allowed {how}, as no keys are configured; `cortex keys add` makes one",
         code="permission_denied",
     )
+
+
+def _is_of_a_proxy(name: str) -> bool:
+    lower = name.lower()
+    return lower in FORWARDED_BY or lower.startswith("x-forwarded-")
+
+
+def _is_of_another_site(headers: Mapping[str, str]) -> bool:
+    return headers.get("Sec-Fetch-Site", "none") not in OWN_SITE
 
 
 def _is_of(origin: str, host: str) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ import aiohttp
 import pytest
 
 from cortex.adminapi import EventQuery, EventsBody
+from cortex.core.records import EventKind
 from cortex.gateway import admin
 from tests.gateway.conftest import scripted
 from tests.running import Running, running, until
@@ -149,3 +151,25 @@ async def test_an_open_stream_does_not_hold_up_the_end(tmp_path: Path) -> None:
             began_s = time.perf_counter()
         assert time.perf_counter() - began_s < 5
         response.close()
+
+
+async def test_a_reader_that_takes_nothing_is_cut(
+    shared: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(admin, "STALL_S", 0.3)
+    subscribers = shared.daemon._store._subscribers
+    state = shared.services.fleet._state
+    with socket.socket() as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.connect(("127.0.0.1", int(shared.url.rpartition(":")[2])))
+        stuck.sendall(f"GET {STREAM} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        await until(lambda: len(subscribers) == 1, "the reader to be heard")
+
+        async def gone() -> bool:
+            for number in range(100):
+                state.event(EventKind.CONFIG, "x" * 4000, f"n{number}")
+            await shared.flushed()
+            return len(subscribers) == 0
+
+        await until(gone, "the reader to be cut", 30)
+    assert [r for r in caplog.records if r.levelname == "ERROR"] == []
