@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -17,7 +17,7 @@ from cortex.core.translate.stream import MessageStream
 from cortex.gateway.asking import affinity_key, resolve
 from cortex.gateway.auth import Caller
 from cortex.gateway.body import Body, read_body, written
-from cortex.gateway.call import AiohttpSource, Call, Source
+from cortex.gateway.call import AiohttpSource, Call
 from cortex.gateway.errors import JSON
 from cortex.gateway.exchange import Exchange, Outbound
 from cortex.gateway.line import Line
@@ -37,12 +37,13 @@ async def messages(call: Call, caller: Caller, svc: Services) -> None:
     line.record.dialect = "anthropic"
     line.record.client = caller.name
     with svc.recent.running(line), line:
-        body, fields = await _read(call.source, svc)
+        body = await read_body(call.source, svc.config.limits, svc.room)
         line.record.request_bytes = body.size
         sticky = affinity_key(call, body, caller)
-        asked = _ask(call, caller, svc, line, body, fields)
+        understood = await svc.workshop.do(body.size, _understand, body)
+        asked = await _ask(call, caller, svc, line, body, understood)
         # A stream may last for minutes: what it was asked with is let go.
-        del body, fields
+        del body, understood
         if asked is None:
             return
         model = asked.model
@@ -52,6 +53,19 @@ async def messages(call: Call, caller: Caller, svc: Services) -> None:
             await exchange.run(want, sticky)
         if line.record.prompt_tokens is not None:
             svc.tokens.learn(model, asked.prompt, line.record.prompt_tokens)
+
+
+class _Understood(NamedTuple):
+    """A body, read whole."""
+
+    wanted: MessagesRequest
+    prompt: tuple[int, int]
+    """Its bytes of text and its images."""
+
+
+def _understand(body: Body) -> _Understood:
+    fields = body.fields()
+    return _Understood(read_messages_request(fields), prompt_bytes(fields))
 
 
 @dataclass(slots=True)
@@ -65,16 +79,16 @@ class _Asked:
     dialect: Dialect
 
 
-def _ask(
+async def _ask(
     call: Call,
     caller: Caller,
     svc: Services,
     line: Line,
     body: Body,
-    fields: dict[str, Any],
+    understood: _Understood,
 ) -> _Asked | None:
     """Translate; None = it is answered already, for it asks for nothing."""
-    wanted = read_messages_request(fields)
+    wanted = understood.wanted
     line.record.stream = wanted.stream
     model = resolve(svc, wanted.model, caller)
     line.record.model = model
@@ -82,7 +96,8 @@ def _ask(
     if wanted.nothing_to_say:
         _nothing(call, line, wanted, message_id)
         return None
-    chat = Body([written({**wanted.chat, "model": model})], body.envelope)
+    text = await svc.workshop.do(body.size, written, {**wanted.chat, "model": model})
+    chat = Body([text], body.envelope)
     foreign = svc.anthropic_nodes.intersection(svc.fleet.snapshot().locations.get(model, ()))
     native = _native(call, body, model, whole=not wanted.stream) if foreign else None
 
@@ -105,7 +120,7 @@ def _ask(
 
     # A head of our own could not be followed by that of a node.
     dialect = ANTHROPIC if foreign else dialect_with(head)
-    return _Asked(model, prompt_bytes(fields), outbound_for, dialect)
+    return _Asked(model, understood.prompt, outbound_for, dialect)
 
 
 async def count_tokens(request: web.Request) -> web.Response:
@@ -117,21 +132,23 @@ async def count_tokens(request: web.Request) -> web.Response:
     svc = request.app[SERVICES]
     source = AiohttpSource(request)
     try:
-        _, fields = await _read(source, svc)
+        body = await read_body(source, svc.config.limits, svc.room)
+        wanted, prompt = await svc.workshop.do(body.size, _counted, body)
     finally:
         svc.room.leave(source)
+    model = resolve(svc, wanted, caller_of(request))
+    return web.json_response({"input_tokens": svc.tokens.estimate(model, prompt)})
+
+
+def _counted(body: Body) -> tuple[str, tuple[int, int]]:
+    """The model of a question, and what `prompt_bytes` says of its prompt."""
+    fields = body.fields()
     wanted = fields.get("model")
     if not isinstance(wanted, str):
         raise RequestError("model: field required", param="model")
     if not isinstance(fields.get("messages"), list):
         raise RequestError("messages: field required", param="messages")
-    model = resolve(svc, wanted, caller_of(request))
-    return web.json_response({"input_tokens": svc.tokens.estimate(model, prompt_bytes(fields))})
-
-
-async def _read(source: Source, svc: Services) -> tuple[Body, dict[str, Any]]:
-    body = await read_body(source, svc.config.limits, svc.room)
-    return body, body.fields()
+    return wanted, prompt_bytes(fields)
 
 
 _PASSING = Passing(ANTHROPIC)

@@ -19,6 +19,7 @@ from cortex.gateway.room import Room
 from cortex.gateway.tls import Certificate
 from cortex.gateway.tokens import TokenCounts
 from cortex.gateway.wishes import Wishes
+from cortex.gateway.workshop import Workshop
 from cortex.telemetry.metrics import Metrics
 
 
@@ -45,6 +46,7 @@ class Services:
     """An address that other machines can reach; None = there is none."""
     room: Room = field(default_factory=Room)
     wishes: Wishes = field(default_factory=Wishes)
+    workshop: Workshop = field(default_factory=Workshop)
 
     def shares_with(self, origin: str) -> bool:
         """Whether the pages of this origin may read what the inference routes answer."""
