@@ -21,6 +21,7 @@ from tests.soak.verdict import RECOVERY_S, Seen, Verdict, judge
 from tests.soak.world import NODES, World
 
 MOST_AT_ONCE = 100
+WARM_RATE = 30.0
 LONG_FROM_S = 240.0
 """A shorter run says nothing about memory: caches and allocator are still filling up."""
 LONG_REST_S = 65.0
@@ -43,6 +44,11 @@ class Options:
     @property
     def warm_s(self) -> float:
         return self.length_s / 10
+
+    @property
+    def warm_rate(self) -> float:
+        """So that statistics have their ten thousand rows by then, where the run is long enough."""
+        return max(self.rate, WARM_RATE) if self.long else self.rate
 
     @property
     def long(self) -> bool:
@@ -88,13 +94,13 @@ class Soak:
         began_at_s = time.time()
         rng = random.Random(self.options.seed)
         self.say(f"warm-up, {self.options.warm_s:.0f} s without faults")
-        await self._load(rng, self.options.warm_s, ())
+        await self._load(rng, self.options.warm_s, (), self.options.warm_rate)
         warm = await self._at_rest(None)
         self.say(f"at rest after the warm-up: {warm.rss_mib:.1f} MiB, {warm.tasks} tasks")
         load_s = self.options.load_s
         last_s = max(load_s / 2, load_s - RECOVERY_S)
         faults = plan(self.options.seed, begin_s=2.0, end_s=last_s, nodes=NODES)
-        await self._load(rng, load_s, faults)
+        await self._load(rng, load_s, faults, self.options.rate)
         end = await self._at_rest(warm)
         exit_code = await asyncio.to_thread(self.world.stop)
         lines = self.world.gateway.stderr.splitlines()
@@ -125,7 +131,7 @@ class Soak:
         )
 
     async def _load(
-        self, rng: random.Random, length_s: float, faults: tuple[Fault, ...]
+        self, rng: random.Random, length_s: float, faults: tuple[Fault, ...], rate: float
     ) -> None:
         """Ask at random moments, `rate` times a second; then let what is under way come to its end."""
         timeout = aiohttp.ClientTimeout(total=None)
@@ -141,7 +147,7 @@ class Soak:
                         group.create_task(self._strike(fault), name=f"fault {fault.kind}")
                     free = asyncio.Semaphore(MOST_AT_ONCE)
                     while time.monotonic() < end_s:
-                        await asyncio.sleep(rng.expovariate(self.options.rate))
+                        await asyncio.sleep(rng.expovariate(rate))
                         await free.acquire()
                         task = group.create_task(self._ask(clients, rng), name="request")
                         task.add_done_callback(lambda _: free.release())
