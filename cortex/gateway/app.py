@@ -92,7 +92,7 @@ def make_metrics_app(metrics: Metrics, services: Services) -> web.Application:
     async def scrape(request: web.Request) -> web.Response:
         foreign_name = why_not_by_name(request, services.config.gateway.hosts)
         if foreign_name is not None:
-            return web.Response(status=403, text=f"{foreign_name}\n")
+            return web.Response(status=403, text=f"this is {foreign_name}\n")
         return web.Response(
             body=generate_latest(metrics.registry),
             headers={"Content-Type": CONTENT_TYPE_LATEST},

@@ -49,18 +49,18 @@ def require_this_machine(request: web.BaseRequest, hosts: Collection[str]) -> No
         RequestError: 403, saying why it is not believed to be one.
     """
     if not _is_loopback(request):
-        raise _refused("from this machine only")
+        raise _refused("allowed from this machine only")
     headers = request.headers
     proxied = next(filter(_is_of_a_proxy, headers), None)
     if proxied is not None:
-        raise _refused(f"not through a proxy ({proxied[:40]} is set)")
+        raise _refused(f"not allowed through a proxy ({proxied[:40]} is set)")
     foreign_name = why_not_by_name(request, hosts)
     if foreign_name is not None:
         raise _refused(foreign_name)
     origin = headers.get("Origin")
     foreign = origin is not None and not _is_of(origin, request.host)
     if foreign or _is_of_another_site(headers):
-        raise _refused("not from a page of another site")
+        raise _refused("not allowed to a page of another site")
 
 
 def why_not_by_name(request: web.BaseRequest, hosts: Collection[str]) -> str | None:
@@ -73,8 +73,8 @@ def why_not_by_name(request: web.BaseRequest, hosts: Collection[str]) -> str | N
     named = "Host" in request.headers and isinstance(_peer(request), tuple)
     if named and _is_loopback(request) and not is_own_name(request.host, hosts):
         return (
-            f"not under the name {request.host[:80]}: by localhost, an address or one of `hosts`"
-            " of [gateway]"
+            f"not allowed under the name {request.host[:80]}, but under localhost, an address or one"
+            " of `hosts` of [gateway]"
         )
     return None
 
@@ -101,7 +101,7 @@ def require_own_page(headers: Mapping[str, str], hosts: Collection[str]) -> None
         foreign = not (_is_of(origin, host) and is_own_name(host, hosts))
     if foreign:
         raise _refused(
-            "not from a page of this origin: see cors_origins and hosts of [gateway]"
+            "not allowed to a page of this origin (cors_origins, hosts of [gateway])"
         )
 
 
@@ -131,7 +131,7 @@ def is_this_machine(host: str) -> bool:
 
 def _refused(how: str) -> RequestError:
     return RequestError(
-        f"this is allowed {how}, as no keys are configured; `cortex keys add` makes one",
+        f"this is {how}, as no keys are configured; `cortex keys add` makes one",
         code="permission_denied",
     )
 
