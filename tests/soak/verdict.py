@@ -16,6 +16,9 @@ RECOVERY_S = 12.0
 MOST_GROWTH = 0.05
 POOL_THREADS = min(32, (os.cpu_count() or 1) + 4)
 """asyncio's pool: its threads are begun when they are wanted, up to so many, and kept."""
+SQLITE_FILES = 2
+"""It keeps a descriptor whose closing would drop the locks of another connection, and uses it again."""
+SLACK = {"threads": POOL_THREADS, "files": SQLITE_FILES}
 NODE_CODES = frozenset({
     "node_unreachable", "node_truncated", "node_interrupted", "node_timeout", "node_error",
     "no_healthy_node", "no_room", "model_failing", "model_not_held", "model_reloading",
@@ -87,7 +90,7 @@ def _judge_leftovers(seen: Seen, verdict: Verdict) -> None:
     pool = ("node_sockets",) if seen.long else ()
     for name in ("sockets", "files", "tasks", "threads", *pool):
         before, after = getattr(warm, name), getattr(end, name)
-        if after > before + (POOL_THREADS if name == "threads" else 0):
+        if after > before + SLACK.get(name, 0):
             say(f"{name}: {before} after the warm-up, {after} at the end")
     verdict.memory_judged = seen.long
     if verdict.memory_judged and verdict.growth >= MOST_GROWTH:
