@@ -1,28 +1,19 @@
 """`cortex check-config`: every mistake of the configuration, and nothing started."""
 
 import argparse
-import os
-from pathlib import Path
 
+from cortex.cli.configured import configured
 from cortex.cli.exit_codes import Exit
-from cortex.cli.failures import ConfigFileError, UsageError
+from cortex.cli.failures import UsageError
 from cortex.cli.text import counted
-from cortex.config.load import find, load
 from cortex.config.schema import Config
-from cortex.core.errors import ConfigError
 
 
 def run(args: argparse.Namespace) -> int:
     """Print `ok: FILE: …`, or one line per mistake on stderr."""
     if args.file and args.config:
         raise UsageError("check-config: FILE and --config FILE exclude each other")
-    given = args.file or args.config
-    path = Path(given) if given else None
-    try:
-        config = load(path, os.environ)
-        found = find(path, os.environ)
-    except ConfigError as error:
-        raise ConfigFileError("\n".join(error.lines)) from error
+    found, config = configured(args.file or args.config)
     print(f"ok: {found}: {summary(config)}")
     return Exit.OK
 

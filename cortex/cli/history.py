@@ -207,6 +207,6 @@ def _print_stats(body: StatsBody, *, by: str, as_lines: bool) -> int:
 
 def _database(args: argparse.Namespace) -> Source:
     """The file that --db names, or the configured one."""
-    from cortex.cli.history_file import FileSource, configured
+    from cortex.cli.history_file import FileSource, configured_file
 
-    return FileSource(Path(args.db) if args.db else configured(args.config))
+    return FileSource(Path(args.db) if args.db else configured_file(args.config))

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from cortex.adminapi import HistoryBody, HistoryQuery, StatsBody
-from cortex.cli.failures import CliError, ConfigFileError
-from cortex.config.load import load, state_path
-from cortex.core.errors import ConfigError, StoreError
+from cortex.cli.configured import configured
+from cortex.cli.failures import CliError
+from cortex.config.load import state_path
+from cortex.core.errors import StoreError
 from cortex.store.offline import DatabaseFile
 
 T = TypeVar("T")
@@ -40,17 +41,11 @@ class FileSource:
             raise CliError(str(error)) from error
 
 
-def configured(config: str | None) -> Path:
+def configured_file(config: str | None) -> Path:
     """The database file of the configuration that `cortex serve` would use.
 
     Raises:
         ConfigFileError: There is none, or it has mistakes.
     """
-    try:
-        return state_path(load(Path(config) if config else None, os.environ), os.environ)
-    except ConfigError as error:
-        raise ConfigFileError(
-            "\n".join(
-                [*error.lines, "history: --db FILE reads a database without a configuration"]
-            )
-        ) from error
+    hint = "history: --db FILE reads a database without a configuration"
+    return state_path(configured(config, hint)[1], os.environ)

@@ -3,27 +3,25 @@
 import argparse
 import hashlib
 import json
-import os
-import re
 import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cortex.cli.configured import configured
 from cortex.cli.exit_codes import Exit
 from cortex.cli.failures import CliError, ConfigFileError, UsageError
 from cortex.cli.keys_options import LIMITS
 from cortex.cli.tables import Column, Row, Screen
 from cortex.cli.text import ABSENT, safe
 from cortex.config import keyfile
-from cortex.config.load import SYSTEM_FILE, find, load
-from cortex.config.schema import Config, Key
+from cortex.config.load import SYSTEM_FILE
+from cortex.config.schema import Config, Key, plain_name
 from cortex.core.errors import ConfigError
 
 PREFIX = "cortex_"
 """Lets a person, or a scanner of what is published, see what it is."""
 KEY_BYTES = 32
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _OF_ADD = ("role", "models", "to_stdout", *LIMITS)
 COLUMNS = (
     Column("name", cut="end"),
@@ -38,15 +36,15 @@ def run(args: argparse.Namespace) -> int:
     """Do one of the three."""
     action, name = args.action, args.name
     if action != "add" and any(getattr(args, option) for option in _OF_ADD):
-        raise UsageError(f"keys {action}: only keys add makes a key that they could be of")
+        raise UsageError(f"keys {action}: only keys add makes a key, and takes these options")
     if (action == "list") is (name is not None):
         raise UsageError(f"keys {action}: expected {'no NAME' if name else 'NAME'}")
     if action == "list":
         return _list(args)
-    if not _NAME.fullmatch(name):
-        raise UsageError(
-            f"keys: {name!r}: letters, digits, dots, dashes and underscores, at most 63"
-        )
+    try:
+        plain_name(name)
+    except ValueError as exc:
+        raise UsageError(f"keys: {name!r}: {exc}") from exc
     return _revoke(args) if action == "revoke" else _add(args)
 
 
@@ -57,12 +55,12 @@ def _add(args: argparse.Namespace) -> int:
     if args.to_stdout:
         print(f"{key}\n\n{text}", end="")
         return Exit.OK
-    source, config = _configuration(args)
+    source, config = configured(args.config)
     file = keyfile.path_of(source, config)
     try:
         with keyfile.locked(file):
             # As it is now: another command may have been at it meanwhile.
-            _, config = _configuration(args)
+            _, config = configured(args.config)
             if args.name in {other.name for other in config.auth.keys}:
                 raise CliError(f"{args.name} has a key already: cortex keys revoke {args.name}")
             before = file.read_text(encoding="utf-8") if file.exists() else ""
@@ -104,7 +102,7 @@ def _next(file: Path, source: Path, config: Config, *, role: str) -> list[str]:
 
 
 def _revoke(args: argparse.Namespace) -> int:
-    source, config = _configuration(args)
+    source, config = configured(args.config)
     file = keyfile.path_of(source, config)
     if args.name not in {key.name for key in config.auth.keys}:
         raise CliError(f"{args.name} has no key: cortex keys list")
@@ -122,7 +120,7 @@ def _revoke(args: argparse.Namespace) -> int:
         print(json.dumps({"name": args.name, "file": str(file)}, indent=2))
     else:
         print(f"{args.name} is out of {file}")
-    said = [f"it is good until then: {_reload(source)}"]
+    said = [f"{_reload(source)}; until then the key is good"]
     if len(config.auth.keys) == 1:
         said.append(f"that was the last one: nobody gets in while {file} is there")
     _tell(said)
@@ -130,7 +128,7 @@ def _revoke(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    source, config = _configuration(args)
+    source, config = configured(args.config)
     auth = config.auth
     file = keyfile.path_of(source, config)
     text = file.read_text(encoding="utf-8") if auth.file is not None and file.exists() else ""
@@ -157,15 +155,6 @@ def _facts(key: Key, place: Path) -> dict[str, object]:
     limits = {name: getattr(key, name) for name in LIMITS}
     models = None if key.models is None else list(key.models)
     return {"name": key.name, "role": key.role, "models": models, **limits, "file": str(place)}
-
-
-def _configuration(args: argparse.Namespace) -> tuple[Path, Config]:
-    """The file and what it says."""
-    path = Path(args.config) if args.config else None
-    try:
-        return find(path, os.environ), load(path, os.environ)
-    except ConfigError as exc:
-        raise ConfigFileError("\n".join(exc.lines)) from exc
 
 
 def _reload(source: Path) -> str:

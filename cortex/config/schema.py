@@ -83,7 +83,8 @@ def _is_host(text: str) -> bool:
     return len(ascii_name) <= 253 and all(map(_LABEL.fullmatch, labels))
 
 
-def _name(value: str) -> str:
+def plain_name(value: str) -> str:
+    """The name of a node or a key; raises `ValueError`."""
     if not _NAME.fullmatch(value):
         raise ValueError("letters, digits, dots, dashes and underscores, at most 63")
     return value
@@ -110,7 +111,7 @@ Address = Annotated[str, AfterValidator(_address)]
 Endpoint = Annotated[str, AfterValidator(endpoint_of)]
 HostName = Annotated[str, AfterValidator(_host_name)]
 Origin = Annotated[str, AfterValidator(_origin)]
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(plain_name)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrOff = Annotated[Seconds | None, BeforeValidator(_seconds_or_off)]
 Count = Annotated[int, Field(ge=1)]

@@ -105,7 +105,7 @@ class Keyring:
 
 
 def require_admin(
-    request: web.BaseRequest, caller: Caller, keyring: "Keyring", hosts: Collection[str]
+    request: web.BaseRequest, caller: Caller, keyring: Keyring, hosts: Collection[str]
 ) -> None:
     """Let an admin key pass, and where there are no keys a user of this machine.
 

@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from aiohttp import web
 
@@ -169,6 +170,13 @@ class Asked(Protocol):
     def path(self) -> str: ...
     @property
     def headers(self) -> Mapping[str, str]: ...
+
+
+class Unread(NamedTuple):
+    """What is known of a request that could not be read."""
+
+    path: str
+    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def is_anthropic(request: Asked) -> bool:

@@ -7,15 +7,17 @@ handlers: one way of answering, two of reading.
 """
 
 import asyncio
-import json
 import logging
 import re
 import resource
 from collections.abc import Awaitable, Callable
 from typing import cast
 
-from cortex.gateway.call import Call
+from cortex.core.errors import CapacityError
+from cortex.gateway.call import Call, request_id_of
+from cortex.gateway.errors import Unread, error_answer
 from cortex.gateway.http1 import MAX_HEAD_BYTES, HeadReader
+from cortex.gateway.reply import Reply
 
 FIRST_S = 30.0
 """A new connection may be silent for so long."""
@@ -23,16 +25,17 @@ IDLE_S = 75.0
 """A connection may be silent for so long between two requests."""
 LINGER_S = 5.0
 """Time for an answer to leave, or the rest of a refused body to come, before the connection is cut."""
-LEAVES_S = 1.0
+WRITTEN_S = 1.0
+"""Aiohttp writes an answer no later than this after it has it."""
 HIGH_WATER_BYTES = 256 * 1024
 """Of a body or of further requests that nobody has asked for yet, before the client is held back."""
 HOUSEKEEPING_S = 1.0
 KEPT_FILES = 256
 """Descriptors that no further client gets, at most: for nodes, the state file and what is next."""
 KEPT_SHARE = 8
-"""Of few descriptors every so many-th is kept."""
+"""Where there are few descriptors, one in so many is kept."""
 SHED_SHARE = 4
-"""When too few are left, every so many-th of the connections that nobody uses is closed at once."""
+"""Where they run out, one in so many of the connections that nobody uses is closed at once."""
 TOLD_EVERY_S = 60.0
 START = b"POST /v1/"
 """How every request begins that is read here."""
@@ -337,15 +340,16 @@ class Front(asyncio.Protocol):
         """No request is being answered on it: whoever has it may open another."""
         if self.deadline_s == float("inf") or self.transport.is_closing():
             return False
-        # Aiohttp writes an answer a moment after it has it.
-        written_s = self.deadline_s - IDLE_S + LEAVES_S
+        written_s = self.deadline_s - IDLE_S + WRITTEN_S
         return self._aiohttp is None or self._fronts.loop.time() >= written_s
 
     def refuse(self) -> None:
         """Say that there is no descriptor for it, whatever it is about to ask."""
-        self.deadline_s = self._fronts.loop.time() + LINGER_S
-        self.transport.write(_NO_ROOM)
-        self.transport.close()
+        request_id = request_id_of({})
+        full = CapacityError("this gateway has as many connections as it can")
+        reply = Reply(self, f"x-request-id: {request_id}\r\n", keep_alive=False)
+        reply.send(*error_answer(Unread("/"), full, request_id))
+        self.close()
 
     def is_heard(self) -> None:
         """Aiohttp has a whole head: what is due now is an answer."""
@@ -376,14 +380,6 @@ class Front(asyncio.Protocol):
         self._holds_back = False
         if not self.transport.is_closing():
             self.transport.resume_reading()
-
-
-_WORDS = {"message": "this gateway has as many connections as it can", "type": "server_error"}
-_BODY = json.dumps({"error": {**_WORDS, "param": None, "code": "no_capacity"}}).encode()
-_NO_ROOM = (
-    b"HTTP/1.1 503 Service Unavailable\r\nServer: cortex\r\nContent-Type: application/json\r\n"
-    b"Retry-After: 5\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b"
-) % (len(_BODY), _BODY)
 
 
 def _hopeless(start: bytes) -> bool:

@@ -1,16 +1,13 @@
 """What HTTP's parser lets pass and cortex does not: requests that another server may read otherwise."""
 
 import logging
-from collections.abc import Mapping
-from types import MappingProxyType
-from typing import NamedTuple
 
 from aiohttp import HttpVersion10, HttpVersion11, compression_utils, web
 from aiohttp.http_exceptions import ContentEncodingError, HttpProcessingError, LineTooLong
 
 from cortex.core.errors import RequestError
 from cortex.gateway.call import request_id_of
-from cortex.gateway.errors import error_response
+from cortex.gateway.errors import Unread, error_response
 from cortex.gateway.front import Front
 from cortex.gateway.http1 import is_host
 
@@ -67,17 +64,10 @@ class Connection(web.RequestHandler):
         front = None if self.transport is None else self.transport.get_protocol()
         path = front.path if isinstance(front, Front) else request.path
         request_id = request_id_of({})
-        response = error_response(_Lost(path), error, request_id)
+        response = error_response(Unread(path), error, request_id)
         response.headers.update({"Server": "cortex", "x-request-id": request_id})
         response.force_close()
         return response
-
-
-class _Lost(NamedTuple):
-    """What is known of a request that could not be read."""
-
-    path: str
-    headers: Mapping[str, str] = MappingProxyType({})
 
 
 def _unsupported() -> RequestError:

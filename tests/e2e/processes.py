@@ -157,6 +157,14 @@ class Gateway(Child):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
+    def is_ready(self) -> bool:
+        """Whether it is; fails where it has ended."""
+        assert self.process.poll() is None, self.stderr
+        try:
+            return request(self.url + "/ready").status == 200
+        except OSError:
+            return False
+
     def chat(self, model: str, **more: Any) -> Reply:
         return request(self.url + "/v1/chat/completions", chat_body(model, **more))
 
@@ -276,14 +284,7 @@ class Processes:
         gateway = Gateway(child.process, child.out, child.err, port, source)
         self.gateways.append(gateway)
 
-        def ready() -> bool:
-            assert child.process.poll() is None, child.stderr
-            try:
-                return request(gateway.url + "/ready").status == 200
-            except OSError:
-                return False
-
-        eventually(ready, "a gateway", START_S)
+        eventually(gateway.is_ready, "a gateway", START_S)
         return gateway
 
     def end(self) -> None:

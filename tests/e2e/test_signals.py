@@ -114,18 +114,10 @@ def test_a_sighup_in_the_first_moments_is_a_reload(processes: Processes) -> None
     eventually(blocked, "the command to begin")
     child.send(signal.SIGHUP)
     gateway = Gateway(child.process, child.out, child.err, port, source)
-    eventually(lambda: _is_ready(gateway), "the gateway to be ready", 30)
+    eventually(gateway.is_ready, "the gateway to be ready", 30)
     eventually(lambda: len(gateway.events("config")) == 1, "the reload")
     assert gateway.events("config")[0]["reason"] == "reloaded"
     assert gateway.chat("a").status == 200
-
-
-def _is_ready(gateway: Gateway) -> bool:
-    assert gateway.process.poll() is None, gateway.stderr
-    try:
-        return request(gateway.url + "/ready").status == 200
-    except OSError:
-        return False
 
 
 def test_sighup_adds_and_removes_nodes_without_cutting_a_stream(processes: Processes) -> None:

@@ -109,6 +109,35 @@ INVALID = [
     ),
 ]
 
+MODEL_TWICE = [
+    b'{"model":"m1","model":"m2",' + _END,
+    b'{"model":"m2","model":"m1",' + _END,
+    b'{"model":"m1","model":"m1",' + _END,
+    b'{"model":"alias","model":"m1",' + _END,
+    b'{"model":"m1","model":"alias",' + _END,
+    b'{"model":"m1",' + _END[:-1] + b',"model":"m2"}',
+    b'{"model":"m1","\\u006dodel":"m2",' + _END,
+    b'{"\\u006dodel":"m2","model":"m1",' + _END,
+    b'{"\\u006d\\u006f\\u0064\\u0065\\u006c":"m2","mode\\u006c":"m1",' + _END,
+    b'{"model":"m1","\\u006Dodel":"m2",' + _END,
+    b'{"model":null,"model":"m1",' + _END,
+    b'{"model":"m1","model":null,' + _END,
+    b'{"model":{"model":"m1"},"model":"m1",' + _END,
+    b'{"model":1,"model":"m1",' + _END,
+    _padded(b'{"model":"m2","model":"m1",'),
+    _padded(b'{"model":"m1","\\u006dodel":"m2",'),
+    _padded(b'{"model":"m1",', b'"model":"m2",' + _END),
+]
+STREAM_TWICE = [
+    b'{"model":"m1","stream":false,"stream":true,' + _END,
+    b'{"model":"m1","stream":true,"stream":true,' + _END,
+    b'{"stream":null,"model":"m1","stream":true,' + _END,
+    b'{"model":"m1","stream":true,"\\u0073tream":false,' + _END,
+    b'{"model":"m1","s\\u0074\\u0072eam":true,"stre\\u0061m":false,' + _END,
+    b'{"model":"m1","stream":{"stream":true},"stream":true,' + _END,
+    _padded(b'{"model":"m1","stream":true,"stream":false,'),
+    _padded(b'{"model":"m1","stream":true,', b'"stream":false,' + _END),
+]
 MODELS = [
     *(
         Case(f"model-{number}", post(body=b'{"model":' + value + b"," + _END), expect, why, "")
@@ -177,30 +206,6 @@ MODELS = [
         "text is text",
     ),
     Case("model-alias", post(body=said(model=b"alias")), "200", "the node is sent the id"),
-    *(
-        Case(f"model-twice-{number}", post(body=body), "400", _TWICE, "")
-        for number, body in enumerate(
-            [
-                b'{"model":"m1","model":"m2",' + _END,
-                b'{"model":"m2","model":"m1",' + _END,
-                b'{"model":"m1","model":"m1",' + _END,
-                b'{"model":"alias","model":"m1",' + _END,
-                b'{"model":"m1","model":"alias",' + _END,
-                b'{"model":"m1",' + _END[:-1] + b',"model":"m2"}',
-                b'{"model":"m1","\\u006dodel":"m2",' + _END,
-                b'{"\\u006dodel":"m2","model":"m1",' + _END,
-                b'{"\\u006d\\u006f\\u0064\\u0065\\u006c":"m2","mode\\u006c":"m1",' + _END,
-                b'{"model":"m1","\\u006Dodel":"m2",' + _END,
-                b'{"model":null,"model":"m1",' + _END,
-                b'{"model":"m1","model":null,' + _END,
-                b'{"model":{"model":"m1"},"model":"m1",' + _END,
-                b'{"model":1,"model":"m1",' + _END,
-                _padded(b'{"model":"m2","model":"m1",'),
-                _padded(b'{"model":"m1","\\u006dodel":"m2",'),
-                _padded(b'{"model":"m1",', b'"model":"m2",' + _END),
-            ]
-        )
-    ),
     Case(
         "model-twice-messages",
         post(body=b'{"model":"m2","model":"m1","max_tokens":5,' + _END, line=MESSAGES),
@@ -209,19 +214,9 @@ MODELS = [
         "",
     ),
     *(
-        Case(f"stream-twice-{number}", post(body=body), "400", _TWICE, "")
-        for number, body in enumerate(
-            [
-                b'{"model":"m1","stream":false,"stream":true,' + _END,
-                b'{"model":"m1","stream":true,"stream":true,' + _END,
-                b'{"stream":null,"model":"m1","stream":true,' + _END,
-                b'{"model":"m1","stream":true,"\\u0073tream":false,' + _END,
-                b'{"model":"m1","s\\u0074\\u0072eam":true,"stre\\u0061m":false,' + _END,
-                b'{"model":"m1","stream":{"stream":true},"stream":true,' + _END,
-                _padded(b'{"model":"m1","stream":true,"stream":false,'),
-                _padded(b'{"model":"m1","stream":true,', b'"stream":false,' + _END),
-            ]
-        )
+        Case(f"{field}-twice-{number}", post(body=body), "400", _TWICE, "")
+        for field, bodies in (("model", MODEL_TWICE), ("stream", STREAM_TWICE))
+        for number, body in enumerate(bodies)
     ),
     Case(
         "stream-nested-too",
