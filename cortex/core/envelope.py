@@ -2,7 +2,8 @@
 
 Small bodies are parsed whole, which also checks them. A large one is scanned: its brackets and
 strings are followed, its top-level scalars read, everything else passed over, one chunk at a time
-so that the event loop never waits for it; its finer grammar is the node's to judge.
+so that the event loop never waits for it. No character stands where JSON has none, so no NaN; the
+finer grammar is the node's to judge.
 """
 
 import json
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from cortex.core.errors import RequestError
 from cortex.core.jsontext import loads_strictly
-from cortex.core.nesting import Nesting, NestingError, nesting, whole_escapes
+from cortex.core.nesting import BARE, Nesting, NestingError, nesting, whole_escapes
 
 WANTED = frozenset({"model", "stream", "n", "previous_response_id", "prompt_cache_key"})
 MAX_DEPTH = 200
@@ -309,9 +310,9 @@ class Scanner:
 
     def _stray(self, data: bytes, start: int, end: int, *, final: bool) -> None:
         """Bytes between tokens: a number, a literal, or white space."""
-        if start >= end or len(self._depth) > 1:
-            return
-        match = _SCALAR.search(data, start, end)
+        if data[start:end].translate(None, BARE):
+            raise _invalid("a character stands where none may")
+        match = _SCALAR.search(data, start, end) if len(self._depth) < 2 else None
         if match is None:
             return
         if not final and match.end() == end:
@@ -323,11 +324,13 @@ class Scanner:
             raise _invalid("a bare word stands where a key should")
         if self._key in WANTED:
             base = self._offset - len(data)
-            span = (base + match.start(), base + match.end())
-            try:
-                self._take(json.loads(match.group()), span)
-            except ValueError as exc:
-                raise _invalid(f"{self._key} is neither string, number nor literal") from exc
+            self._scalar(match.group(), (base + match.start(), base + match.end()))
+
+    def _scalar(self, text: bytes, span: tuple[int, int]) -> None:
+        try:
+            self._take(json.loads(text), span)
+        except ValueError as exc:
+            raise _invalid(f"{self._key} is neither string, number nor literal") from exc
 
 
 def find_span(body: bytes, name: str) -> tuple[int, int]:

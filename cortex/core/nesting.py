@@ -7,11 +7,14 @@ from typing import NamedTuple
 
 _ALL = bytes(range(256))
 _NO_BRACKETS = bytes(set(_ALL) - set(b"[]{}"))
+BARE = b" \t\r\n0123456789+-.eEtrufalsn"
+"""Of what may stand outside of strings and between brackets, colons and commas. It has no NaN."""
+_OUTSIDE = BARE + b"[]{}:,"
 _CLOSING = b"]}"
 
 
 class NestingError(ValueError):
-    """Brackets that do not match, too many in each other, or a backslash outside of a string."""
+    """Brackets that do not match, too many in each other, or what no JSON has outside of a string."""
 
 
 class Nesting(NamedTuple):
@@ -39,7 +42,7 @@ def nesting(piece: bytes, *, in_string: bool, deepest: int) -> Nesting:
     unescaped = piece.replace(b"\\\\", b"\0\0").replace(b'\\"', b"\0\0")
     parts = unescaped.split(b'"')
     outside = b"".join(parts[in_string::2])
-    if b"\0" in outside or b"\\" in outside:
+    if outside.translate(None, _OUTSIDE):
         raise NestingError("a character stands where none may")
     left = outside.translate(None, _NO_BRACKETS)
     for _ in range(deepest):

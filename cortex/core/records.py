@@ -122,6 +122,8 @@ class ResidencyRecord:
     loads: int = 0
     load_s: float | None = None
     size_mib: int | None = None
+    gone: bool = False
+    """Its node lists it no more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,7 +56,8 @@ class Remembered:
         Pinned models of the configuration are known too, so that a request for one that is
         merely down is answered 503 and not 404.
         """
-        known = self._models.get(rule.name, {}).keys() | rule.pinned
+        kept = self._models.get(rule.name, {})
+        known = {model for model, record in kept.items() if not record.gone} | rule.pinned
         record = self._nodes.get(rule.name, NodeRecord(name=rule.name))
         return NodeView(
             name=rule.name,

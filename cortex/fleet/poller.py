@@ -205,7 +205,7 @@ class Poller:
         fingerprint = (node, tuple(replace(record, last_used_at_ms=0) for record in records))
         if saved != fingerprint:
             try:
-                await self._store.save(node, *records)
+                await self._store.save_listing(node, records)
             except StoreError as exc:
                 fields = {"node": name, "reason": exc.message}
                 log.warning("not saved", extra={"fields": fields})

@@ -1,6 +1,6 @@
 """What the fleet needs from the layers beside it; `node` and `store` satisfy these structurally."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,6 +40,10 @@ class FleetStore(Protocol):
     async def recall(self) -> Recollection: ...
     async def save(self, *records: NodeRecord | ResidencyRecord) -> None:
         """Keep all of these, or none."""
+        ...
+
+    async def save_listing(self, node: NodeRecord, models: Sequence[ResidencyRecord]) -> None:
+        """The same of a node with all its models: any other that is kept of it is gone by now."""
         ...
 
     async def rename_nodes(self, renames: Mapping[NodeName, NodeName]) -> None: ...

@@ -1,7 +1,7 @@
 """One request's way through the fleet, whatever its dialect: admit, choose, ready, relay, account."""
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -69,6 +69,10 @@ class Outbound(NamedTuple):
     """That takes it no longer than a stream may be silent."""
 
 
+OutboundFor = Callable[[NodeName], Outbound | Awaitable[Outbound]]
+"""For one node: at once, or where that is much to do, beside the loop."""
+
+
 class _Tries:
     """What a request has met on its way through the nodes, and what it may still want."""
 
@@ -118,7 +122,7 @@ class Exchange:
         caller: Caller,
         svc: Services,
         line: Line,
-        outbound_for: Callable[[NodeName], Outbound],
+        outbound_for: OutboundFor,
         dialect: Dialect,
     ) -> None:
         self._call = call
@@ -297,7 +301,8 @@ class Exchange:
         unanswered = svc.recent.unanswered(node)
         line.attempt()
         try:
-            outbound = self._outbound_for(node)
+            made = self._outbound_for(node)
+            outbound = made if isinstance(made, Outbound) else await made
             sending = svc.nodes[node].send(
                 "POST",
                 outbound.path,

@@ -1,13 +1,12 @@
 """OpenAI's inference routes: parse, admit, choose, ready, relay, account."""
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 
-from cortex.config.schema import Limits
 from cortex.core.amend import Amendment, amended
 from cortex.core.decisions import Want
 from cortex.core.errors import RequestError
-from cortex.core.ids import NodeName
+from cortex.core.ids import ModelId, NodeName
 from cortex.core.translate.gather import ChatGather
 from cortex.core.translate.to_chat import ChatStream
 from cortex.core.translate.to_messages import messages_body
@@ -61,76 +60,94 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
         line.record.model = want.model
         if want.model != body.envelope.model:
             body = body.with_model(want.model)
-        choices, whole = body.envelope.choices, not body.envelope.stream
-        plain = Outbound(
-            call.path,
-            body,
-            _PASSING if choices == 1 else Passing(OPENAI, choices),
-            in_one_piece=whole,
-        )
-
-        def outbound_for(node: NodeName) -> Outbound:
-            if node in svc.anthropic_nodes:
-                created_s = svc.fleet.clock.now_ms() // 1000
-                return _translated(call, body, limits, created_s=created_s)
-            wishes = svc.wishes.of(node, want.model)
-            amended = _amended(plain, body, wishes) if wishes else plain
-            if call.path != CHAT or not whole:
-                return amended
-            return _gathered(amended, limits, svc.recent.tokens_per_s(node, want.model))
-
+        asked = _Asked(call, body, svc, want.model)
         with svc.quotas.entered(caller):
-            await Exchange(call, caller, svc, line, outbound_for, OPENAI).run(want, sticky)
+            exchange = Exchange(call, caller, svc, line, asked.outbound_for, OPENAI)
+            await exchange.run(want, sticky)
 
 
-def _amended(plain: Outbound, body: Body, wishes: Collection[Amendment]) -> Outbound:
+class _Asked:
+    """A request, and what each node is sent for it."""
+
+    __slots__ = ("_body", "_call", "_model", "_plain", "_svc", "_whole_chat")
+
+    def __init__(self, call: Call, body: Body, svc: Services, model: ModelId) -> None:
+        self._call = call
+        self._body = body
+        self._svc = svc
+        self._model = model
+        choices, whole = body.envelope.choices, not body.envelope.stream
+        relay = _PASSING if choices == 1 else Passing(OPENAI, choices)
+        self._plain = Outbound(call.path, body, relay, in_one_piece=whole)
+        self._whole_chat = whole and call.path == CHAT
+
+    def outbound_for(self, node: NodeName) -> Outbound | Awaitable[Outbound]:
+        if node in self._svc.anthropic_nodes:
+            return self._translated()
+        wishes = self._svc.wishes.of(node, self._model)
+        return self._amended(node, wishes) if wishes else self._gathered(node, self._plain)
+
+    async def _amended(self, node: NodeName, wishes: Collection[Amendment]) -> Outbound:
+        plain, body = self._plain, self._body
+        text = await self._svc.workshop.do(body.size, _in_form, body, wishes)
+        if text is not None:
+            plain = plain._replace(body=Body([text], body.envelope))
+        return self._gathered(node, plain)
+
+    def _gathered(self, node: NodeName, plain: Outbound) -> Outbound:
+        """Ask for a stream where a whole answer can be made of it: that one ends when its client does."""
+        if not self._whole_chat:
+            return plain
+        body = plain.body
+        if not body.envelope.same_streamed or body.size > MAX_GATHERED_BYTES:
+            return plain
+        if _is_brief(body, self._svc.recent.tokens_per_s(node, self._model)):
+            return plain._replace(brief=True)
+        words = GatheredWords(ChatGather())
+        relay = Gathering(words, _PASSING, whole_bytes=self._svc.config.limits.max_answer_bytes)
+        return plain._replace(body=body.as_stream(), relay=relay, in_one_piece=False)
+
+    async def _translated(self) -> Outbound:
+        """A chat for a node that speaks Anthropic's dialect only.
+
+        Raises:
+            RequestError: Anything else than chat; or a field that the dialect has no words for.
+        """
+        if self._call.path != CHAT:
+            raise RequestError(
+                f"the node that holds this model does not know {self._call.path}",
+                code="route_not_supported",
+            )
+        svc, body = self._svc, self._body
+        text, with_usage = await svc.workshop.do(body.size, _in_messages, body)
+        stream = ChatStream(
+            f"chatcmpl-{secrets.token_hex(12)}",
+            body.envelope.model,
+            created_s=svc.fleet.clock.now_ms() // 1000,
+            with_usage=with_usage,
+        )
+        whole_bytes = None if body.envelope.stream else svc.config.limits.max_answer_bytes
+        relay = Translated(OpenAIWords(stream), whole_bytes=whole_bytes)
+        return Outbound(MESSAGES, Body([text], body.envelope), relay)
+
+
+def _in_form(body: Body, wishes: Collection[Amendment]) -> bytes | None:
     fields = amended(body.fields(), wishes)
-    if fields is None:
-        return plain
-    return plain._replace(body=Body([written(fields)], body.envelope))
+    return None if fields is None else written(fields)
+
+
+def _in_messages(body: Body) -> tuple[bytes, bool]:
+    """A chat in Anthropic's dialect, and whether it asks for the token counts of its stream."""
+    fields = body.fields()
+    options = fields.get("stream_options")
+    with_usage = isinstance(options, dict) and options.get("include_usage") is True
+    return written(messages_body(fields)), with_usage
 
 
 def _is_brief(body: Body, tokens_per_s: float | None) -> bool:
     """Whether a whole answer is over before there is much to stop, at the model's pace of late."""
     most = body.envelope.most_tokens
     return most is not None and tokens_per_s is not None and most <= BRIEF_S * tokens_per_s
-
-
-def _gathered(plain: Outbound, limits: Limits, tokens_per_s: float | None) -> Outbound:
-    """Ask for a stream where a whole answer can be made of it: that one ends when its client does."""
-    body = plain.body
-    if not body.envelope.same_streamed or body.size > MAX_GATHERED_BYTES:
-        return plain
-    if _is_brief(body, tokens_per_s):
-        return plain._replace(brief=True)
-    words = GatheredWords(ChatGather())
-    relay = Gathering(words, _PASSING, whole_bytes=limits.max_answer_bytes)
-    return plain._replace(body=body.as_stream(), relay=relay, in_one_piece=False)
-
-
-def _translated(call: Call, body: Body, limits: Limits, *, created_s: int) -> Outbound:
-    """A chat for a node that speaks Anthropic's dialect only.
-
-    Raises:
-        RequestError: Anything else than chat; or a field that the dialect has no words for.
-    """
-    if call.path != CHAT:
-        raise RequestError(
-            f"the node that holds this model does not know {call.path}",
-            code="route_not_supported",
-        )
-    fields = body.fields()
-    options = fields.get("stream_options")
-    stream = ChatStream(
-        f"chatcmpl-{secrets.token_hex(12)}",
-        body.envelope.model,
-        created_s=created_s,
-        with_usage=isinstance(options, dict) and options.get("include_usage") is True,
-    )
-    messages = written(messages_body(fields))
-    whole_bytes = None if body.envelope.stream else limits.max_answer_bytes
-    relay = Translated(OpenAIWords(stream), whole_bytes=whole_bytes)
-    return Outbound(MESSAGES, Body([messages], body.envelope), relay)
 
 
 async def _holder_of(svc: Services, previous: str) -> NodeName:

@@ -258,7 +258,8 @@ def recall(connection: sqlite3.Connection) -> Recollection:
     )
     drained = connection.execute("SELECT name FROM nodes WHERE drained")
     residency = connection.execute(
-        "SELECT node, model, status, last_used_at_ms, loads, load_s, size_mib FROM residency"
+        "SELECT node, model, status, last_used_at_ms, loads, load_s, size_mib,"
+        " gone_at_ms IS NOT NULL FROM residency"
     )
     pins = connection.execute("SELECT node, model FROM pins")
     return Recollection(
@@ -284,8 +285,9 @@ def recall(connection: sqlite3.Connection) -> Recollection:
                 loads=loads,
                 load_s=load_s,
                 size_mib=size,
+                gone=bool(gone),
             )
-            for node, model, status, used, loads, load_s, size in residency
+            for node, model, status, used, loads, load_s, size, gone in residency
         ),
         drained=frozenset(NodeName(name) for (name,) in drained),
         pins=frozenset((NodeName(node) or None, ModelId(model)) for node, model in pins),

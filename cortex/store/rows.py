@@ -48,8 +48,10 @@ SAVE_RESIDENCY = (
     " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node, model) DO UPDATE"
     " SET status = excluded.status,"
     " last_used_at_ms = max(last_used_at_ms, excluded.last_used_at_ms),"
-    " loads = excluded.loads, load_s = excluded.load_s, size_mib = excluded.size_mib"
+    " loads = excluded.loads, load_s = excluded.load_s, size_mib = excluded.size_mib,"
+    " gone_at_ms = NULL"
 )
+GONE = "UPDATE residency SET gone_at_ms = ? WHERE node = ? AND gone_at_ms IS NULL"
 # Who saves what was seen of a node may have looked at it before an operator's drain was committed,
 # and be written after it: each has columns of its own.
 SAVE_NODE = (
@@ -85,13 +87,17 @@ PRUNE = {
     )
     for table, instant in (("requests", "started_at_ms"), ("events", "at_ms"))
 }
-REMEMBERED = 20_000
-"""Models on nodes whose last use and sizes are kept, the most recently used ones: a node that
-lists other models at every poll must not make the file, and the next start, grow.
+GONE_MS = 30 * 86_400_000
+"""What was learned of a model is kept for so long after its node listed it last."""
+FORGET_GONE = "DELETE FROM residency WHERE gone_at_ms < ?"
+REMEMBERED = 10_000
+"""Models of one node whose last use and sizes are kept, the most recently used ones: a node that
+lists other names at every poll must not make the file, and the next start, grow.
 """
 FORGET = (
-    "DELETE FROM residency WHERE rowid NOT IN"
-    " (SELECT rowid FROM residency ORDER BY last_used_at_ms DESC, loads DESC, rowid DESC LIMIT ?)"
+    "DELETE FROM residency WHERE rowid IN (SELECT rowid FROM (SELECT rowid, row_number() OVER"
+    " (PARTITION BY node ORDER BY last_used_at_ms DESC, loads DESC, rowid DESC) AS place"
+    " FROM residency) WHERE place > ?)"
 )
 
 INT_MAX = 2**63 - 1

@@ -6,7 +6,7 @@ import itertools
 import os
 import sqlite3
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -151,6 +151,14 @@ class Store:
         models = [rows.residency_values(r) for r in records if isinstance(r, ResidencyRecord)]
         await self._save((rows.SAVE_NODE, nodes), (rows.SAVE_RESIDENCY, models))
 
+    async def save_listing(self, node: NodeRecord, models: Sequence[ResidencyRecord]) -> None:
+        """Keep a node with all that it lists; any other model of it is gone from now on."""
+        await self._save(
+            (rows.SAVE_NODE, [rows.node_values(node)]),
+            (rows.GONE, [(self._clock.now_ms(), rows.plain(node.name))]),
+            (rows.SAVE_RESIDENCY, [rows.residency_values(model) for model in models]),
+        )
+
     async def save_drained(self, node: NodeName, *, drained: bool) -> None:
         await self._save((rows.SAVE_DRAINED, [(rows.plain(node), int(drained))]))
 
@@ -286,11 +294,13 @@ class Store:
 
         A failure is left to the next time: whether the file takes rows, the flushes tell.
         """
-        before = self._clock.now_ms() - self._retention_ms
+        now_ms = self._clock.now_ms()
+        before = now_ms - self._retention_ms
         most = self._limits.flush_rows
         more = False
         aged: list[tuple[str, rows.Values]] = [
             *((sql, (before, most)) for sql in rows.PRUNE.values()),
+            (rows.FORGET_GONE, (now_ms - rows.GONE_MS,)),
             (rows.FORGET, (rows.REMEMBERED,)),
         ]
         async with self._flushing:

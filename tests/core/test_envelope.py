@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cortex.core.envelope import (
+    NEAR_TOKENS,
     WANTED,
     Envelope,
     Scanner,
@@ -18,7 +19,13 @@ from cortex.core.errors import RequestError
 from cortex.core.jsontext import loads_exactly
 
 text = st.text(st.characters(exclude_categories=()), max_size=12)
-scalar = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | text
+scalar = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | text
+)
 anything = st.recursive(
     scalar,
     lambda inner: (
@@ -42,6 +49,10 @@ bodies = st.fixed_dictionaries(
 def cut(body: bytes, marks: list[int]) -> list[bytes]:
     places = sorted({mark % (len(body) + 1) for mark in marks})
     return [body[a:b] for a, b in zip([0, *places], [*places, len(body)], strict=True)]
+
+
+def pieces(body: bytes, size: int) -> list[bytes]:
+    return [body[at : at + size] for at in range(0, len(body), size)]
 
 
 def scanned(chunks: list[bytes]) -> Envelope:
@@ -166,6 +177,38 @@ def test_without_the_fast_parser_json_is_as_strict(body: bytes):
     """What could not be written again, or no node reads, is refused at the door."""
     with pytest.raises(ValueError):
         loads_exactly(body)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [b"NaN", b"Infinity", b"-Infinity", b"True", b"undefined", b"0x1", b"\x00", b"/**/1"],
+)
+@pytest.mark.parametrize(
+    "where",
+    [
+        b'{"model":"a","x":%b}',
+        b'{"model":"a","n":%b}',
+        b'{"model":"a","x":[%b]}',
+        b'{"model":"a","x":[' + b"0," * NEAR_TOKENS + b"%b]}",
+        b'{"model":"a","x":[' + b'"",' * 500 + b"%b," + b"0," * 500 + b"0]}",
+    ],
+    ids=["field", "wanted", "nested", "behind-near", "far"],
+)
+@pytest.mark.parametrize("piece", [1, 7, 16 * 1024])
+def test_a_scanned_body_has_no_words_that_json_does_not_know(
+    where: bytes, word: bytes, piece: int
+):
+    """Some nodes read them: which ones would then depend on how large the body is."""
+    body = where % word
+    with pytest.raises(RequestError, match="not valid JSON"):
+        scanned(pieces(body, piece))
+
+
+@pytest.mark.parametrize("value", [b"-1.5e+3", b" \r\n\tnull", b"true", b'"NaN \\u0041 /**/"'])
+@pytest.mark.parametrize("piece", [1, 7, 16 * 1024])
+def test_a_scanned_body_has_all_that_json_does_know(value: bytes, piece: int):
+    for where in (b'{"model":"a","x":%b}', b'{"model":"a","x":[' + b'0,"",' * 500 + b"%b]}"):
+        assert scanned(pieces(where % value, piece)).model == "a"
 
 
 def test_half_a_surrogate_pair_is_no_text():

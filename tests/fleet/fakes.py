@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from cortex.core.clock import Clock
@@ -70,6 +70,13 @@ class Kept:
                 self.nodes[record.name] = record
             else:
                 self.residency[record.node, record.model] = record
+
+    async def save_listing(self, node: NodeRecord, models: Sequence[ResidencyRecord]) -> None:
+        await self.save(node, *models)
+        listed = {model.model for model in models}
+        for (name, model), record in list(self.residency.items()):
+            if name == node.name and model not in listed:
+                self.residency[name, model] = replace(record, gone=True)
 
     async def rename_nodes(self, renames: Mapping[NodeName, NodeName]) -> None:
         called = renames.get

@@ -48,6 +48,17 @@ class World:
         return {model.id: model.status for model in node.models.values()}
 
 
+def test_a_model_that_was_gone_at_the_last_stop_is_known_again_once_it_is_listed() -> None:
+    records = (
+        ResidencyRecord(node=N, model=A, status="loaded"),
+        ResidencyRecord(node=N, model=B, status="loaded", size_mib=5000, gone=True),
+    )
+    world = World(Recollection(residency=records))
+    assert world.statuses().keys() == {A}
+    world.observations.listed(N, listing(a="loaded", b="loaded"))
+    assert world.state.snapshot().nodes[N].models[B].size_mib == 5000
+
+
 @pytest.fixture
 def world() -> World:
     world = World()

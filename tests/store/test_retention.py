@@ -138,21 +138,54 @@ async def test_a_file_that_was_pruned_of_all_rows_goes_on_counting(path: Path) -
     assert select(path, "SELECT id, request_id FROM requests") == [(4, "r9")]
 
 
-async def test_models_without_end_are_forgotten_but_for_the_last_used(path: Path) -> None:
-    def of(name: str, used_ms: int) -> ResidencyRecord:
-        return ResidencyRecord(
-            node=NodeName("n0"), model=ModelId(name), status="loaded", last_used_at_ms=used_ms
-        )
+def of(model: str, *, node: str = "n0", used_ms: int = 0) -> ResidencyRecord:
+    return ResidencyRecord(
+        node=NodeName(node), model=ModelId(model), status="loaded", last_used_at_ms=used_ms
+    )
 
+
+async def test_models_without_end_are_forgotten_but_for_the_last_used(path: Path) -> None:
+    """And those of other nodes are kept."""
+    async with opened(path) as store:
+        await store.save(of("used", used_ms=7), of("other", node="n1"))
+        await store.save(*(of(f"m{number}") for number in range(REMEMBERED)))
     async with opened(path, runs=False) as store:
-        many = [of(f"m{number}", 0) for number in range(REMEMBERED)]
-        for batch in ([of("used", 7)], many):
-            saved = asyncio.create_task(store.save(*batch))  # noqa: TID251
-            await asyncio.sleep(0)
-            await store._flush()
-            await saved
         await store._prune()
         kept = {record.model for record in (await store.recall()).residency}
-    assert len(kept) == REMEMBERED
-    assert {"used", "m1", f"m{REMEMBERED - 1}"} <= kept
+    assert len(kept) == REMEMBERED + 1
+    assert {"used", "other", "m1", f"m{REMEMBERED - 1}"} <= kept
     assert "m0" not in kept
+
+
+async def test_a_model_that_its_node_has_not_listed_for_a_month_is_forgotten(
+    path: Path,
+) -> None:
+    clock = SetClock()
+
+    async def listed(*models: str, node: str = "n0") -> None:
+        records = [of(model, node=node) for model in models]
+        await store.save_listing(NodeRecord(name=NodeName(node)), records)
+
+    async def kept(*, gone: bool) -> list[str]:
+        await store._prune()
+        residency = (await store.recall()).residency
+        return sorted(f"{r.node}/{r.model}" for r in residency if r.gone == gone)
+
+    async with opened(path, clock=clock, prune_every_s=3600) as store:
+        await listed("stays", "leaves", "comes back")
+        await listed("leaves", node="n1")
+        clock.at_ms += 40 * DAY_MS
+        # Nobody has used any of them, and nothing has changed.
+        assert await kept(gone=True) == []
+        await listed("stays", "comes back")
+        clock.at_ms += DAY_MS
+        await listed("stays")
+        # A load is written by itself, and says nothing of the others.
+        await store.save(NodeRecord(name=NodeName("n0")), of("stays"))
+        assert await kept(gone=True) == ["n0/comes back", "n0/leaves"]
+        clock.at_ms += 29 * DAY_MS
+        await listed("stays", "comes back")
+        assert await kept(gone=True) == ["n0/leaves"]
+        clock.at_ms += 1
+        assert await kept(gone=True) == []
+        assert await kept(gone=False) == ["n0/comes back", "n0/stays", "n1/leaves"]

@@ -22,6 +22,27 @@ def _padded(start: bytes, end: bytes = _END) -> bytes:
 
 INVALID = [
     *(
+        Case(
+            f"invalid-large-{number}",
+            post(body=_padded(b'{"model":"m1",' + field + b",")),
+            "400",
+            f"scanned, and no JSON all the same; {why}",
+            "",
+        )
+        for number, (field, why) in enumerate(
+            [
+                (b'"t":NaN', "NaN"),
+                (b'"t":-Infinity', "Infinity"),
+                (b'"t":[NaN]', "NaN, nested"),
+                (b'"t":[' + b"0," * 5_000 + b"Infinity]", "Infinity, far in"),
+                (b'"t":[' + b'"",' * 5_000 + b"NaN," + b"0," * 5_000 + b"0]", "NaN, amid"),
+                (b'"n":NaN', "NaN where a number is read"),
+                (b'"t":True', "another language's literal"),
+                (b'"t":/**/1', "a comment"),
+            ]
+        )
+    ),
+    *(
         Case(f"invalid-{number}", post(body=body), "400", f"RFC 8259; {why}", "")
         for number, (body, why) in enumerate(
             [
