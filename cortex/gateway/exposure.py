@@ -44,4 +44,6 @@ def public_among(addresses: Iterable[object]) -> str | None:
 def _span(left_s: float) -> str:
     if left_s >= 2 * 86_400:
         return f"{int(left_s // 86_400)} days"
-    return f"{max(1, int(left_s // 3600))} hours"
+    if left_s >= 2 * 3600:
+        return f"{int(left_s // 3600)} hours"
+    return "an hour" if left_s >= 3600 else "less than an hour"

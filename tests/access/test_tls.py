@@ -235,7 +235,8 @@ async def test_turning_it_on_or_off_needs_a_restart(tmp_path: Path) -> None:
         (15 * 86_400, None),
         (14 * 86_400 - 60, "the TLS certificate expires in 13 days"),
         (36 * 3600 + 60, "the TLS certificate expires in 36 hours"),
-        (60, "the TLS certificate expires in 1 hours"),
+        (2 * 3600 - 1, "the TLS certificate expires in an hour"),
+        (60, "the TLS certificate expires in less than an hour"),
         (-60, "the TLS certificate has expired"),
     ],
 )
