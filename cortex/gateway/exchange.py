@@ -178,7 +178,8 @@ class Exchange:
                         raise
                     tries.failed(admitted.lease.node, exc)
                     if line.record.attempts >= MAX_ATTEMPTS:
-                        raise tries.failure or exc from exc
+                        # With itself as its cause it would never be freed.
+                        raise tries.failure or exc from None
                     # While it waits for another, it is on no node.
                     line.record.node = None
                 else:

@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
         "_raw",
         "_ready",
         "_ready_bytes",
-        "_refusal",
+        "_refused",
         "_sent",
         "_take",
         "_then",
@@ -90,8 +90,8 @@ class Connection(asyncio.Protocol):
         self._over = False
         self._then: Callable[[Connection], None] | None = None
         self._linger: asyncio.TimerHandle | None = None
-        #: What `take` raised.
-        self._refusal: Exception | None = None
+        #: `take` raised the error.
+        self._refused = False
 
     # What the loop calls.
 
@@ -115,14 +115,15 @@ class Connection(asyncio.Protocol):
                 try:
                     take(content)
                 except Exception as exc:  # noqa: BLE001 - raised by `pour`, where somebody waits
-                    self._refusal = exc
+                    self._refused = True
                     self._take = None
                     self.fail(exc)
                     return
             if decoder.ended:
                 self._end(decoder)
         except BadAnswerError as exc:
-            self.fail(exc)
+            # It may never be raised, and its traceback leads back here.
+            self.fail(exc.with_traceback(None))
 
     def eof_received(self) -> None:
         """Nothing to add: the transport closes itself, and `connection_lost` follows."""
@@ -257,12 +258,13 @@ class Connection(asyncio.Protocol):
                 take(content)
         self._take = take
         try:
-            while not (self._over or self._decoder.ended):
+            while self._refused or not (self._over or self._decoder.ended):
                 await self._wait()
         finally:
             self._take = None
-        if self._refusal is not None:
-            raise self._refusal
+            if self._refused and self._error is not None:
+                # Also where nobody waits for it any more.
+                self._spent(self._error)
 
     def enough(self) -> None:
         """The answer in the body is whole: whatever else is in it is not waited for."""

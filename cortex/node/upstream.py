@@ -115,6 +115,7 @@ class Upstream:
         try:
             if self._failure is not None:
                 connection.fail(self._failure)
+                self._failure = None
             payload = None if self._body is None else self._body.payload()
             if payload is None or isinstance(payload, bytes):
                 connection.send(self._method, self._head, payload)
@@ -126,6 +127,7 @@ class Upstream:
             self._pool.put(connection)
             closed = isinstance(exc, OSError) and connection.unheard
             if closed and connection.reused and time.monotonic() - sent_s < STALE_S:
+                del self._connection
                 return False
             raise self._unanswered(exc) from exc
         except BaseException:
@@ -150,9 +152,11 @@ class Upstream:
 
     def fail(self, error: Exception) -> None:
         """Have `error` raised wherever this is waited for, now or later; cuts the connection."""
-        self._failure = error
         connection: Connection | None = getattr(self, "_connection", None)
-        if connection is not None:
+        if connection is None:
+            self._failure = error
+        else:
+            # Not here as well: what was raised keeps all that it went through, this with it.
             connection.fail(error)
 
     @property
