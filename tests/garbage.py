@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def left_behind() -> Iterator[list[str]]:
-    """The types of cortex's own objects that only a collection frees; filled in at the end."""
+    """The types of the gateway's objects that only a collection frees; filled in at the end."""
     found: list[str] = []
     gc.collect()
     gc.disable()
@@ -15,10 +15,11 @@ def left_behind() -> Iterator[list[str]]:
         yield found
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
+        kinds = ((type(it).__module__, type(it).__qualname__) for it in gc.garbage)
         found += sorted(
-            type(it).__qualname__
-            for it in gc.garbage
-            if type(it).__module__.startswith("cortex")
+            name
+            for module, name in kinds
+            if module.startswith("cortex.") and not module.startswith("cortex.devnode.")
         )
     finally:
         gc.set_debug(0)
