@@ -59,6 +59,8 @@ class Connection(web.RequestHandler):
             error = RequestError("this is not a well-formed HTTP request")
         else:
             return super().handle_error(request, status, exc, message)
+        # It leads back to the connection, which is not freed as long as it does.
+        exc.__traceback__ = None
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is on its way")
         front = None if self.transport is None else self.transport.get_protocol()

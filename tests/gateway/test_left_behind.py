@@ -53,3 +53,27 @@ async def test_after_a_request(
                 await asked(gateway, path, stream=stream)
             await asyncio.sleep(0.05)
         assert left == []
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"rubbish\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nno colon\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"x" * 9000 + b"\r\n\r\n",
+        b"GET / HTTP/2.0\r\nHost: 127.0.0.1\r\n\r\n",
+    ],
+    ids=["no method", "no colon", "long", "version"],
+)
+async def test_after_what_is_no_request(tmp_path: Path, sent: bytes) -> None:
+    async with scripted(["m1"]) as node, running(tmp_path, [node]) as gateway:
+        host, port = gateway.url.removeprefix("http://").split(":")
+        with left_behind() as left:
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection(host, int(port))
+                writer.write(sent)
+                async with asyncio.timeout(5):
+                    assert b" 400 " in (answer := await reader.read()) or b" 431 " in answer
+                writer.close()
+            await asyncio.sleep(0.05)
+        assert left == []
