@@ -117,7 +117,8 @@ class Clients:
         _need(answer["choices"][0]["finish_reason"] == "tool_calls", "no call of the tool")
 
     async def embeddings(self, request_id: str, rng: random.Random) -> None:
-        body = {"model": EMBEDDER, "input": [f"{rng.random()}" for _ in range(4)]}
+        first = rng.randrange(CONVERSATIONS)
+        body = {"model": EMBEDDER, "input": [f"{first + n}" for n in range(4)]}
         answer = await self._whole("/v1/embeddings", request_id, body, "data")
         _need(len(answer["data"]) == 4, "not four vectors")
 
@@ -232,7 +233,9 @@ def _model(rng: random.Random) -> str:
 
 def _chat(rng: random.Random, text: str = "", **more: Any) -> dict[str, Any]:
     content = f"conversation {rng.randrange(CONVERSATIONS)} {text}"
-    return {"model": _model(rng), "messages": [{"role": "user", "content": content}]} | more
+    # Last, since what follows it counts as the conversation's head while that is short.
+    said = {"messages": [{"role": "user", "content": content}]}
+    return {"model": _model(rng)} | more | said
 
 
 def _need(holds: object, wrong: str) -> None:
