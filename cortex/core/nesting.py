@@ -8,7 +8,7 @@ from typing import NamedTuple
 _ALL = bytes(range(256))
 _NO_BRACKETS = bytes(set(_ALL) - set(b"[]{}"))
 BARE = b" \t\r\n0123456789+-.eEtrufalsn"
-"""Of what may stand outside of strings and between brackets, colons and commas. It has no NaN."""
+"""What numbers, literals and blanks are made of; NaN and Infinity are not."""
 _OUTSIDE = BARE + b"[]{}:,"
 _CLOSING = b"]}"
 

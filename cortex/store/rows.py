@@ -51,7 +51,7 @@ SAVE_RESIDENCY = (
     " loads = excluded.loads, load_s = excluded.load_s, size_mib = excluded.size_mib,"
     " gone_at_ms = NULL"
 )
-GONE = "UPDATE residency SET gone_at_ms = ? WHERE node = ? AND gone_at_ms IS NULL"
+MARK_GONE = "UPDATE residency SET gone_at_ms = ? WHERE node = ? AND gone_at_ms IS NULL"
 # Who saves what was seen of a node may have looked at it before an operator's drain was committed,
 # and be written after it: each has columns of its own.
 SAVE_NODE = (

@@ -155,7 +155,7 @@ class Store:
         """Keep a node with all that it lists; any other model of it is gone from now on."""
         await self._save(
             (rows.SAVE_NODE, [rows.node_values(node)]),
-            (rows.GONE, [(self._clock.now_ms(), rows.plain(node.name))]),
+            (rows.MARK_GONE, [(self._clock.now_ms(), rows.plain(node.name))]),
             (rows.SAVE_RESIDENCY, [rows.residency_values(model) for model in models]),
         )
 

@@ -16,16 +16,27 @@ from tests.running import running
 CHAT = "/v1/chat/completions"
 
 
+class Places:
+    """What work was done on the loop and what beside it, by the size of what was worked on."""
+
+    def __init__(self) -> None:
+        self.loop: list[int] = []
+        self.beside: list[int] = []
+
+    def seen(self, size: int) -> None:
+        here = threading.current_thread() is threading.main_thread()
+        (self.loop if here else self.beside).append(size)
+
+
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
 async def test_a_large_body_is_understood_beside_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     """Else everybody would wait for a second while a client's ten megabytes are taken apart."""
-    loop_s, beside_s = [], []
+    places = Places()
 
     def seen(fields: Any) -> tuple[int, int]:
-        here = threading.current_thread() is threading.main_thread()
-        (loop_s if here else beside_s).append(len(fields["messages"][0]["content"]))
+        places.seen(len(fields["messages"][0]["content"]))
         return prompt_bytes(fields)
 
     monkeypatch.setattr(messages, "prompt_bytes", seen)
@@ -38,24 +49,12 @@ async def test_a_large_body_is_understood_beside_the_loop(
                 "messages": [{"role": "user", "content": parts}],
             }
             assert (await gateway.post(path, body)).status == 200
-        assert (loop_s, beside_s) == ([3], [20_000])
+        assert (places.loop, places.beside) == ([3], [20_000])
         # What is wrong with one is said all the same.
         wrong = {"model": "m1", "max_tokens": 3, "messages": "x" * 500_000}
         reply = await gateway.post(path, wrong)
         assert reply.status == 400
         assert "messages" in reply.json["error"]["message"]
-
-
-class Places:
-    """What work was done on the loop and what beside it, by the number of messages in the body."""
-
-    def __init__(self) -> None:
-        self.loop: list[int] = []
-        self.beside: list[int] = []
-
-    def seen(self, body: dict[str, Any]) -> None:
-        here = threading.current_thread() is threading.main_thread()
-        (self.loop if here else self.beside).append(len(body["messages"]))
 
 
 def chat(count: int) -> dict[str, Any]:
@@ -72,7 +71,7 @@ async def test_a_large_chat_for_an_anthropic_node_is_translated_beside_the_loop(
     places = Places()
 
     def seen(body: dict[str, Any]) -> dict[str, Any]:
-        places.seen(body)
+        places.seen(len(body["messages"]))
         return messages_body(body)
 
     monkeypatch.setattr(openai, "messages_body", seen)
@@ -97,7 +96,7 @@ async def test_a_large_chat_is_brought_into_a_nodes_form_beside_the_loop(
     places = Places()
 
     def seen(body: dict[str, Any], wishes: Any) -> dict[str, Any] | None:
-        places.seen(body)
+        places.seen(len(body["messages"]))
         return amended(body, wishes)
 
     monkeypatch.setattr(openai, "amended", seen)
