@@ -169,6 +169,8 @@ class HistoryQuery(Body):
     """Wall clock, exclusive."""
     outcome: str | None = None
     """`ok`, `client_gone`, `error`, or an error code."""
+    request_id: str | None = None
+    """The value of `x-request-id`; a client that sends its own may have used it more than once."""
     slow_ms: float | None = None
     """Only requests that took at least this long."""
     after_id: int | None = None

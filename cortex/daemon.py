@@ -89,12 +89,9 @@ class Journal:
     def record(self, event: FleetEvent) -> None:
         self._metrics.event(event)
         self._store.record(event)
-        fields = {
-            "node": event.node,
-            "model": event.model,
-            "reason": event.reason,
-            **event.detail,
-        }
+        # What is long is for the database: a line of the log is to be read.
+        short = {key: value for key, value in event.detail.items() if not _is_long(value)}
+        fields = {"node": event.node, "model": event.model, "reason": event.reason, **short}
         quiet = {EventKind.NODE_DOWN, EventKind.LOAD_FAILED, EventKind.WEDGED}
         level = logging.WARNING if event.kind in quiet else logging.INFO
         log.log(level, event.kind.value, extra={"fields": fields})
@@ -140,7 +137,7 @@ class Daemon:
                 # First of all: whoever is answered may also end this process at once.
                 self._hear_signals()
                 await self._listen(stack)
-                self._journal.record(self._event(EventKind.START, f"cortex {__version__}"))
+                self._journal.record(self._configured(EventKind.START, f"cortex {__version__}"))
                 self._loop("watchdog", self._feed_watchdog)
                 sdnotify.notify("READY=1", self._status())
                 # What a start makes lives as long as the process: no collection looks at it again.
@@ -289,7 +286,9 @@ class Daemon:
                 self._retired.append(old)
             self._clients[name] = client
         self._fleet.apply(fleet_policy(fresh.config))
-        self._journal.record(self._event(EventKind.CONFIG, "reloaded", needs_restart=fixed))
+        self._journal.record(
+            self._configured(EventKind.CONFIG, "reloaded", needs_restart=fixed)
+        )
         self._warn()
 
     async def _drain(self) -> None:
@@ -345,8 +344,18 @@ class Daemon:
         for client in (*self._clients.values(), *self._retired):
             await client.close()
 
+    def _configured(self, kind: EventKind, reason: str, **detail: object) -> FleetEvent:
+        """An event from which on the fleet is configured as it is now."""
+        return self._event(kind, reason, **detail, **self._fleet.described())
+
     def _event(self, kind: EventKind, reason: str, **detail: object) -> FleetEvent:
         return FleetEvent(at_ms=self._clock.now_ms(), kind=kind, reason=reason, detail=detail)
+
+
+def _is_long(value: object) -> bool:
+    return isinstance(value, dict) or (
+        isinstance(value, list) and any(isinstance(entry, dict) for entry in value)
+    )
 
 
 def _refuse(error: Exception) -> int:

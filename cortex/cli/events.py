@@ -9,17 +9,17 @@ from typing import NoReturn
 
 from rich.text import Text
 
-from cortex.adminapi import EventQuery, EventRow, EventsBody
-from cortex.cli.bodies import as_json, ask
+from cortex.adminapi import EventQuery, EventRow
+from cortex.cli.bodies import as_json
 from cortex.cli.client import Client, StreamEndedError
 from cortex.cli.endpoint import resolve
 from cortex.cli.exit_codes import Exit
 from cortex.cli.failures import TemporaryError, UnreachableError, UsageError
+from cortex.cli.log_source import Gateway, newest_events
 from cortex.cli.tables import Cell, Column, Screen
 from cortex.cli.text import clock, name, short_clock
 from cortex.core.records import EventKind
 
-PATH = "/cortex/v1/events"
 STREAM_PATH = "/cortex/v1/events/stream"
 FIRST_ROWS = 10
 RETRY_S = 1.0
@@ -58,8 +58,9 @@ def run(args: argparse.Namespace) -> int:
         limit=args.limit or (FIRST_ROWS if args.follow else 50),
     )
     # Before the filtered list, so that nothing falls between the two.
-    newest = ask(client, EventsBody, PATH, {"limit": 1}).rows if args.follow else []
-    body = _search(client, query)
+    source = Gateway(client)
+    newest = source.events(EventQuery(limit=1)).rows if args.follow else []
+    body = newest_events(source, query)
     if args.json and not args.follow:
         print(as_json(body.model_dump(include={"rows"})))
         return Exit.OK
@@ -69,18 +70,6 @@ def run(args: argparse.Namespace) -> int:
         seen = (row.id for row in (*newest, *body.rows))
         _follow(client, query, printer, after_id=max(seen, default=0))
     return Exit.OK
-
-
-def _search(client: Client, query: EventQuery) -> EventsBody:
-    """The newest events that pass. A page of a search reads so far and no further; it is told to go on."""
-    page = ask(client, EventsBody, PATH, query.model_dump(exclude_none=True))
-    rows = list(page.rows)
-    while page.next is not None and len(rows) < query.limit:
-        rest = {"before_id": page.next, "limit": query.limit - len(rows)}
-        asked = query.model_copy(update=rest)
-        page = ask(client, EventsBody, PATH, asked.model_dump(exclude_none=True))
-        rows += page.rows
-    return EventsBody(rows=rows)
 
 
 def _warn_of_kind(kind: str | None) -> None:

@@ -5,55 +5,22 @@ import csv
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Protocol
 
 from rich.text import Text
 
 from cortex.adminapi import HistoryBody, HistoryQuery, HistoryRow, StatsBody
-from cortex.cli.bodies import as_json, understood
-from cortex.cli.client import Client
-from cortex.cli.endpoint import resolve
+from cortex.cli.bodies import as_json
 from cortex.cli.exit_codes import Exit
 from cortex.cli.failures import TemporaryError, UnreachableError, UsageError
 from cortex.cli.history_view import HistoryTable, stats_columns, stats_row
+from cortex.cli.log_source import Source, newest_requests, source_of
 from cortex.cli.tables import Screen
 from cortex.cli.text import clock, safe
 
-PATH = "/cortex/v1/history"
 POLL_S = 1.0
 FIRST_ROWS = 10
 """Rows shown before the first new one of `--follow`, unless --limit says otherwise."""
 PAGE_ROWS = 1000
-
-
-class Source(Protocol):
-    """Where rows come from. Both kinds answer the same query in the same shape."""
-
-    def history(self, query: HistoryQuery) -> HistoryBody: ...
-
-    def stats(self, query: HistoryQuery) -> StatsBody: ...
-
-
-class Gateway:
-    """The running gateway as a source."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def history(self, query: HistoryQuery) -> HistoryBody:
-        return understood(HistoryBody, self._get(PATH, query), self._client)
-
-    def stats(self, query: HistoryQuery) -> StatsBody:
-        return understood(StatsBody, self._get(f"{PATH}/stats", query), self._client)
-
-    def _get(self, path: str, query: HistoryQuery) -> object:
-        try:
-            return self._client.get(path, query.model_dump(exclude_none=True))
-        except UnreachableError as error:
-            raise UnreachableError(
-                f"{error}; `cortex history --db` reads the database file without it"
-            ) from error
 
 
 def run(args: argparse.Namespace) -> int:
@@ -70,26 +37,15 @@ def run(args: argparse.Namespace) -> int:
         limit=args.limit or (FIRST_ROWS if args.follow else 50),
         by=args.by,
     )
-    source = Gateway(Client(resolve(args))) if args.db is None else _database(args)
+    source = source_of(args)
     if args.stats:
         return _print_stats(source.stats(query), by=args.by or "model", as_lines=args.json)
     write = _writer(args)
-    newest = _search(source, query)
+    newest = newest_requests(source, query)
     write(newest.rows[::-1])
     if args.follow:
         _follow(source, query, newest, write)
     return Exit.OK
-
-
-def _search(source: Source, query: HistoryQuery) -> HistoryBody:
-    """The newest rows that pass. A page of a search reads so far and no further; it is told to go on."""
-    first = page = source.history(query)
-    rows = list(first.rows)
-    while page.next is not None and len(rows) < query.limit:
-        rest = {"before": page.next, "limit": query.limit - len(rows)}
-        page = source.history(query.model_copy(update=rest))
-        rows += page.rows
-    return HistoryBody(rows=rows, last_id=first.last_id)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -203,10 +159,3 @@ def _print_stats(body: StatsBody, *, by: str, as_lines: bool) -> int:
     elif screen.is_terminal:
         screen.show(Text("no request matches", style="dim"))
     return Exit.OK
-
-
-def _database(args: argparse.Namespace) -> Source:
-    """The file that --db names, or the configured one."""
-    from cortex.cli.history_file import FileSource, configured_file
-
-    return FileSource(Path(args.db) if args.db else configured_file(args.config))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from cortex.adminapi import HistoryBody, HistoryQuery, StatsBody
+from cortex.adminapi import EventQuery, EventsBody, HistoryBody, HistoryQuery, StatsBody
 from cortex.cli.configured import configured
 from cortex.cli.failures import CliError
 from cortex.config.load import state_path
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class FileSource:
-    """A database file as a source of `cortex history`; opened for each question."""
+    """A database file as a source; opened for each question."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -33,6 +33,10 @@ class FileSource:
         """One row per model; raises as `history` does."""
         return self._ask(lambda file: file.stats(query))
 
+    def events(self, query: EventQuery) -> EventsBody:
+        """The events that pass; raises as `history` does."""
+        return self._ask(lambda file: file.events(query))
+
     def _ask(self, question: Callable[[DatabaseFile], T]) -> T:
         try:
             with DatabaseFile(self._path) as file:
@@ -41,11 +45,11 @@ class FileSource:
             raise CliError(str(error)) from error
 
 
-def configured_file(config: str | None) -> Path:
+def configured_file(config: str | None, verb: str) -> Path:
     """The database file of the configuration that `cortex serve` would use.
 
     Raises:
         ConfigFileError: There is none, or it has mistakes.
     """
-    hint = "history: --db FILE reads a database without a configuration"
+    hint = f"{verb}: --db FILE reads a database without a configuration"
     return state_path(configured(config, hint)[1], os.environ)

@@ -10,17 +10,19 @@ from cortex.cli import (
     chat_options,
     demo_options,
     doctor_options,
+    history_options,
     init_options,
     keys_options,
+    why_options,
 )
-from cortex.cli.argument_types import reads, whole
-from cortex.cli.durations import duration_ms, instant_ms, interval_s
+from cortex.cli.argument_types import reads
+from cortex.cli.common_options import add_config, add_gateway, add_span
+from cortex.cli.durations import interval_s
 from cortex.cli.exit_codes import MEANINGS, Exit
 from cortex.cli.operation_options import OPERATIONS, add_operation
 
 SHELLS = ("bash", "zsh", "fish")
 OUTCOMES = ("ok", "client_gone", "error")
-MOST_ROWS = 10_000
 
 DESCRIPTION = """\
 One OpenAI and Anthropic API in front of a fleet of mistral.rs nodes.
@@ -45,8 +47,6 @@ FILES = {
     "/etc/cortex/keys.toml": "the API keys that `cortex keys` keeps",
     "/var/lib/cortex/cortex.db": "the gateway's state, as a service",
 }
-
-INSTANT_HELP = "a duration back from now (90s, 15m, 2h, 3d, 1h30m) or a date (2026-07-01T12:00)"
 
 
 class Parser(argparse.ArgumentParser):
@@ -95,12 +95,24 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(
         dest="verb", required=True, metavar="COMMAND", title="commands", parser_class=Parser
     )
-    for add in (_init, _serve, _chat, _status, _top, _history, _models, _events, _pin, _unpin):
+    for add in (
+        _init,
+        _serve,
+        _chat,
+        _status,
+        _top,
+        _history,
+        _why,
+        _models,
+        _events,
+        _pin,
+        _unpin,
+    ):
         add(verbs)
     for operation in OPERATIONS:
         options = _verb(verbs, operation.verb, operation.short, operation.long)
         add_operation(options, operation)
-        _add_gateway(options)
+        add_gateway(options)
     for add in (_doctor, _check_config, _keys, _agent, _demo, _completion):
         add(verbs)
     return parser
@@ -133,62 +145,6 @@ def _verb(verbs: "Verbs[Parser]", name: str, short: str, long: str) -> argparse.
     )
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help="configuration file (default: $CORTEX_CONFIG, ./cortex.toml, /etc/cortex/cortex.toml)",
-    )
-
-
-def _add_gateway(
-    parser: argparse.ArgumentParser,
-    json_help: str = "print the gateway's answer as JSON, for scripts",
-) -> None:
-    """The options of every command that asks a running gateway."""
-    parser.add_argument(
-        "--endpoint",
-        metavar="URL",
-        help="gateway to ask (default: $CORTEX_ENDPOINT, else where the configuration listens,"
-        " else http://127.0.0.1:8000)",
-    )
-    _add_config(parser)
-    parser.add_argument(
-        "--ca",
-        metavar="FILE",
-        help="trust this certificate, or what it vouches for, of a gateway at https"
-        " (default: $SSL_CERT_FILE; for the configured gateway its own certificate)",
-    )
-    parser.add_argument("--json", action="store_true", help=json_help)
-
-
-def _add_span(parser: argparse.ArgumentParser) -> None:
-    """Filters on time and the number of rows."""
-    parser.add_argument(
-        "--since",
-        metavar="WHEN",
-        type=reads(instant_ms),
-        help=f"nothing older: {INSTANT_HELP}",
-    )
-    parser.add_argument(
-        "--until",
-        metavar="WHEN",
-        type=reads(instant_ms),
-        help="nothing from then on; the same forms",
-    )
-    parser.add_argument(
-        "--limit",
-        metavar="N",
-        type=whole(1, MOST_ROWS),
-        help="at most so many rows, the newest ones (default: 50; with --follow 10 to begin with)",
-    )
-    parser.add_argument(
-        "--follow",
-        action="store_true",
-        help="go on printing rows as they come, over restarts of the gateway, until Ctrl-C",
-    )
-
-
 def _init(verbs: "Verbs[Parser]") -> None:
     init_options.add_options(_verb(verbs, "init", init_options.SHORT, init_options.LONG))
 
@@ -202,13 +158,13 @@ def _serve(verbs: "Verbs[Parser]") -> None:
         "are refused. SIGHUP reads the configuration again; one with mistakes is refused and\n"
         "logged, and the running one stays.",
     )
-    _add_config(parser)
+    add_config(parser)
 
 
 def _chat(verbs: "Verbs[Parser]") -> None:
     parser = _verb(verbs, "chat", chat_options.SHORT, chat_options.LONG)
     chat_options.add_options(parser)
-    _add_gateway(parser, chat_options.JSON)
+    add_gateway(parser, chat_options.JSON)
 
 
 def _status(verbs: "Verbs[Parser]") -> None:
@@ -220,7 +176,7 @@ def _status(verbs: "Verbs[Parser]") -> None:
         "requests in flight, load cycles since its last restart, version) and every model (where,\n"
         "status, last use, speed, size). Exit code 1 when the health is impaired.",
     )
-    _add_gateway(parser)
+    add_gateway(parser)
     parser.add_argument(
         "--watch",
         metavar="SECONDS",
@@ -241,58 +197,17 @@ def _top(verbs: "Verbs[Parser]") -> None:
         "shown. Without a terminal one picture is printed. With --json every state of the fleet is\n"
         "printed as one line, until Ctrl-C.",
     )
-    _add_gateway(parser)
+    add_gateway(parser)
     parser.add_argument("--once", action="store_true", help="print one picture and exit")
 
 
 def _history(verbs: "Verbs[Parser]") -> None:
-    parser = _verb(
-        verbs,
-        "history",
-        "show finished requests",
-        "Show finished requests, newest last. All filters that are given must hold. Tokens\n"
-        "are prompt/cached/completion; wait is the time in the queue and for a load. With --db\n"
-        "the database file is read instead of asking the gateway, which need not run.",
-    )
-    _add_gateway(parser)
-    parser.add_argument("--model", metavar="ID", help="only this model")
-    parser.add_argument("--node", metavar="NAME", help="only this node")
-    parser.add_argument("--client", metavar="NAME", help="only the key of this name")
-    parser.add_argument(
-        "--outcome",
-        metavar="OUTCOME",
-        help="only these (ok, client_gone, error, or one error code such as node_unreachable)",
-    )
-    parser.add_argument(
-        "--slow",
-        metavar="DURATION",
-        type=reads(duration_ms),
-        help="only requests that took at least this long (5s, 500ms)",
-    )
-    _add_span(parser)
-    parser.add_argument(
-        "--csv", action="store_true", help="print a header and one line of CSV per request"
-    )
-    parser.add_argument(
-        "--stats",
-        action="store_true",
-        help="print one row per model instead, of the newest requests that match (10,000, or 3,000"
-        " where a filter picks them): requests, errors, tokens, median and 95th percentile of time"
-        " to first token, duration and tokens per second",
-    )
-    parser.add_argument(
-        "--by",
-        metavar="WHAT",
-        choices=("model", "client", "node"),
-        help="what --stats has a row for each of (default: model)",
-    )
-    parser.add_argument(
-        "--db",
-        metavar="FILE",
-        nargs="?",
-        const="",
-        help="read this database file, or the configured one, instead of asking the gateway",
-    )
+    parser = _verb(verbs, "history", history_options.SHORT, history_options.LONG)
+    history_options.add_options(parser)
+
+
+def _why(verbs: "Verbs[Parser]") -> None:
+    why_options.add_options(_verb(verbs, "why", why_options.SHORT, why_options.LONG))
 
 
 def _models(verbs: "Verbs[Parser]") -> None:
@@ -303,7 +218,7 @@ def _models(verbs: "Verbs[Parser]") -> None:
         "List the catalogue that clients see: every model and alias, its best status, and the\n"
         "nodes that list it. A star marks a pinned copy.",
     )
-    _add_gateway(parser)
+    add_gateway(parser)
 
 
 def _events(verbs: "Verbs[Parser]") -> None:
@@ -314,13 +229,13 @@ def _events(verbs: "Verbs[Parser]") -> None:
         "Show changes of the fleet, newest last: loads, unloads, evictions, pins, nodes going up\n"
         "and down, each with its reason.",
     )
-    _add_gateway(parser)
+    add_gateway(parser)
     parser.add_argument(
         "--kind", metavar="KIND", help="only this kind, for example load_failed"
     )
     parser.add_argument("--node", metavar="NAME", help="only this node")
     parser.add_argument("--model", metavar="ID", help="only this model")
-    _add_span(parser)
+    add_span(parser)
 
 
 def _pin(verbs: "Verbs[Parser]") -> None:
@@ -349,12 +264,12 @@ def _add_pin(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--node", metavar="NAME", help="the copy of this node (default: wherever it is)"
     )
-    _add_gateway(parser)
+    add_gateway(parser)
 
 
 def _doctor(verbs: "Verbs[Parser]") -> None:
     parser = _verb(verbs, "doctor", doctor_options.SHORT, doctor_options.LONG)
-    _add_gateway(parser, doctor_options.JSON)
+    add_gateway(parser, doctor_options.JSON)
 
 
 def _check_config(verbs: "Verbs[Parser]") -> None:
@@ -366,13 +281,13 @@ def _check_config(verbs: "Verbs[Parser]") -> None:
         "Nothing is started. Exit code 78 when there is a mistake.",
     )
     parser.add_argument("file", metavar="FILE", nargs="?", help="the same as --config FILE")
-    _add_config(parser)
+    add_config(parser)
 
 
 def _keys(verbs: "Verbs[Parser]") -> None:
     parser = _verb(verbs, "keys", keys_options.SHORT, keys_options.LONG)
     keys_options.add_options(parser)
-    _add_config(parser)
+    add_config(parser)
 
 
 def _agent(verbs: "Verbs[Parser]") -> None:

@@ -1,11 +1,11 @@
 """What `plan` answers: one of four outcomes, each with its reasons and the alternatives it rejected."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, assert_never, overload
 
-from cortex.core.ids import ModelId, NodeName
+from cortex.core.ids import ModelId, NodeName, RequestId
 
 
 class Verdict(StrEnum):
@@ -152,6 +152,33 @@ class Want(NamedTuple):
     """Models that older requests wait for, or that were just loaded for others: those are left to them."""
     insists: bool = False
     """An operator wants it: others lose their place though loads of it keep failing."""
+    request_id: RequestId | None = None
+    """Of the request that asks; None = none does."""
+
+
+class Cause(NamedTuple):
+    """Who has a load begin."""
+
+    by: str = "cortex"
+    """`request`, `operator`, `pin`; `cortex` for a copy that it needs itself."""
+    request_id: RequestId | None = None
+    waited_s: float = 0.0
+    """How long whoever asks has waited already."""
+
+
+UNASKED = Cause()
+
+
+class Alternative(NamedTuple):
+    """One way of making room for a model."""
+
+    node: NodeName
+    evict: tuple[ModelId, ...]
+    cost_s: float | None
+    """The loads that follow from it, by their learned times: of the model there, and of what goes, should
+    it be wanted again. None = not known of each."""
+    need_mib: int | None
+    available_mib: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,6 +200,13 @@ class Load:
     reason: str
     need_mib: int | None = None
     evict: tuple[ModelId, ...] = ()
+    cost_s: float | None = None
+    """As of an `Alternative`."""
+    cause: Cause = UNASKED
+    alternatives: Callable[[], tuple[Alternative, ...]] = field(
+        default=tuple, compare=False, repr=False
+    )
+    """Makes the list of the next best ways, best first: few who decide have a use for it."""
     considered: Sequence[Considered] = ()
 
 

@@ -59,6 +59,8 @@ class NodeInfo:
     git_revision: str | None = None
     vram_total_mib: int | None = None
     free_mib: int | None = None
+    ram_total_mib: int | None = None
+    """Of the machine; None = not reported."""
     accelerators: tuple[str, ...] = ()
     """What they call themselves, one entry each; its kind where one has no name."""
 

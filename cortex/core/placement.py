@@ -3,9 +3,10 @@
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter, itemgetter
 from typing import NamedTuple
 
-from cortex.core.decisions import Account, Considered, Load, Verdict, Want
+from cortex.core.decisions import Account, Alternative, Considered, Load, Verdict, Want
 from cortex.core.eviction import (
     Eviction,
     Impossible,
@@ -16,9 +17,17 @@ from cortex.core.eviction import (
     surely_later_s,
     within_reach,
 )
-from cortex.core.guesses import guessed, largest_elsewhere, sized
+from cortex.core.guesses import largest_elsewhere, sized
 from cortex.core.health import CLOSED
-from cortex.core.ids import ModelId
+from cortex.core.options import (
+    Option,
+    alternative,
+    reason_of,
+    room_cost,
+    seen_there,
+    with_eviction,
+    with_room,
+)
 from cortex.core.routing import Survey, candidates, refusal, unfit
 from cortex.core.snapshot import (
     EvictionRules,
@@ -29,6 +38,8 @@ from cortex.core.snapshot import (
     needed_mib,
 )
 
+ALTERNATIVES = 3
+"""Other ways that are written down with a load."""
 NEARLY_FULL_SHARE = 0.1
 """Share of a device that must be free for a try of what is only guessed to need more."""
 
@@ -40,17 +51,6 @@ class Looked(NamedTuple):
     model: ModelView
     verdict: Verdict
     recheck_s: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Option:
-    """One node that could load the model, with what it costs; the smallest wins."""
-
-    cost: tuple[object, ...]
-    seen: Considered
-    victims: tuple[ModelId, ...] = ()
-    guess: bool = False
-    """What it needs is one."""
 
 
 class _Tight(NamedTuple):
@@ -66,7 +66,7 @@ class _Tight(NamedTuple):
 class _Found:
     """The nodes that could load it, sorted by how; the rest in the order of their names."""
 
-    roomiest: tuple[tuple[int, int], NodeView, ModelView] | None = None
+    roomy: list[tuple[tuple[int, int], NodeView, ModelView]] = field(default_factory=list)
     tight: list[_Tight] = field(default_factory=list)
     refused: list[Looked] = field(default_factory=list)
 
@@ -84,9 +84,9 @@ def place(
     possible loss is smallest. `told` works out all of them.
     """
     found = _sift(snapshot, want, survey, now_s=now_s)
-    if found.roomiest is not None:
-        _, node, model = found.roomiest
-        best: _Option | None = _room(node, model, now_s=now_s)
+    if found.roomy:
+        _, node, model = min(found.roomy, key=itemgetter(0))
+        best: Option | None = with_room(node, model, now_s=now_s)
     else:
         best = _cheapest(snapshot, want, found, now_s=now_s)
     if best is None:
@@ -98,7 +98,9 @@ def place(
         model=want.model,
         need_mib=chosen.seen.need_mib,
         evict=chosen.victims,
-        reason=_reason(chosen),
+        cost_s=chosen.cost_s,
+        alternatives=lambda: _others(snapshot, want, found, chosen, now_s=now_s),
+        reason=reason_of(chosen),
         considered=Account(lambda: told(snapshot, want, now_s=now_s, chosen=chosen)),
     )
 
@@ -118,9 +120,7 @@ def _sift(snapshot: FleetSnapshot, want: Want, survey: Survey, *, now_s: float) 
             continue
         deficit = _deficit(snapshot.eviction, node, model, now_s=now_s)
         if _fits(model, deficit):
-            room = _room_cost(model, node.available_mib(now_s))
-            if found.roomiest is None or room < found.roomiest[0]:
-                found.roomiest = room, node, model
+            found.roomy.append((room_cost(model, node.available_mib(now_s)), node, model))
             continue
         squeezed = _squeeze(snapshot.eviction, want, node, model, deficit, now_s=now_s)
         if isinstance(squeezed, _Tight):
@@ -160,7 +160,7 @@ def _displaces_nobody(model: ModelView, want: Want, *, now_s: float) -> bool:
 
 def _cheapest(
     snapshot: FleetSnapshot, want: Want, found: _Found, *, now_s: float
-) -> _Option | None:
+) -> Option | None:
     """The node that loses least by it; those that can lose nothing yet are put to the refused."""
     best, bound = None, None
     heap = [(tight.loss, number) for number, tight in enumerate(found.tight)]
@@ -179,7 +179,7 @@ def _cheapest(
             now_s=now_s,
         ):
             case Eviction() as eviction:
-                option = _eviction(tight.node, tight.model, eviction, now_s=now_s)
+                option = with_eviction(tight.node, tight.model, eviction, now_s=now_s)
                 if best is None or option.cost < best.cost:
                     best = option
                     busy = any(victim.in_flight for victim in eviction.victims)
@@ -193,6 +193,27 @@ def _cheapest(
     return best
 
 
+def _others(
+    snapshot: FleetSnapshot, want: Want, found: _Found, chosen: Option, *, now_s: float
+) -> tuple[Alternative, ...]:
+    """The next best ways, best first; of many tight nodes those that can lose least."""
+    rules, name = snapshot.eviction, chosen.seen.node
+    roomy = [way for way in found.roomy if way[1].name != name]
+    tight = [way for way in found.tight if way.node.name != name]
+    options = [
+        with_room(node, model, now_s=now_s)
+        for _, node, model in heapq.nsmallest(ALTERNATIVES, roomy, key=itemgetter(0))
+    ]
+    for node, model, deficit_mib, _ in heapq.nsmallest(
+        2 * ALTERNATIVES, tight, key=attrgetter("loss")
+    ):
+        found_there = evict(node, model, want, rules, deficit_mib=deficit_mib, now_s=now_s)
+        if isinstance(found_there, Eviction):
+            options.append(with_eviction(node, model, found_there, now_s=now_s))
+    options.sort(key=attrgetter("cost"))
+    return tuple(map(alternative, options[:ALTERNATIVES]))
+
+
 def never_fits(verdicts: Iterable[Verdict]) -> bool:
     """True when every node that lists the model is too small for it even when empty."""
     asked = set(verdicts) - {Verdict.NOT_ALLOWED}
@@ -200,7 +221,7 @@ def never_fits(verdicts: Iterable[Verdict]) -> bool:
 
 
 def told(
-    snapshot: FleetSnapshot, want: Want, *, now_s: float, chosen: _Option | None = None
+    snapshot: FleetSnapshot, want: Want, *, now_s: float, chosen: Option | None = None
 ) -> tuple[Considered, ...]:
     """What placement saw of each node that does not hold the model ready, in words."""
     allowed = snapshot.allowed_nodes.get(want.model)
@@ -236,7 +257,7 @@ def in_words(
         case None | Verdict.IN_USE | Verdict.NO_ROOM:
             return _room_in_words(snapshot, want, node, model, now_s=now_s)
         case Verdict.TOO_SMALL:
-            return _seen(node, model, now_s, verdict)
+            return seen_there(node, model, now_s, verdict)
         case Verdict.WEDGED:
             detail = "only a restart of the node clears it"
         case Verdict.LIFECYCLE_OFF:
@@ -257,7 +278,7 @@ def _room_in_words(
 ) -> Considered:
     deficit = _deficit(snapshot.eviction, node, model, now_s=now_s)
     if _fits(model, deficit):
-        return _room(node, model, now_s=now_s).seen
+        return with_room(node, model, now_s=now_s).seen
     if _displaces_nobody(model, want, now_s=now_s):
         left_s = model.breaker.evicts_from_s - now_s
         detail = (
@@ -266,11 +287,11 @@ def _room_in_words(
         return Considered(node=node.name, verdict=Verdict.BREAKER_OPEN, detail=detail)
     match evict(node, model, want, snapshot.eviction, deficit_mib=deficit, now_s=now_s):
         case Eviction() as eviction:
-            return _eviction(node, model, eviction, now_s=now_s).seen
+            return with_eviction(node, model, eviction, now_s=now_s).seen
         case Postponed(reason=reason):
-            return _seen(node, model, now_s, Verdict.IN_USE, reason)
+            return seen_there(node, model, now_s, Verdict.IN_USE, reason)
         case Impossible(reason=reason):
-            return _seen(node, model, now_s, Verdict.NO_ROOM, reason)
+            return seen_there(node, model, now_s, Verdict.NO_ROOM, reason)
 
 
 def _too_small(node: NodeView, model: ModelView) -> Verdict | None:
@@ -321,65 +342,3 @@ def _deficit(
 
 def _fits(model: ModelView, deficit: int | None) -> bool:
     return deficit <= 0 if deficit is not None else not model.out_of_memory
-
-
-def _room_cost(model: ModelView, available: int | None) -> tuple[int, int]:
-    known = model.size_mib is not None and not model.size_guess and available is not None
-    return 0 if known else 1, (model.size_mib or 0) - (available or 0)
-
-
-def _room(node: NodeView, model: ModelView, *, now_s: float) -> _Option:
-    cost = _room_cost(model, node.available_mib(now_s))
-    return _Option((*cost, node.name), _seen(node, model, now_s), guess=bool(model.size_guess))
-
-
-def _eviction(node: NodeView, model: ModelView, eviction: Eviction, *, now_s: float) -> _Option:
-    victims = eviction.victims
-    busy = any(victim.in_flight for victim in victims)
-    return _Option(
-        (2, busy, eviction.rank, len(victims), eviction.freed_mib, node.name),
-        _seen(
-            node,
-            model,
-            now_s,
-            detail="after unloading " + ", ".join(victim.id for victim in victims),
-        ),
-        tuple(victim.id for victim in victims),
-        guess=bool(model.size_guess),
-    )
-
-
-def _seen(
-    node: NodeView,
-    model: ModelView,
-    now_s: float,
-    verdict: Verdict = Verdict.LESS_ROOM,
-    detail: str = "",
-) -> Considered:
-    """What was seen there; `LESS_ROOM` stands for "could" until the best is chosen."""
-    return Considered(
-        node=node.name,
-        verdict=verdict,
-        need_mib=model.size_mib,
-        available_mib=node.available_mib(now_s),
-        total_mib=node.vram_total_mib,
-        # Where it waits, the detail is what it waits for.
-        detail=detail if verdict is Verdict.IN_USE else guessed(model, detail),
-    )
-
-
-def _reason(best: _Option) -> str:
-    seen = best.seen
-    need = "memory" if seen.need_mib is None else f"{seen.need_mib} MiB"
-    if best.guess:
-        need = f"perhaps {need}"
-    if best.victims:
-        gone = ", ".join(best.victims)
-        return f"needs {need}, free {seen.available_mib or 0} MiB: {gone} must go"
-    if seen.need_mib is None:
-        return "size unknown: tried where most memory is free"
-    if seen.available_mib is None:
-        return "the node reports no free memory: tried"
-    if best.guess or seen.need_mib > seen.available_mib:
-        return f"tried: {need} wanted, {seen.available_mib} MiB free"
-    return f"fits: needs {need} of {seen.available_mib} MiB free"

@@ -70,6 +70,8 @@ class EventKind(StrEnum):
     LOAD = "load"
     """A load has begun."""
     LOADED = "loaded"
+    SIZED = "sized"
+    """A load was seen to take another size than was known."""
     LOAD_FAILED = "load_failed"
     LOAD_ABANDONED = "load_abandoned"
     """Nobody waited for it any more before the node was asked."""
@@ -122,6 +124,8 @@ class ResidencyRecord:
     loads: int = 0
     load_s: float | None = None
     size_mib: int | None = None
+    read_at_mib: int | None = None
+    """`NodeRecord.read_mib` after its last load there; None = none was counted."""
     gone: bool = False
     """Its node lists it no more."""
 
@@ -139,6 +143,12 @@ class NodeRecord:
     health: str = "unknown"
     version: str | None = None
     residue_mib: int = 0
+    vram_total_mib: int | None = None
+    """None = not known now; what was kept of it before stays."""
+    ram_total_mib: int | None = None
+    """Likewise."""
+    read_mib: int = 0
+    """What its loads have read, all together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

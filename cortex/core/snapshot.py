@@ -135,6 +135,8 @@ class ModelView:
     """When its last request ended (monotonic); 0 = none has."""
     answer_s: float = 0.0
     """How long its requests take from lease to end (moving average); 0 = none has ended yet."""
+    read_at_mib: int | None = None
+    """`NodeView.read_mib` after its last load there; None = none was counted."""
     resident_since_s: float | None = None
     """Monotonic; None = not resident, or for longer than this process knows."""
     undrainable_until_s: float = 0.0
@@ -223,6 +225,10 @@ class NodeView:
     """When cortex last saw it restart, wall clock."""
     cycles: int = 0
     """Verified unloads since the node's last restart (drives defragmentation)."""
+    ram_total_mib: int | None = None
+    """The machine's own memory, which holds the files that were read last; None = not reported."""
+    read_mib: int = 0
+    """What loads have read there, all together, as far as their sizes were known."""
     residue_mib: int = 0
     """Memory that unloads since the last restart did not give back."""
     derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -4,17 +4,24 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
-from cortex.core.decisions import Decision, Load, Reject, Serve, Wait, Want
+from cortex.core.decisions import Cause, Decision, Load, Reject, Serve, Wait, Want
 from cortex.core.errors import CapacityError
-from cortex.core.ids import ModelId, NodeName
+from cortex.core.ids import ModelId
 from cortex.core.pace import Pace
 from cortex.core.plan import RETRY_AFTER_S, plan
 from cortex.core.routing import pick
-from cortex.fleet.fairqueue import FairQueue
-from cortex.fleet.lease import Lease
+from cortex.fleet.lanes import (
+    Lane,
+    Lanes,
+    Queue,
+    Waiter,
+    may_pass,
+    unwanted,
+    waits_since,
+)
+from cortex.fleet.lease import Beat, Lease
 from cortex.fleet.state import FleetState
 
 
@@ -25,101 +32,6 @@ class Admitted:
     lease: Lease
     queue_s: float = 0.0
     load_wait_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """Something to be done again and again for a request while it waits."""
-
-    act: Callable[[], object]
-    every_s: float
-
-
-class _Waiter:
-    """One request in a queue. Its turn comes when it is at the head and something changed."""
-
-    __slots__ = (
-        "beat",
-        "beat_s",
-        "client",
-        "displaced",
-        "loading_before_s",
-        "since_s",
-        "turn",
-    )
-
-    def __init__(
-        self, client: str, since_s: float, beat: Beat | None, loading_before_s: float
-    ) -> None:
-        self.client = client
-        self.since_s = since_s
-        #: What its queue had spent on loads when it came.
-        self.loading_before_s = loading_before_s
-        self.beat = beat
-        #: When the next beat is due (monotonic).
-        self.beat_s = math.inf if beat is None else since_s + beat.every_s
-        self.turn = asyncio.Event()
-        #: A full queue made it give up its place for a client with fewer.
-        self.displaced = False
-
-
-class _Queue(FairQueue[_Waiter]):
-    """Who waits for one model, and how long it has been for a load rather than for a slot."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._loading_s = 0.0
-        self._since_s: float | None = None
-        self._owed: set[_Waiter] = set()
-
-    def loading_s(self, now_s: float) -> float:
-        """Time spent on loads so far, whoever was at the head."""
-        under_way_s = 0.0 if self._since_s is None else now_s - self._since_s
-        return self._loading_s + under_way_s
-
-    @property
-    def loads(self) -> bool:
-        """The head waits for a load now."""
-        return self._since_s is not None
-
-    def head_waits(self, now_s: float, *, for_load: bool) -> bool:
-        """The head has decided anew; True where that moves the deadlines of all."""
-        before = self.loads
-        self._loading_s = self.loading_s(now_s)
-        self._since_s = now_s if for_load else None
-        return before is not for_load
-
-    def loaded(self) -> None:
-        """A load has come to its end: all who wait now are served before the model may go."""
-        self._owed = set(self)
-
-    def leave(self, entry: _Waiter, *, served: bool) -> None:
-        super().leave(entry, served=served)
-        self._owed.discard(entry)
-
-    @property
-    def has_a_claim(self) -> bool:
-        """The model was, or is being, loaded for some who wait here."""
-        return self.loads or bool(self._owed)
-
-    def wake_all_but(self, head: _Waiter) -> None:
-        for waiter in self:
-            if waiter is not head:
-                waiter.turn.set()
-
-
-class _Lane(NamedTuple):
-    """Which nodes would do; all who wait in one lane want the same."""
-
-    only: NodeName | None
-    excluded: frozenset[NodeName]
-
-    def takes(self, node: NodeName) -> bool:
-        return node not in self.excluded and self.only in (None, node)
-
-
-ANYWHERE = _Lane(None, frozenset())
-_Lanes = dict[_Lane, _Queue]
 
 
 class Admission:
@@ -140,7 +52,7 @@ class Admission:
         self._begin_load = begin_load
         #: Told when the last request that waited for a model went away unserved.
         self._nobody_waits = nobody_waits
-        self._lanes: dict[ModelId, _Lanes] = {}
+        self._lanes: dict[ModelId, Lanes] = {}
         self._paces: dict[ModelId, Pace] = {}
         self._closed: str | None = None
         state.listeners.append(self._wake_heads)
@@ -180,17 +92,17 @@ class Admission:
         if lease is not None:
             return Admitted(lease)
         lanes = self._lanes.get(want.model)
-        if lanes is None or _may_pass(want, lanes):
+        if lanes is None or may_pass(want, lanes):
             self._decide(want)  # which raises where a wait would be in vain
         return await self._wait_in_line(want, client, beat)
 
     def at_once(self, want: Want) -> Lease | None:
         """A lease that can be had without a load, a wait or passing those who wait; else None."""
         lanes = self._lanes.get(want.model)
-        if self._closed is not None or (lanes and not _may_pass(want, lanes)):
+        if self._closed is not None or (lanes and not may_pass(want, lanes)):
             return None
         picked = pick(self._state.snapshot(), want, now_s=self._state.clock.now_s())
-        if picked is None or (lanes and not _unwanted(picked[0].name, lanes)):
+        if picked is None or (lanes and not unwanted(picked[0].name, lanes)):
             return None
         return self._state.lease(picked[0].name, want.model)
 
@@ -213,15 +125,15 @@ class Admission:
         return decision
 
     async def _wait_in_line(self, want: Want, client: str, beat: Beat | None) -> Admitted:
-        lane = _Lane(want.only, want.excluded)
-        queue = self._lanes.setdefault(want.model, {}).setdefault(lane, _Queue())
+        lane = Lane(want.only, want.excluded)
+        queue = self._lanes.setdefault(want.model, {}).setdefault(lane, Queue())
         waiting = self.depth(want.model)
         if waiting and waiting >= self._state.policy.max_queue:
             self._make_place(want, queue, client)
         began_s = self._state.clock.now_s()
         since_s = began_s if want.since_s is None else want.since_s
         loading_before_s = queue.loading_s(began_s) - want.load_waited_s
-        waiter = _Waiter(client, since_s, beat, loading_before_s)
+        waiter = Waiter(client, since_s, beat, loading_before_s)
         queue.add(waiter)
         served = False
         try:
@@ -233,7 +145,7 @@ class Admission:
         load_wait_s = queue.loading_s(ended_s) - waiter.loading_before_s - want.load_waited_s
         return Admitted(lease, queue_s=ended_s - began_s - load_wait_s, load_wait_s=load_wait_s)
 
-    def _make_place(self, want: Want, queue: _Queue, client: str) -> None:
+    def _make_place(self, want: Want, queue: Queue, client: str) -> None:
         """Have the client with the most requests in a full queue give up its newest.
 
         Raises:
@@ -242,7 +154,7 @@ class Admission:
         displaced = queue.to_displace(client)
         if displaced is None:
             if not queue:
-                self._close_lane(want.model, _Lane(want.only, want.excluded))
+                self._close_lane(want.model, Lane(want.only, want.excluded))
             raise self._queue_full(want, self.depth(want.model))
         # Now, not at its turn: many may come before that.
         queue.leave(displaced, served=False)
@@ -256,7 +168,7 @@ class Admission:
             retry_after_s=self._expected_wait_s(want),
         )
 
-    async def _take_turns(self, want: Want, waiter: _Waiter, queue: _Queue) -> Lease:
+    async def _take_turns(self, want: Want, waiter: Waiter, queue: Queue) -> Lease:
         while True:
             waiter.turn.clear()
             if waiter.displaced:
@@ -272,7 +184,7 @@ class Admission:
                 raise self._late(want, queue)
             await self._pause(waiter, min(until_s, deadline_s))
 
-    def _take_turn(self, want: Want, waiter: _Waiter, queue: _Queue) -> Lease | float:
+    def _take_turn(self, want: Want, waiter: Waiter, queue: Queue) -> Lease | float:
         """Decide for the queue; where nothing can be leased, until when (monotonic) that holds."""
         decision = self._decide(self._with_seniority(want, queue))
         waits = decision if isinstance(decision, Wait) else None
@@ -284,10 +196,13 @@ class Admission:
         if isinstance(decision, Serve):
             return self._state.lease(decision.node, decision.model)
         if isinstance(decision, Load):
-            self._begin_load(decision)
+            waited_s = self._state.clock.now_s() - waiter.since_s
+            by = "operator" if want.insists else "request"
+            cause = Cause(by, want.request_id, waited_s)
+            self._begin_load(replace(decision, cause=cause))
         return math.inf if waits is None or waits.recheck_s is None else waits.recheck_s
 
-    def _deadline_s(self, waiter: _Waiter, queue: _Queue) -> float:
+    def _deadline_s(self, waiter: Waiter, queue: Queue) -> float:
         """When `waiter` has waited long enough, as things are; a load that goes on defers it."""
         policy = self._state.policy
         patience_s, load_s = policy.queue_timeout_s, policy.load_timeout_s
@@ -296,7 +211,7 @@ class Admission:
             load_s = min(load_s, queue.loading_s(now_s) - waiter.loading_before_s)
         return waiter.since_s + patience_s + load_s
 
-    def _late(self, want: Want, queue: _Queue) -> CapacityError:
+    def _late(self, want: Want, queue: Queue) -> CapacityError:
         policy = self._state.policy
         slot = f"no slot for {want.model} within {policy.queue_timeout_s:g} s"
         load = f"{want.model} is still loading; a load may take {policy.load_timeout_s:g} s"
@@ -306,7 +221,7 @@ class Admission:
             retry_after_s=self._expected_wait_s(want),
         )
 
-    def _with_seniority(self, want: Want, queue: _Queue) -> Want:
+    def _with_seniority(self, want: Want, queue: Queue) -> Want:
         """The want as the queue's oldest request has it, and what is left to others' requests."""
         since_s = queue.oldest_s
         mine = since_s, want.model
@@ -326,7 +241,7 @@ class Admission:
         deadline_s = since_s + self._state.policy.queue_timeout_s
         return want._replace(since_s=since_s, deadline_s=deadline_s, seniors=seniors)
 
-    def _leave(self, model: ModelId, lane: _Lane, waiter: _Waiter, *, served: bool) -> None:
+    def _leave(self, model: ModelId, lane: Lane, waiter: Waiter, *, served: bool) -> None:
         if waiter.displaced:
             # It has left already, and another has its place; it may have been the head.
             self._wake_heads()
@@ -344,7 +259,7 @@ class Admission:
         # The next in line, and whoever the seniority of this one held back.
         self._wake_heads()
 
-    def _close_lane(self, model: ModelId, lane: _Lane) -> bool:
+    def _close_lane(self, model: ModelId, lane: Lane) -> bool:
         """Take an empty lane away; True where it was the last of the model."""
         lanes = self._lanes[model]
         del lanes[lane]
@@ -364,7 +279,7 @@ class Admission:
         known = [seconds for seconds in (load_s, queue_s) if seconds is not None]
         return max(1.0, sum(known)) if known else RETRY_AFTER_S
 
-    async def _pause(self, waiter: _Waiter, recheck_s: float) -> None:
+    async def _pause(self, waiter: Waiter, recheck_s: float) -> None:
         """Wait for the turn, but not beyond `recheck_s`; beat meanwhile."""
         clock = self._state.clock
         until_s = min(recheck_s, waiter.beat_s)
@@ -380,19 +295,5 @@ class Admission:
         for lanes in self._lanes.values():
             # Whoever has waited longest chooses first where two lanes want the same slot.
             heads = [queue.head for queue in lanes.values() if queue]
-            for head in sorted(heads, key=_waits_since) if len(heads) > 1 else heads:
+            for head in sorted(heads, key=waits_since) if len(heads) > 1 else heads:
                 head.turn.set()
-
-
-def _waits_since(waiter: _Waiter) -> float:
-    return waiter.since_s
-
-
-def _may_pass(want: Want, lanes: _Lanes) -> bool:
-    """Nobody waits who would take what `want` may get, but such as leave some node to others."""
-    return ANYWHERE not in lanes and _Lane(want.only, want.excluded) not in lanes
-
-
-def _unwanted(node: NodeName, lanes: _Lanes) -> bool:
-    """Nobody who waits in these would be served by this node."""
-    return not any(lane.takes(node) for lane in lanes)

@@ -10,14 +10,14 @@ from cortex.core.errors import StoreError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import Recollection
 from cortex.core.snapshot import FleetSnapshot, ModelView, NodeView
-from cortex.fleet.admission import Admission, Admitted, Beat
+from cortex.fleet.admission import Admission, Admitted
 from cortex.fleet.affinity import Affinity
 from cortex.fleet.agents import Agents
 from cortex.fleet.defrag import Defrag
 from cortex.fleet.guard import Guard
 from cortex.fleet.keeper import Keeper
 from cortex.fleet.keeping import node_record, residency_record
-from cortex.fleet.lease import Lease
+from cortex.fleet.lease import Beat, Lease
 from cortex.fleet.lifecycle import Lifecycle
 from cortex.fleet.observations import Observations
 from cortex.fleet.operator import Operator
@@ -148,6 +148,10 @@ class Fleet:
     def snapshot(self) -> FleetSnapshot:
         """The fleet at this moment; see `FleetState.snapshot`."""
         return self._state.snapshot()
+
+    def described(self) -> dict[str, object]:
+        """As it is configured, for the log."""
+        return self._state.described()
 
     def node(self, name: NodeName) -> NodeView | None:
         return self._state.node(name)

@@ -1,8 +1,9 @@
 """Keeps house once a second: unloads what is idle for too long, brings back absent pins."""
 
 import asyncio
+from dataclasses import replace
 
-from cortex.core.decisions import Load
+from cortex.core.decisions import Cause, Load
 from cortex.core.housekeeping import absent_pins, idle_for_too_long
 from cortex.fleet.admission import Admission
 from cortex.fleet.lifecycle import Lifecycle
@@ -41,4 +42,4 @@ class Keeper:
                 continue
             node = self._state.node(decision.node)
             if node is not None and (not node.in_flight or not decision.evict):
-                _ = self._lifecycle.load(decision)
+                _ = self._lifecycle.load(replace(decision, cause=Cause("pin")))

@@ -27,6 +27,10 @@ class Remembered:
         self._generations: dict[tuple[NodeName, ModelId], int] = {}
 
     @property
+    def nodes(self) -> Mapping[NodeName, NodeRecord]:
+        return self._nodes
+
+    @property
     def endpoints(self) -> dict[NodeName, str]:
         return {name: record.endpoint for name, record in self._nodes.items()}
 
@@ -68,6 +72,7 @@ class Remembered:
             version=record.version,
             restarted_at_ms=record.last_restart_at_ms,
             residue_mib=record.residue_mib,
+            read_mib=record.read_mib,
             drains=frozenset({Drain.REQUEST}) if rule.name in self.drained else frozenset(),
         )
 
@@ -84,6 +89,7 @@ class Remembered:
             loads=record.loads,
             load_s=record.load_s,
             size_mib=record.size_mib,
+            read_at_mib=record.read_at_mib,
         )
 
 
@@ -101,6 +107,7 @@ def residency_record(node: NodeName, view: ModelView) -> ResidencyRecord:
         loads=view.loads,
         load_s=view.load_s,
         size_mib=view.size_mib,
+        read_at_mib=view.read_at_mib,
     )
 
 
@@ -114,4 +121,7 @@ def node_record(view: NodeView) -> NodeRecord:
         health=view.liveness.health.value,
         version=view.version,
         residue_mib=view.residue_mib,
+        vram_total_mib=view.vram_total_mib,
+        ram_total_mib=view.ram_total_mib,
+        read_mib=view.read_mib,
     )

@@ -1,5 +1,6 @@
 """A hold on a resident model, and on the node by whatever name."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cortex.core.ids import ModelId, NodeName
@@ -33,3 +34,11 @@ class Lease(Held):
 
     since_s: float
     """Monotonic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Something to be done again and again for a request while it waits."""
+
+    act: Callable[[], object]
+    every_s: float

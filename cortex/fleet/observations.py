@@ -78,6 +78,7 @@ class Observations:
             free_mib=info.free_mib,
             free_read_s=state.clock.now_s(),
             vram_total_mib=configured or info.vram_total_mib,
+            ram_total_mib=info.ram_total_mib,
         )
         state.put(state.govern(fresh))
         state.changed()

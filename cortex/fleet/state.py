@@ -21,6 +21,7 @@ from cortex.core.records import EventKind, FleetEvent, Recollection
 from cortex.core.snapshot import Drain, FleetSnapshot, ModelView, NodeView
 from cortex.core.use import given_back, served, taken
 from cortex.fleet import invariants
+from cortex.fleet.described import described
 from cortex.fleet.keeping import Remembered, renamed_pins
 from cortex.fleet.lease import Lease, Ref
 from cortex.fleet.policy import FleetPolicy, govern, govern_model
@@ -82,6 +83,10 @@ class FleetState:
                 pins=self._all_pins,
             )
         return self._snapshot
+
+    def described(self) -> dict[str, object]:
+        """As it is configured, for the log."""
+        return described(self.policy, self.snapshot(), self._remembered.nodes)
 
     def node(self, name: NodeName) -> NodeView | None:
         return self._nodes.get(name)

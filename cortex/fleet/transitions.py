@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass, replace
 
 from cortex.core.decisions import Load
-from cortex.core.footprint import floor_mib, is_out_of_memory, learned_mib
+from cortex.core.footprint import NOISE_MIB, floor_mib, is_out_of_memory, learned_mib
 from cortex.core.health import CLOSED
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.reconcile import averaged
@@ -55,6 +55,8 @@ class Transitions:
             load.model,
             need_mib=view.size_mib,
             evict=list(load.evict),
+            strategy=self._state.policy.eviction.strategy.value,
+            **_because(load),
         )
         victims = tuple(
             self._drain(load.node, victim, EventKind.EVICT, f"to make room for {load.model}")
@@ -65,14 +67,18 @@ class Transitions:
 
     def end_load(self, transition: Transition, *, load_s: float | None) -> None:
         """The node confirmed the load. `load_s` None: it had been loaded by someone else."""
-        view = self._current(transition)
-        if view is None:
+        view, node = self._current(transition), self._state.node(transition.node)
+        if view is None or node is None:
             return
+        read_mib = node.read_mib + (view.size_mib or 0)
+        others_mib = None if view.read_at_mib is None else node.read_mib - view.read_at_mib
+        self._state.put(replace(node, read_mib=read_mib))
         self._leave(
             transition,
             replace(
                 view,
                 status=ModelStatus.LOADED,
+                read_at_mib=read_mib,
                 load_s=averaged(view.load_s, load_s),
                 loads=view.loads + (load_s is not None),
                 last_used_at_ms=self._state.clock.now_ms(),
@@ -80,8 +86,14 @@ class Transitions:
                 breaker=CLOSED,
             ),
         )
-        took = None if load_s is None else round(load_s, 3)
-        self._say(EventKind.LOADED, "the node confirmed it", transition, load_s=took)
+        self._say(
+            EventKind.LOADED,
+            "the node confirmed it",
+            transition,
+            load_s=None if load_s is None else round(load_s, 3),
+            size_mib=view.size_mib,
+            read_since_mib=others_mib,
+        )
         self._state.changed()
 
     def learn_size(self, transition: Transition, taken_mib: int | None) -> None:
@@ -90,6 +102,17 @@ class Transitions:
         if view is None:
             return
         size = learned_mib(view.size_mib, taken_mib, floor=view.out_of_memory)
+        if taken_mib is not None and abs(taken_mib - (view.size_mib or 0)) > NOISE_MIB:
+            was = "nobody knew" if view.size_mib is None else f"{view.size_mib} MiB expected"
+            self._say(
+                EventKind.SIZED,
+                f"it took {taken_mib} MiB, {was}",
+                transition,
+                taken_mib=taken_mib,
+                expected_mib=view.size_mib,
+            )
+        if view.size_mib is None and taken_mib is not None:
+            view = self._read_after_all(transition, view, taken_mib)
         self._state.put_model(
             transition.node,
             replace(
@@ -100,6 +123,15 @@ class Transitions:
             ),
         )
         self._state.changed()
+
+    def _read_after_all(
+        self, transition: Transition, view: ModelView, taken_mib: int
+    ) -> ModelView:
+        """Count what a load read whose size nobody knew when it ended."""
+        node = self._state.node(transition.node)
+        assert node is not None
+        self._state.put(replace(node, read_mib=node.read_mib + taken_mib))
+        return replace(view, read_at_mib=(view.read_at_mib or 0) + taken_mib)
 
     def fail_load(
         self,
@@ -257,7 +289,16 @@ class Transitions:
         assert view is not None
         assert view.resident, f"{model} is {view.status} on {node}"
         transition = self._enter(node, view, ModelStatus.DRAINING)
-        self._say(kind, reason, transition, in_flight=view.in_flight, size_mib=view.size_mib)
+        idle_ms = self._state.clock.now_ms() - view.last_used_at_ms
+        self._say(
+            kind,
+            reason,
+            transition,
+            in_flight=view.in_flight,
+            size_mib=view.size_mib,
+            load_s=view.load_s,
+            idle_s=round(idle_ms / 1000, 1) if view.last_used_at_ms else None,
+        )
         return transition
 
     def _enter(self, node: NodeName, view: ModelView, status: ModelStatus) -> Transition:
@@ -293,3 +334,28 @@ class Transitions:
         self, kind: EventKind, reason: str, transition: Transition, **detail: object
     ) -> None:
         self._state.event(kind, reason, transition.node, transition.model, **detail)
+
+
+def _because(load: Load) -> dict[str, object]:
+    """Who had it begin, and which other ways there were, for the log."""
+    cause = load.cause
+    return {
+        "by": cause.by,
+        "request_id": cause.request_id,
+        "waited_ms": round(cause.waited_s * 1000),
+        "cost_s": _tenths(load.cost_s),
+        "alternatives": [
+            {
+                "node": way.node,
+                "evict": list(way.evict),
+                "cost_s": _tenths(way.cost_s),
+                "need_mib": way.need_mib,
+                "available_mib": way.available_mib,
+            }
+            for way in load.alternatives()
+        ],
+    }
+
+
+def _tenths(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)

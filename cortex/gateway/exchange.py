@@ -17,8 +17,8 @@ from cortex.core.errors import (
 )
 from cortex.core.ids import NodeName
 from cortex.core.nodefaults import Blame, NodeFault
-from cortex.fleet.admission import Admitted, Beat
-from cortex.fleet.lease import Lease
+from cortex.fleet.admission import Admitted
+from cortex.fleet.lease import Beat, Lease
 from cortex.fleet.verdict import SERVED, UNHEARD, Verdict
 from cortex.gateway.auth import Caller
 from cortex.gateway.body import Body

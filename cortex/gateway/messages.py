@@ -47,7 +47,11 @@ async def messages(call: Call, caller: Caller, svc: Services) -> None:
         if asked is None:
             return
         model = asked.model
-        want = Want(model=model, preferred=svc.fleet.affinity.preferred(model, sticky))
+        want = Want(
+            model,
+            svc.fleet.affinity.preferred(model, sticky),
+            request_id=call.request_id,
+        )
         exchange = Exchange(call, caller, svc, line, asked.outbound_for, asked.dialect)
         with svc.quotas.entered(caller):
             await exchange.run(want, sticky)

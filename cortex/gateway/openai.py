@@ -56,7 +56,7 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
         previous = body.envelope.previous_response_id
         only = None if previous is None else await _holder_of(svc, previous)
         preferred = svc.fleet.affinity.preferred(model, sticky)
-        want = Want(model, preferred, only)
+        want = Want(model, preferred, only, request_id=call.request_id)
         line.record.model = want.model
         if want.model != body.envelope.model:
             body = body.with_model(want.model)

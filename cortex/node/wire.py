@@ -59,9 +59,14 @@ class _Build(_Wire):
     git_revision: str | None = None
 
 
+class _Memory(_Wire):
+    total_bytes: int | None = None
+
+
 class _SystemInfo(_Wire):
     devices: Annotated[list[_Device], FailFast(), Field(max_length=MAX_DEVICES)] = []
     build: _Build = _Build()
+    memory: _Memory | None = None
 
 
 def read_listing(body: bytes) -> Listing:
@@ -116,6 +121,7 @@ def read_system_info(body: bytes) -> NodeInfo:
         git_revision=_word(info.build.git_revision),
         vram_total_mib=_sum_mib([device.total_memory_bytes for device in gpus]),
         free_mib=_sum_mib([device.available_memory_bytes for device in gpus]),
+        ram_total_mib=_sum_mib([info.memory.total_bytes if info.memory is not None else None]),
         accelerators=tuple(_word(device.name) or _word(device.kind) or "?" for device in gpus),
     )
 

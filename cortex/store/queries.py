@@ -254,11 +254,11 @@ def recall(connection: sqlite3.Connection) -> Recollection:
     """What the fleet knew when the last process ended."""
     nodes = connection.execute(
         "SELECT name, cycles, boot_at_s, last_restart_at_ms, health, version, residue_mib,"
-        " endpoint FROM nodes"
+        " endpoint, vram_total_mib, ram_total_mib, read_mib FROM nodes"
     )
     drained = connection.execute("SELECT name FROM nodes WHERE drained")
     residency = connection.execute(
-        "SELECT node, model, status, last_used_at_ms, loads, load_s, size_mib,"
+        "SELECT node, model, status, last_used_at_ms, loads, load_s, size_mib, read_at_mib,"
         " gone_at_ms IS NOT NULL FROM residency"
     )
     pins = connection.execute("SELECT node, model FROM pins")
@@ -273,8 +273,11 @@ def recall(connection: sqlite3.Connection) -> Recollection:
                 version=version,
                 residue_mib=residue,
                 endpoint=endpoint or "",
+                vram_total_mib=vram,
+                ram_total_mib=ram,
+                read_mib=read,
             )
-            for name, cycles, boot_at_s, restarted, health, version, residue, endpoint in nodes
+            for name, cycles, boot_at_s, restarted, health, version, residue, endpoint, vram, ram, read in nodes
         ),
         residency=tuple(
             ResidencyRecord(
@@ -285,9 +288,10 @@ def recall(connection: sqlite3.Connection) -> Recollection:
                 loads=loads,
                 load_s=load_s,
                 size_mib=size,
+                read_at_mib=read_at,
                 gone=bool(gone),
             )
-            for node, model, status, used, loads, load_s, size, gone in residency
+            for node, model, status, used, loads, load_s, size, read_at, gone in residency
         ),
         drained=frozenset(NodeName(name) for (name,) in drained),
         pins=frozenset((NodeName(node) or None, ModelId(model)) for node, model in pins),

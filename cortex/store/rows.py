@@ -44,24 +44,29 @@ TOUCH = (
     " SET last_used_at_ms = max(last_used_at_ms, excluded.last_used_at_ms)"
 )
 SAVE_RESIDENCY = (
-    "INSERT INTO residency (node, model, status, last_used_at_ms, loads, load_s, size_mib)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node, model) DO UPDATE"
+    "INSERT INTO residency"
+    " (node, model, status, last_used_at_ms, loads, load_s, size_mib, read_at_mib)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node, model) DO UPDATE"
     " SET status = excluded.status,"
     " last_used_at_ms = max(last_used_at_ms, excluded.last_used_at_ms),"
     " loads = excluded.loads, load_s = excluded.load_s, size_mib = excluded.size_mib,"
-    " gone_at_ms = NULL"
+    " read_at_mib = excluded.read_at_mib, gone_at_ms = NULL"
 )
 MARK_GONE = "UPDATE residency SET gone_at_ms = ? WHERE node = ? AND gone_at_ms IS NULL"
 # Who saves what was seen of a node may have looked at it before an operator's drain was committed,
 # and be written after it: each has columns of its own.
 SAVE_NODE = (
     "INSERT INTO nodes"
-    " (name, cycles, boot_at_s, last_restart_at_ms, health, version, residue_mib, endpoint)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE"
+    " (name, cycles, boot_at_s, last_restart_at_ms, health, version, residue_mib, endpoint,"
+    " vram_total_mib, ram_total_mib, read_mib)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE"
     " SET cycles = excluded.cycles, boot_at_s = excluded.boot_at_s,"
     " last_restart_at_ms = excluded.last_restart_at_ms, health = excluded.health,"
     " version = excluded.version, residue_mib = excluded.residue_mib,"
-    " endpoint = excluded.endpoint"
+    " endpoint = excluded.endpoint, read_mib = excluded.read_mib,"
+    # A node that is away says nothing of its size, which is still what it was.
+    " vram_total_mib = coalesce(excluded.vram_total_mib, vram_total_mib),"
+    " ram_total_mib = coalesce(excluded.ram_total_mib, ram_total_mib)"
 )
 # By way of names that no node can have, so that two may change theirs for each other's.
 RENAME = tuple(
@@ -201,14 +206,15 @@ def is_refusal(status: object) -> bool:
 
 def residency_values(record: ResidencyRecord) -> Values:
     r = record
-    fields = (r.node, r.model, r.status, r.last_used_at_ms, r.loads, r.load_s, r.size_mib)
-    return tuple(map(plain, fields))
+    fields = (r.node, r.model, r.status, r.last_used_at_ms, r.loads, r.load_s)
+    return tuple(map(plain, (*fields, r.size_mib, r.read_at_mib)))
 
 
 def node_values(record: NodeRecord) -> Values:
     r = record
     fields = (r.name, r.cycles, r.boot_at_s, r.last_restart_at_ms, r.health, r.version)
-    return tuple(map(plain, (*fields, r.residue_mib, r.endpoint or None)))
+    sizes = (r.vram_total_mib, r.ram_total_mib, r.read_mib)
+    return tuple(map(plain, (*fields, r.residue_mib, r.endpoint or None, *sizes)))
 
 
 def plain(value: object) -> int | float | str | None:

@@ -71,6 +71,7 @@ def filters_of(query: HistoryQuery) -> dict[str, Condition]:
         "node": ("node = ?", query.node),
         "client": ("client = ?", query.client),
         "outcome": ("error_code = ?" if by_code else "outcome = ?", query.outcome),
+        "request_id": ("request_id = ?", query.request_id),
         "slow_ms": ("duration_ms >= ?", query.slow_ms),
         "after_id": ("id > ?", query.after_id),
     }

@@ -83,7 +83,7 @@ def _handler(gateway: FakeGateway) -> type[BaseHTTPRequestHandler]:
             gateway.headers.append({key.lower(): value for key, value in self.headers.items()})
             if gateway.key and self.headers.get("Authorization") != f"Bearer {gateway.key}":
                 self._json(401, error("this key is not known", "invalid_api_key"))
-            elif parts.path == "/cortex/v1/events/stream":
+            elif parts.path in ("/cortex/v1/events/stream", "/cortex/v1/live"):
                 self._stream()
             else:
                 self._json(*gateway.answer(parts.path, query, body))

@@ -20,6 +20,7 @@ VERBS = [
     "status",
     "top",
     "history",
+    "why",
     "models",
     "events",
     "pin",

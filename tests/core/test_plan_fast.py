@@ -10,6 +10,7 @@ import pytest
 from cortex.core.decisions import Considered, Decision, Load, Reject, Serve, Wait, Want
 from cortex.core.health import CLOSED, Breaker, Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName
+from cortex.core.placement import ALTERNATIVES
 from cortex.core.plan import NODES_NAMED, plan
 from cortex.core.snapshot import (
     Drain,
@@ -149,7 +150,8 @@ def _use(rng: random.Random, snapshot: FleetSnapshot) -> None:
 
 def _compare(fast: Decision, plain: Decision) -> None:
     assert type(fast) is type(plain), (fast, plain)
-    fields = set(type(plain).__dataclass_fields__) - {"reason", "considered"}
+    told_elsewhere = {"reason", "considered", "alternatives", "cost_s"}
+    fields = set(type(plain).__dataclass_fields__) - told_elsewhere
     assert {f: getattr(fast, f) for f in fields} == {f: getattr(plain, f) for f in fields}
     assert tuple(fast.considered) == tuple(plain.considered)
     if "more" in fast.reason:
@@ -202,6 +204,46 @@ def test_it_decides_as_the_plain_one(nodes: int, fleets: int) -> None:
         assert codes | {"not_loadable", "wait"} <= seen.keys(), seen
     if nodes == 20:
         assert "wait for a load" in seen, seen
+
+
+def test_the_alternatives_are_what_would_be_done_without_the_nodes_before_them() -> None:
+    rng, several = random.Random(5), 0
+    for _ in range(1500):
+        snapshot, asked = _fleet(rng, 5), _want(rng, 5)
+        decision = plan(snapshot, asked, now_s=NOW_S)
+        if not isinstance(decision, Load):
+            continue
+        others = decision.alternatives()
+        several += len(others) > 1
+        tried = asked.excluded | {decision.node}
+        for other in others:
+            next_best = plan(snapshot, asked._replace(excluded=tried), now_s=NOW_S)
+            assert isinstance(next_best, Load)
+            assert (other.node, other.evict) == (next_best.node, next_best.evict)
+            assert other.cost_s == next_best.cost_s
+            tried |= {other.node}
+        if len(others) < ALTERNATIVES:
+            last = plan(snapshot, asked._replace(excluded=tried), now_s=NOW_S)
+            assert not isinstance(last, Load)
+    assert several > 100
+
+
+def test_a_way_costs_the_load_and_those_of_what_goes_for_it_where_all_are_known() -> None:
+    there = [
+        ModelView(id=ModelId("a"), status=LOADED, size_mib=4, load_s=30.0, last_used_at_ms=1),
+        ModelView(id=ModelId("b"), status=LOADED, size_mib=4, load_s=None, last_used_at_ms=2),
+    ]
+    for need_mib, load_s, cost_s in (
+        (2, 3.0, 3.0),
+        (5, 3.0, 33.0),
+        (9, 3.0, None),
+        (5, None, None),
+    ):
+        wanted = ModelView(id=WANTED, size_mib=need_mib, load_s=load_s, out_of_memory=True)
+        decision = plan(fleet(node("n", wanted, *there, total_mib=11)), want(), now_s=NOW_S)
+        assert isinstance(decision, Load)
+        assert decision.cost_s == cost_s
+        assert decision.alternatives() == ()
 
 
 def test_a_reason_names_few_nodes_and_says_how_many_more_there_are() -> None:

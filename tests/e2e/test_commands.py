@@ -14,8 +14,18 @@ from tests.e2e.processes import Processes, chat_body, eventually
     for action in build_parser()._actions
     if isinstance(action.choices, dict)
 )
-OWN_WAY = {"serve", "agent", "demo", "keys", "completion", "check-config", "init", "chat"}
-"""What asks no gateway, or wants a question."""
+OWN_WAY = {
+    "serve",
+    "agent",
+    "demo",
+    "keys",
+    "completion",
+    "check-config",
+    "init",
+    "chat",
+    "why",
+}
+"""What asks no gateway, wants a question, or asks about one."""
 ARGUMENTS = {
     "top": ("--once",),
     **dict.fromkeys(("pin", "unpin", "load", "unload", "explain"), ("a",)),
@@ -45,8 +55,10 @@ def test_each_of_them_asks_a_gateway(processes: Processes) -> None:
 
 
 ASKING = """
-import sys, urllib.request
-urllib.request.urlopen(urllib.request.Request(sys.argv[1], sys.argv[2].encode()), timeout=30)
+import json, sys, urllib.request
+headers = json.loads("".join(sys.argv[3:]) or "{}")
+asked = urllib.request.Request(sys.argv[1], sys.argv[2].encode(), headers)
+urllib.request.urlopen(asked, timeout=30)
 """
 
 
@@ -68,6 +80,27 @@ def test_status_says_why_a_model_is_not_there(processes: Processes) -> None:
         )
 
     eventually(told, "status to tell who waits", 20.0)
+
+
+def test_why_tells_of_a_request_while_it_waits_and_afterwards(processes: Processes) -> None:
+    gateway = processes.serve(processes.node("a", unloaded=("a",), load_s=2.0))
+    headers = '{"x-request-id": "asked"}'
+    asking = processes.spawn("-c", ASKING, f"{gateway.url}/v1/chat/completions",
+                             json.dumps(chat_body("a")), headers)  # fmt: skip
+
+    def why() -> str:
+        return processes.cortex("why", "asked", "--endpoint", gateway.url).stdout
+
+    eventually(lambda: "a load is under way on n0" in why(), "the story so far", 20.0)
+    assert asking.end() == 0
+    eventually(lambda: " ok " in why(), "the end of the story", 20.0)
+    lines = [line.split() for line in why().splitlines()]
+    assert lines[0][:4] == ["asked", "chat", "for", "a,"]
+    assert [line[1] for line in lines[4:]] == ["asked", "load", "loaded", "ok"]
+    assert lines[5][3:6] == ["for", "this", "request;"]
+    nobody = processes.cortex("why", "another", "--endpoint", gateway.url)
+    assert nobody.process.returncode == Exit.FAILURE
+    assert "no request another" in nobody.stderr
 
 
 def test_those_that_ask_nobody(processes: Processes) -> None:

@@ -28,7 +28,7 @@ async def test_twenty_requests_at_once_make_one_load_and_all_succeed(tmp_path: P
         assert (await gateway.chat("a")).headers["x-cortex-cold-start"] == "false"
 
         kinds = [(row["kind"], row["node"]) for row in await gateway.events(model="a")]
-        assert kinds == [("load", "n0"), ("loaded", "n0")]
+        assert kinds == [("load", "n0"), ("loaded", "n0"), ("sized", "n0")]
         view = await model_view(gateway, "n0", "a")
         assert (view["status"], view["loads"], view["in_flight"]) == ("loaded", 1, 0)
         assert 0.3 <= view["load_s"] < 5

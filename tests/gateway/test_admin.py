@@ -174,7 +174,7 @@ async def test_events_say_what_happened_and_why(tmp_path: Path) -> None:
         assert [row["id"] for row in newest] == [events[-1].id]
         for query, wanted in (
             ({"kind": "load"}, {"load"}),
-            ({"model": "m2"}, {"load", "loaded"}),
+            ({"model": "m2"}, {"load", "loaded", "sized"}),
             ({"node": "n9"}, set()),
             ({"after_id": str(events[-1].id)}, set()),
         ):

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from cortex.core.ids import ModelId, NodeName
@@ -24,12 +25,13 @@ async def test_an_empty_file_remembers_nothing(path: Path) -> None:
 async def test_everything_saved_comes_back_before_and_after_a_restart(path: Path) -> None:
     nodes = (
         NodeRecord(name=N1, cycles=7, boot_at_s=1_799_999_000, last_restart_at_ms=NOW_MS - 5,
-                   health="up", version="0.9.5", residue_mib=512),
+                   health="up", version="0.9.5", residue_mib=512, vram_total_mib=24_000,
+                   ram_total_mib=64_000, read_mib=190_000),
         NodeRecord(name=N2),
     )  # fmt: skip
     residency = (
         ResidencyRecord(node=N1, model=A, status="loaded", last_used_at_ms=NOW_MS, loads=3,
-                        load_s=12.75, size_mib=4096),
+                        load_s=12.75, size_mib=4096, read_at_mib=180_000),
         ResidencyRecord(node=N1, model=B, status="unloaded"),
         ResidencyRecord(node=N2, model=A, status="wedged", loads=1, load_s=0.5),
     )  # fmt: skip
@@ -66,6 +68,16 @@ async def test_a_later_save_replaces_an_earlier_one(path: Path) -> None:
         memory = await store.recall()
     assert memory.nodes == (NodeRecord(name=N1),)
     assert memory.residency == (second,)
+
+
+async def test_how_large_a_node_is_stays_known_while_it_says_nothing(path: Path) -> None:
+    sized = NodeRecord(name=N1, vram_total_mib=24_000, ram_total_mib=64_000)
+    async with opened(path) as store:
+        await store.save(sized)
+        await store.save(NodeRecord(name=N1, health="down"))
+        assert (await store.recall()).nodes == (replace(sized, health="down"),)
+        await store.save(replace(sized, vram_total_mib=48_000))
+        assert (await store.recall()).nodes == (replace(sized, vram_total_mib=48_000),)
 
 
 async def test_what_was_seen_of_a_node_before_its_drain_does_not_undo_it(path: Path) -> None:
