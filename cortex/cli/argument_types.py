@@ -2,12 +2,15 @@
 
 import argparse
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
-def reads(read: Callable[[str], float]) -> Callable[[str], float]:
+def reads(read: Callable[[str], T]) -> Callable[[str], T]:
     """`read` for argparse, which shows the text of an `ArgumentTypeError` but not of a `ValueError`."""
 
-    def convert(text: str) -> float:
+    def convert(text: str) -> T:
         try:
             return read(text)
         except ValueError as error:
@@ -16,7 +19,7 @@ def reads(read: Callable[[str], float]) -> Callable[[str], float]:
     return convert
 
 
-def whole(least: int, most: int) -> Callable[[str], float]:
+def whole(least: int, most: int) -> Callable[[str], int]:
     """A whole number within bounds."""
 
     def read(text: str) -> int:

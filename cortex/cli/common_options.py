@@ -66,11 +66,11 @@ def add_span(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_database(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--db",
-        metavar="FILE",
-        nargs="?",
-        const="",
-        help="read this database file, or the configured one, instead of asking the gateway",
-    )
+def add_database(
+    parser: argparse.ArgumentParser,
+    text: str = "read this database file, or the configured one, instead of asking the gateway",
+    nargs: str | None = "?",
+) -> None:
+    """The option alone means the configured file, unless it wants its argument."""
+    const = None if nargs is None else ""
+    parser.add_argument("--db", metavar="FILE", nargs=nargs, const=const, help=text)

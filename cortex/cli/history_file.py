@@ -10,6 +10,7 @@ from cortex.cli.configured import configured
 from cortex.cli.failures import CliError
 from cortex.config.load import state_path
 from cortex.core.errors import StoreError
+from cortex.core.recorded import Recorded
 from cortex.store.offline import DatabaseFile
 
 T = TypeVar("T")
@@ -27,22 +28,32 @@ class FileSource:
         Raises:
             CliError: The file cannot be read, and why.
         """
-        return self._ask(lambda file: file.history(query))
+        return self.ask(lambda file: file.history(query))
 
     def stats(self, query: HistoryQuery) -> StatsBody:
         """One row per model; raises as `history` does."""
-        return self._ask(lambda file: file.stats(query))
+        return self.ask(lambda file: file.stats(query))
 
     def events(self, query: EventQuery) -> EventsBody:
         """The events that pass; raises as `history` does."""
-        return self._ask(lambda file: file.events(query))
+        return self.ask(lambda file: file.events(query))
 
-    def _ask(self, question: Callable[[DatabaseFile], T]) -> T:
+    def ask(self, question: Callable[[DatabaseFile], T]) -> T:
+        """Any other question; raises as `history` does."""
         try:
             with DatabaseFile(self._path) as file:
                 return question(file)
         except (StoreError, OSError) as error:
             raise CliError(str(error)) from error
+
+
+def recorded(path: Path, since_ms: int) -> Recorded:
+    """A span of a database's log.
+
+    Raises:
+        CliError: The file cannot be read, and why.
+    """
+    return FileSource(path).ask(lambda file: file.recorded(since_ms))
 
 
 def configured_file(config: str | None, verb: str) -> Path:

@@ -13,6 +13,7 @@ from cortex.cli import (
     history_options,
     init_options,
     keys_options,
+    replay_options,
     why_options,
 )
 from cortex.cli.argument_types import reads
@@ -113,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
         options = _verb(verbs, operation.verb, operation.short, operation.long)
         add_operation(options, operation)
         add_gateway(options)
-    for add in (_doctor, _check_config, _keys, _agent, _demo, _completion):
+    for add in (_replay, _doctor, _check_config, _keys, _agent, _demo, _completion):
         add(verbs)
     return parser
 
@@ -208,6 +209,12 @@ def _history(verbs: "Verbs[Parser]") -> None:
 
 def _why(verbs: "Verbs[Parser]") -> None:
     why_options.add_options(_verb(verbs, "why", why_options.SHORT, why_options.LONG))
+
+
+def _replay(verbs: "Verbs[Parser]") -> None:
+    replay_options.add_options(
+        _verb(verbs, "replay", replay_options.SHORT, replay_options.LONG)
+    )
 
 
 def _models(verbs: "Verbs[Parser]") -> None:

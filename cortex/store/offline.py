@@ -15,9 +15,11 @@ from cortex.adminapi import (
     StatsBody,
 )
 from cortex.core.errors import StoreError
+from cortex.core.recorded import Recorded
 from cortex.core.records import Recollection
 from cortex.store import queries
 from cortex.store.db import connect_read_only
+from cortex.store.recorded import recorded
 
 
 class DatabaseFile:
@@ -46,6 +48,11 @@ class DatabaseFile:
         """What a gateway that starts now would know of the fleet."""
         with self._reading():
             return queries.recall(self._connection)
+
+    def recorded(self, since_ms: int) -> Recorded:
+        """A span of the log with the fleet that lived it, for a replay."""
+        with self._reading():
+            return recorded(self._connection, since_ms)
 
     def close(self) -> None:
         self._connection.close()

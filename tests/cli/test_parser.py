@@ -31,6 +31,7 @@ VERBS = [
     "drain",
     "undrain",
     "defrag",
+    "replay",
     "doctor",
     "check-config",
     "keys",

@@ -7,7 +7,7 @@ import pytest
 
 from cortex.cli.exit_codes import Exit
 from cortex.cli.parser import build_parser
-from tests.e2e.processes import Processes, chat_body, eventually
+from tests.e2e.processes import Child, Processes, chat_body, eventually
 
 (VERBS,) = (
     list(action.choices)
@@ -24,6 +24,7 @@ OWN_WAY = {
     "init",
     "chat",
     "why",
+    "replay",
 }
 """What asks no gateway, wants a question, or asks about one."""
 ARGUMENTS = {
@@ -101,6 +102,23 @@ def test_why_tells_of_a_request_while_it_waits_and_afterwards(processes: Process
     nobody = processes.cortex("why", "another", "--endpoint", gateway.url)
     assert nobody.process.returncode == Exit.FAILURE
     assert "no request another" in nobody.stderr
+
+
+def test_a_replay_reads_beside_the_gateway(processes: Processes) -> None:
+    node = processes.node("a", "b", unloaded=("a", "b"), size_mib=14_000)
+    source, port = processes.write(node, toml="[eviction]\nmin_residency_s = 0")
+    gateway = processes.serve_file(source, port)
+    for model in "abab":
+        assert gateway.chat(model).status == 200
+
+    def replay() -> Child:
+        return processes.cortex("replay", "--config", str(source), "--json")
+
+    eventually(lambda: '"requests": 4' in replay().stdout, "the log to have them", 20.0)
+    body = json.loads(replay().stdout)
+    assert body["recorded"]["loads"] == body["rows"][0]["loads"] == 4
+    assert (body["recorded"]["cold"], body["rows"][0]["cold"]) == (4, 4)
+    assert gateway.chat("a").status == 200
 
 
 def test_those_that_ask_nobody(processes: Processes) -> None:

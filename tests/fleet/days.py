@@ -30,7 +30,7 @@ from cortex.fleet.fleet import Fleet
 from cortex.fleet.lease import Lease
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 from cortex.fleet.verdict import SERVED, UNHEARD, Verdict
-from tests import virtual
+from cortex.replay import virtual
 from tests.fleet.fakes import Events, Kept, Node, Watched, ports
 
 MODELS = [ModelId(f"m{n}") for n in range(6)]

@@ -14,7 +14,7 @@ from cortex.fleet.fleet import Fleet
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 from cortex.fleet.verdict import SERVED
 from cortex.fleet.waits import Waits
-from tests import virtual
+from cortex.replay import virtual
 from tests.fleet.fakes import Events, HandClock, Node, Watched, ports
 
 A, B, WANTED = NodeName("a"), NodeName("b"), ModelId("wanted")

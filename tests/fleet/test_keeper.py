@@ -9,7 +9,7 @@ from cortex.core.ids import ModelId, NodeName
 from cortex.fleet.fleet import Fleet
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 from cortex.fleet.verdict import SERVED
-from tests import virtual
+from cortex.replay import virtual
 from tests.fleet.fakes import Node, Watched, ports
 
 N, A, B = NodeName("n"), ModelId("a"), ModelId("b")

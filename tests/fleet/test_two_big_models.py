@@ -18,7 +18,7 @@ from cortex.core.snapshot import EvictionRules
 from cortex.fleet.fleet import Fleet
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 from cortex.fleet.verdict import SERVED
-from tests import virtual
+from cortex.replay import virtual
 from tests.fleet.fakes import Events, Node, ports
 
 CARD, A, B = NodeName("card"), ModelId("a"), ModelId("b")
