@@ -159,7 +159,8 @@ def _unloaded(event: EventRow, _story: Story) -> Text:
 def _loaded(event: EventRow, _story: Story) -> Text:
     detail, facts = event.detail, []
     if (load_s := detail.get("load_s")) is not None:
-        facts.append(f"the load took {span(_number(load_s))}")
+        warm = " from the machine's memory" if detail.get("warm") is True else ""
+        facts.append(f"the load took {span(_number(load_s))}{warm}")
     if (size_mib := detail.get("size_mib")) is not None:
         facts.append(size(round(_number(size_mib))))
     if (read_mib := detail.get("read_since_mib")) is not None:

@@ -36,7 +36,7 @@ class Verdict(StrEnum):
     TOO_SMALL = "too_small"
     """Would not fit even alone."""
     LESS_ROOM = "less_room"
-    """Could load it; another has more room, or loses less by it."""
+    """Could load it; another has more room, a shorter load, or loses less by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

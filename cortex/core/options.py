@@ -1,12 +1,17 @@
 """What loading a model on one node comes to: what has to go for it, and what that costs."""
 
+import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
+from typing import NamedTuple
 
 from cortex.core.decisions import Alternative, Considered, Verdict
 from cortex.core.eviction import Eviction
 from cortex.core.guesses import guessed
 from cortex.core.ids import ModelId
 from cortex.core.snapshot import ModelView, NodeView
+from cortex.core.warmth import expected_load_s, is_near
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +27,48 @@ class Option:
     """What it needs is one."""
 
 
-def room_cost(model: ModelView, available: int | None) -> tuple[int, int]:
-    known = model.size_mib is not None and not model.size_guess and available is not None
-    return 0 if known else 1, (model.size_mib or 0) - (available or 0)
+class Room(NamedTuple):
+    """A node whose memory suffices, or is tried."""
+
+    node: NodeView
+    model: ModelView
+    guess: bool
+    """Nobody knows that it suffices."""
+    load_s: float | None
+    """What a load takes there; None = nobody knows."""
+    left_mib: int
+
+    def cost(self, best_s: float) -> tuple[bool, float, int]:
+        """Less is better, where the shortest load of all such nodes takes `best_s`.
+
+        A node that was never tried counts as good as the best.
+        """
+        near = self.load_s is None or is_near(self.load_s, best_s)
+        return self.guess, 0.0 if near else self.load_s or 0.0, -self.left_mib
 
 
-def with_room(node: NodeView, model: ModelView, *, now_s: float) -> Option:
-    """Its memory suffices, or is tried."""
-    return Option(
-        (*room_cost(model, node.available_mib(now_s)), node.name),
-        seen_there(node, model, now_s),
-        cost_s=model.load_s,
-        guess=bool(model.size_guess),
-    )
+def room(node: NodeView, model: ModelView, available_mib: int | None) -> Room:
+    known = model.size_mib is not None and not model.size_guess and available_mib is not None
+    left_mib = (available_mib or 0) - (model.size_mib or 0)
+    return Room(node, model, not known, expected_load_s(node, model), left_mib)
+
+
+def roomiest(rooms: Sequence[Room], count: int, *, now_s: float) -> list[Option]:
+    """The best of them, best first: the shortest load, among equals the most memory left over.
+
+    Those where it is known to suffice go before the others, ties in the order of `rooms`.
+    """
+    best_s = min((there.load_s for there in rooms if there.load_s is not None), default=0.0)
+    costs = [(there.cost(best_s), there) for there in rooms]
+    return [
+        Option(
+            (*cost, there.node.name),
+            seen_there(there.node, there.model, now_s),
+            cost_s=there.load_s,
+            guess=bool(there.model.size_guess),
+        )
+        for cost, there in heapq.nsmallest(count, costs, key=itemgetter(0))
+    ]
 
 
 def with_eviction(
@@ -44,7 +78,7 @@ def with_eviction(
     victims = eviction.victims
     busy = any(victim.in_flight for victim in victims)
     return Option(
-        (2, busy, eviction.rank, len(victims), eviction.freed_mib, node.name),
+        (busy, eviction.rank, len(victims), eviction.freed_mib, node.name),
         seen_there(
             node,
             model,
@@ -52,7 +86,9 @@ def with_eviction(
             detail="after unloading " + ", ".join(victim.id for victim in victims),
         ),
         tuple(victim.id for victim in victims),
-        cost_s=_loads_s(model, *victims),
+        cost_s=_sum(
+            expected_load_s(node, model), *(expected_load_s(node, victim) for victim in victims)
+        ),
         guess=bool(model.size_guess),
     )
 
@@ -90,7 +126,8 @@ def reason_of(best: Option) -> str:
         return "the node reports no free memory: tried"
     if best.guess or seen.need_mib > seen.available_mib:
         return f"tried: {need} wanted, {seen.available_mib} MiB free"
-    return f"fits: needs {need} of {seen.available_mib} MiB free"
+    load = "" if best.cost_s is None else f", loads in about {best.cost_s:.3g} s"
+    return f"fits: needs {need} of {seen.available_mib} MiB free{load}"
 
 
 def alternative(option: Option) -> Alternative:
@@ -100,6 +137,6 @@ def alternative(option: Option) -> Alternative:
     )
 
 
-def _loads_s(*models: ModelView) -> float | None:
-    known = [model.load_s for model in models if model.load_s is not None]
-    return sum(known) if len(known) == len(models) else None
+def _sum(*seconds: float | None) -> float | None:
+    known = [each for each in seconds if each is not None]
+    return sum(known) if len(known) == len(seconds) else None

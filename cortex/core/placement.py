@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import NamedTuple
 
 from cortex.core.decisions import Account, Alternative, Considered, Load, Verdict, Want
@@ -21,12 +21,13 @@ from cortex.core.guesses import largest_elsewhere, sized
 from cortex.core.health import CLOSED
 from cortex.core.options import (
     Option,
+    Room,
     alternative,
     reason_of,
-    room_cost,
+    room,
+    roomiest,
     seen_there,
     with_eviction,
-    with_room,
 )
 from cortex.core.routing import Survey, candidates, refusal, unfit
 from cortex.core.snapshot import (
@@ -66,7 +67,7 @@ class _Tight(NamedTuple):
 class _Found:
     """The nodes that could load it, sorted by how; the rest in the order of their names."""
 
-    roomy: list[tuple[tuple[int, int], NodeView, ModelView]] = field(default_factory=list)
+    roomy: list[Room] = field(default_factory=list)
     tight: list[_Tight] = field(default_factory=list)
     refused: list[Looked] = field(default_factory=list)
 
@@ -76,17 +77,17 @@ def place(
 ) -> Load | list[Looked]:
     """Choose a node to load the model on, else say what each node is good for.
 
-    1. Where it fits: most memory left over first. 2. Where nobody knows whether it fits (its
-    size is a guess or unknown, or the node's memory is): most free first. 3. Where evicting makes it fit:
-    the least valuable victims first, then the fewest, then the least memory. Ties go by name.
+    1. Where it fits: the shortest load first, among equals the most memory left over. 2. Where nobody
+    knows whether it fits (its size is a guess or unknown, or the node's memory is): likewise.
+    3. Where evicting makes it fit: the least valuable victims first, then the fewest, then the least
+    memory. Ties go by name.
 
     A node's victims are only worked out while it could still be the best: first where the least
     possible loss is smallest. `told` works out all of them.
     """
     found = _sift(snapshot, want, survey, now_s=now_s)
     if found.roomy:
-        _, node, model = min(found.roomy, key=itemgetter(0))
-        best: Option | None = with_room(node, model, now_s=now_s)
+        best: Option | None = roomiest(found.roomy, 1, now_s=now_s)[0]
     else:
         best = _cheapest(snapshot, want, found, now_s=now_s)
     if best is None:
@@ -120,7 +121,7 @@ def _sift(snapshot: FleetSnapshot, want: Want, survey: Survey, *, now_s: float) 
             continue
         deficit = _deficit(snapshot.eviction, node, model, now_s=now_s)
         if _fits(model, deficit):
-            found.roomy.append((room_cost(model, node.available_mib(now_s)), node, model))
+            found.roomy.append(room(node, model, node.available_mib(now_s)))
             continue
         squeezed = _squeeze(snapshot.eviction, want, node, model, deficit, now_s=now_s)
         if isinstance(squeezed, _Tight):
@@ -198,19 +199,17 @@ def _others(
 ) -> tuple[Alternative, ...]:
     """The next best ways, best first; of many tight nodes those that can lose least."""
     rules, name = snapshot.eviction, chosen.seen.node
-    roomy = [way for way in found.roomy if way[1].name != name]
+    roomy = [way for way in found.roomy if way.node.name != name]
     tight = [way for way in found.tight if way.node.name != name]
-    options = [
-        with_room(node, model, now_s=now_s)
-        for _, node, model in heapq.nsmallest(ALTERNATIVES, roomy, key=itemgetter(0))
-    ]
+    evicting = []
     for node, model, deficit_mib, _ in heapq.nsmallest(
         2 * ALTERNATIVES, tight, key=attrgetter("loss")
     ):
         found_there = evict(node, model, want, rules, deficit_mib=deficit_mib, now_s=now_s)
         if isinstance(found_there, Eviction):
-            options.append(with_eviction(node, model, found_there, now_s=now_s))
-    options.sort(key=attrgetter("cost"))
+            evicting.append(with_eviction(node, model, found_there, now_s=now_s))
+    evicting.sort(key=attrgetter("cost"))
+    options = [*roomiest(roomy, ALTERNATIVES, now_s=now_s), *evicting]
     return tuple(map(alternative, options[:ALTERNATIVES]))
 
 
@@ -278,7 +277,7 @@ def _room_in_words(
 ) -> Considered:
     deficit = _deficit(snapshot.eviction, node, model, now_s=now_s)
     if _fits(model, deficit):
-        return with_room(node, model, now_s=now_s).seen
+        return seen_there(node, model, now_s)
     if _displaces_nobody(model, want, now_s=now_s):
         left_s = model.breaker.evicts_from_s - now_s
         detail = (

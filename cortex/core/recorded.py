@@ -27,8 +27,12 @@ class RecordedModel:
 
     size_mib: int | None = None
     load_s: float | None = None
+    cold_load_s: float | None = None
+    warm_load_s: float | None = None
     loads: int = 0
     """Of cortex, there; where there was none, a size is but what it must take at least."""
+    loads_before: int = 0
+    """Of these, before the first request: from them on load times are known."""
     resident: bool = False
     """Before the first request."""
 
@@ -39,6 +43,7 @@ class RecordedNode:
 
     name: NodeName
     vram_mib: int | None
+    ram_mib: int | None = None
     version: str | None = None
     models: Mapping[ModelId, RecordedModel] = field(default_factory=dict)
 

@@ -123,6 +123,8 @@ class ResidencyRecord:
     last_used_at_ms: int = 0
     loads: int = 0
     load_s: float | None = None
+    cold_load_s: float | None = None
+    warm_load_s: float | None = None
     size_mib: int | None = None
     read_at_mib: int | None = None
     """`NodeRecord.read_mib` after its last load there; None = none was counted."""

@@ -130,6 +130,9 @@ class ModelView:
     """What its present load was measured to take; None = it was not."""
     load_s: float | None = None
     """Learned load time in seconds (moving average); None = never loaded by cortex."""
+    cold_load_s: float | None = None
+    """Of the loads from disk, and from who knows where; see `warmth`."""
+    warm_load_s: float | None = None
     loads: int = 0
     used_s: float = 0.0
     """When its last request ended (monotonic); 0 = none has."""

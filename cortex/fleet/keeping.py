@@ -88,6 +88,8 @@ class Remembered:
             last_used_at_ms=min(record.last_used_at_ms, now_ms),
             loads=record.loads,
             load_s=record.load_s,
+            cold_load_s=record.cold_load_s,
+            warm_load_s=record.warm_load_s,
             size_mib=record.size_mib,
             read_at_mib=record.read_at_mib,
         )
@@ -106,6 +108,8 @@ def residency_record(node: NodeName, view: ModelView) -> ResidencyRecord:
         last_used_at_ms=view.last_used_at_ms,
         loads=view.loads,
         load_s=view.load_s,
+        cold_load_s=view.cold_load_s,
+        warm_load_s=view.warm_load_s,
         size_mib=view.size_mib,
         read_at_mib=view.read_at_mib,
     )

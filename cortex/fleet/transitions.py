@@ -11,9 +11,9 @@ from cortex.core.decisions import Load
 from cortex.core.footprint import NOISE_MIB, floor_mib, is_out_of_memory, learned_mib
 from cortex.core.health import CLOSED
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.reconcile import averaged
 from cortex.core.records import EventKind
 from cortex.core.snapshot import ModelStatus, ModelView
+from cortex.core.warmth import is_warm, learned
 from cortex.fleet.lease import Held
 from cortex.fleet.procedures import Freed
 from cortex.fleet.state import FleetState
@@ -70,16 +70,16 @@ class Transitions:
         view, node = self._current(transition), self._state.node(transition.node)
         if view is None or node is None:
             return
+        warm = is_warm(node, view)
         read_mib = node.read_mib + (view.size_mib or 0)
         others_mib = None if view.read_at_mib is None else node.read_mib - view.read_at_mib
         self._state.put(replace(node, read_mib=read_mib))
         self._leave(
             transition,
             replace(
-                view,
+                learned(view, load_s, warm=warm),
                 status=ModelStatus.LOADED,
                 read_at_mib=read_mib,
-                load_s=averaged(view.load_s, load_s),
                 loads=view.loads + (load_s is not None),
                 last_used_at_ms=self._state.clock.now_ms(),
                 resident_since_s=self._state.clock.now_s(),
@@ -93,6 +93,7 @@ class Transitions:
             load_s=None if load_s is None else round(load_s, 3),
             size_mib=view.size_mib,
             read_since_mib=others_mib,
+            warm=warm,
         )
         self._state.changed()
 

@@ -84,11 +84,19 @@ def with_node(scenario: Scenario, vram_mib: int) -> Scenario:
             max(copy.size_mib for copy in there),
             median(copy.load_s for copy in there),
             resident=False,
+            warm_s=median(copy.warm_s for copy in there),
         )
         for model, there in copies.items()
     }
     version = next((m.version for m in scenario.machines if m.version is not None), None)
-    machine = Machine(name=name, vram_mib=vram_mib, version=version, holdings=holdings)
+    known = [m.ram_mib for m in scenario.machines if m.ram_mib is not None]
+    machine = Machine(
+        name=name,
+        vram_mib=vram_mib,
+        ram_mib=round(median(known)) if known else None,
+        version=version,
+        holdings=holdings,
+    )
     rule = NodePolicy(name=name, endpoint=name, vram_total_mib=vram_mib)
     policy = replace(scenario.policy, nodes=(*scenario.policy.nodes, rule))
     return replace(scenario, machines=(*scenario.machines, machine), policy=policy)

@@ -26,6 +26,7 @@ from cortex.core.records import (
     ResidencyRecord,
 )
 from cortex.core.use import used_as_if
+from cortex.core.warmth import is_warm
 from cortex.fleet.admission import Admission, Admitted
 from cortex.fleet.lease import Lease
 from cortex.fleet.observations import Observations
@@ -120,9 +121,12 @@ class _World:
         self._over = asyncio.Event()
         observations = Observations(self._state)
         for machine in scenario.machines:
-            observations.informed(
-                machine.name, NodeInfo(version=machine.version, vram_total_mib=machine.vram_mib)
+            info = NodeInfo(
+                version=machine.version,
+                vram_total_mib=machine.vram_mib,
+                ram_total_mib=machine.ram_mib,
             )
+            observations.informed(machine.name, info)
             observations.listed(machine.name, _listing(machine, self._pinned(machine.name)))
         if self._foresight is not None:
             for model in scenario.answer_s:
@@ -207,11 +211,18 @@ class _World:
             self._transitions.begin_unload(victim)
             await asyncio.sleep(self._scenario.unload_s)
             self._transitions.end_unload(victim, Freed())
-        load_s = self._holdings[transition.node, transition.model].load_s
+        load_s = self._load_s(transition)
         await asyncio.sleep(load_s)
         self._transitions.end_load(transition, load_s=load_s)
         if self._foresight is not None:
             self._foresight.restore(self._state, transition.model)
+
+    def _load_s(self, transition: Transition) -> float:
+        """By whether the file is in the machine's memory."""
+        holding = self._holdings[transition.node, transition.model]
+        node = self._state.node(transition.node)
+        warm = node is not None and is_warm(node, node.models[transition.model])
+        return holding.warm_s if warm else holding.load_s
 
     async def _drained(self, transition: Transition, victims: Sequence[Transition]) -> bool:
         """Wait until nobody uses what goes; False where that takes too long, or is wanted no more."""
@@ -302,7 +313,9 @@ def _recollection(scenario: Scenario) -> Recollection:
                 node=machine.name,
                 model=model,
                 status="unloaded",
-                load_s=holding.load_s,
+                load_s=holding.load_s if holding.timed else None,
+                cold_load_s=holding.load_s if holding.timed else None,
+                warm_load_s=holding.warm_s if holding.timed else None,
                 size_mib=holding.size_mib,
             )
             for machine in machines

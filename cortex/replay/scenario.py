@@ -28,7 +28,12 @@ class Holding(NamedTuple):
 
     size_mib: int
     load_s: float
+    """From disk."""
     resident: bool
+    warm_s: float
+    """While the machine's memory still holds the file."""
+    timed: bool = True
+    """How long it takes was known before the first request."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,7 @@ class Machine:
 
     name: NodeName
     vram_mib: int
+    ram_mib: int | None
     version: str | None
     holdings: Mapping[ModelId, Holding]
 
@@ -94,6 +100,7 @@ def scenario_of(recorded: Recorded, sizes: Mapping[ModelId, int] | None = None) 
         Machine(
             name=node.name,
             vram_mib=_vram(node, configured),
+            ram_mib=node.ram_mib,
             version=node.version,
             holdings={
                 model: known.holding(model, there)
@@ -135,7 +142,7 @@ class _Known:
             if known:
                 # The largest that a load confirmed, if one did.
                 self._sizes[model] = max(known)[1]
-            if loads := [copy.load_s for copy in copies if copy.load_s is not None]:
+            if loads := [load_s for c in copies if (load_s := c.cold_load_s or c.load_s)]:
                 self._loads[model] = median(loads)
         self._listed = frozenset(listed)
         self._given = dict(sizes)
@@ -146,6 +153,14 @@ class _Known:
             for model, load_s in self._loads.items()
             if load_s > 0 and model in self._sizes
         ]
+        shares = [
+            copy.warm_load_s / copy.cold_load_s
+            for copies in listed.values()
+            for copy in copies
+            if copy.warm_load_s is not None and copy.cold_load_s
+        ]
+        #: What a warm load takes of a cold one.
+        self._warm_share = median(shares) if shares else 1.0
         self._mib_per_s = median(paces) if paces else LOAD_MIB_PER_S
 
     def can_be(self, model: ModelId) -> bool:
@@ -159,9 +174,15 @@ class _Known:
         own_mib = there.size_mib or 0
         measured_mib = own_mib if there.loads else max(own_mib, self.size_mib(model))
         size_mib = self._given.get(model) or measured_mib
-        load_s = there.load_s if there.load_s is not None else self._loads.get(model)
+        known = (there.cold_load_s, there.load_s, self._loads.get(model))
+        load_s = next((s for s in known if s is not None), size_mib / self._mib_per_s)
+        warm_s = there.warm_load_s
         return Holding(
-            size_mib, size_mib / self._mib_per_s if load_s is None else load_s, there.resident
+            size_mib,
+            load_s,
+            there.resident,
+            load_s * self._warm_share if warm_s is None else warm_s,
+            there.loads_before > 0,
         )
 
     def notes(self, wanted: Iterable[ModelId]) -> list[str]:

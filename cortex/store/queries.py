@@ -259,7 +259,7 @@ def recall(connection: sqlite3.Connection) -> Recollection:
     drained = connection.execute("SELECT name FROM nodes WHERE drained")
     residency = connection.execute(
         "SELECT node, model, status, last_used_at_ms, loads, load_s, size_mib, read_at_mib,"
-        " gone_at_ms IS NOT NULL FROM residency"
+        " cold_load_s, warm_load_s, gone_at_ms IS NOT NULL FROM residency"
     )
     pins = connection.execute("SELECT node, model FROM pins")
     return Recollection(
@@ -289,9 +289,23 @@ def recall(connection: sqlite3.Connection) -> Recollection:
                 load_s=load_s,
                 size_mib=size,
                 read_at_mib=read_at,
+                cold_load_s=cold_s,
+                warm_load_s=warm_s,
                 gone=bool(gone),
             )
-            for node, model, status, used, loads, load_s, size, read_at, gone in residency
+            for (
+                node,
+                model,
+                status,
+                used,
+                loads,
+                load_s,
+                size,
+                read_at,
+                cold_s,
+                warm_s,
+                gone,
+            ) in residency
         ),
         drained=frozenset(NodeName(name) for (name,) in drained),
         pins=frozenset((NodeName(node) or None, ModelId(model)) for node, model in pins),

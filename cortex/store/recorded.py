@@ -22,8 +22,9 @@ _CONFIGURED = """
     ORDER BY id DESC LIMIT 1
 """
 _LOADED = """
-    SELECT count(*), total(json_extract(detail, '$.load_s')) FROM events
+    SELECT node, model, count(*), total(json_extract(detail, '$.load_s')) FROM events
     WHERE kind = 'loaded' AND at_ms >= ? AND json_extract(detail, '$.load_s') IS NOT NULL
+    GROUP BY node, model
 """
 _MOVES = """
     SELECT at_ms, kind, node, model FROM events
@@ -38,18 +39,25 @@ def recorded(connection: sqlite3.Connection, since_ms: int) -> Recorded:
         asks, first_seen = _asks(connection, since_ms)
         begin_ms = asks[0].at_ms if asks else since_ms
         resident, unload_s = _residents(connection, begin_ms, first_seen)
-        loads, load_s = connection.execute(_LOADED, (begin_ms,)).fetchone()
+        loaded = {
+            (node, model): (loads, load_s)
+            for node, model, loads, load_s in connection.execute(_LOADED, (begin_ms,))
+        }
         return Recorded(
             since_ms=begin_ms,
             until_ms=asks[-1].at_ms if asks else since_ms,
             asks=asks,
-            nodes=_nodes(connection, resident),
+            nodes=_nodes(connection, resident, {place: n for place, (n, _) in loaded.items()}),
             configured=_configured(connection),
             pins=frozenset(
                 (NodeName(node) or None, ModelId(model))
                 for node, model in connection.execute("SELECT node, model FROM pins")
             ),
-            totals=Totals(loads=loads, load_s=load_s, unload_s=unload_s),
+            totals=Totals(
+                loads=sum(loads for loads, _ in loaded.values()),
+                load_s=sum(load_s for _, load_s in loaded.values()),
+                unload_s=unload_s,
+            ),
         )
     finally:
         connection.rollback()
@@ -110,20 +118,33 @@ def _residents(
     return resident, median(took) / 1000 if took else None
 
 
-def _nodes(connection: sqlite3.Connection, resident: set[Place]) -> tuple[RecordedNode, ...]:
+def _nodes(
+    connection: sqlite3.Connection, resident: set[Place], loaded: Mapping[Place, int]
+) -> tuple[RecordedNode, ...]:
     models: dict[str, dict[ModelId, RecordedModel]] = {}
-    for node, model, size_mib, load_s, loads in connection.execute(
-        "SELECT node, model, size_mib, load_s, loads FROM residency ORDER BY node, model"
+    for node, model, size_mib, load_s, cold_s, warm_s, loads in connection.execute(
+        "SELECT node, model, size_mib, load_s, cold_load_s, warm_load_s, loads FROM residency"
+        " ORDER BY node, model"
     ):
         models.setdefault(node, {})[ModelId(model)] = RecordedModel(
-            size_mib=size_mib, load_s=load_s, loads=loads, resident=(node, model) in resident
+            size_mib=size_mib,
+            load_s=load_s,
+            cold_load_s=cold_s,
+            warm_load_s=warm_s,
+            loads=loads,
+            loads_before=max(0, loads - loaded.get((node, model), 0)),
+            resident=(node, model) in resident,
         )
     return tuple(
         RecordedNode(
-            name=NodeName(name), vram_mib=vram, version=version, models=models.get(name, {})
+            name=NodeName(name),
+            vram_mib=vram,
+            ram_mib=ram,
+            version=version,
+            models=models.get(name, {}),
         )
-        for name, vram, version in connection.execute(
-            "SELECT name, vram_total_mib, version FROM nodes ORDER BY name"
+        for name, vram, ram, version in connection.execute(
+            "SELECT name, vram_total_mib, ram_total_mib, version FROM nodes ORDER BY name"
         )
     )
 

@@ -45,12 +45,13 @@ TOUCH = (
 )
 SAVE_RESIDENCY = (
     "INSERT INTO residency"
-    " (node, model, status, last_used_at_ms, loads, load_s, size_mib, read_at_mib)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node, model) DO UPDATE"
+    " (node, model, status, last_used_at_ms, loads, load_s, size_mib, read_at_mib, cold_load_s, warm_load_s)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (node, model) DO UPDATE"
     " SET status = excluded.status,"
     " last_used_at_ms = max(last_used_at_ms, excluded.last_used_at_ms),"
     " loads = excluded.loads, load_s = excluded.load_s, size_mib = excluded.size_mib,"
-    " read_at_mib = excluded.read_at_mib, gone_at_ms = NULL"
+    " read_at_mib = excluded.read_at_mib, cold_load_s = excluded.cold_load_s,"
+    " warm_load_s = excluded.warm_load_s, gone_at_ms = NULL"
 )
 MARK_GONE = "UPDATE residency SET gone_at_ms = ? WHERE node = ? AND gone_at_ms IS NULL"
 # Who saves what was seen of a node may have looked at it before an operator's drain was committed,
@@ -207,7 +208,7 @@ def is_refusal(status: object) -> bool:
 def residency_values(record: ResidencyRecord) -> Values:
     r = record
     fields = (r.node, r.model, r.status, r.last_used_at_ms, r.loads, r.load_s)
-    return tuple(map(plain, (*fields, r.size_mib, r.read_at_mib)))
+    return tuple(map(plain, (*fields, r.size_mib, r.read_at_mib, r.cold_load_s, r.warm_load_s)))
 
 
 def node_values(record: NodeRecord) -> Values:

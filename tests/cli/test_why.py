@@ -75,7 +75,7 @@ LOG = [
     event(900, EventKind.UNLOADED, "gpu-a", "small", "the node confirmed it", freed_mib=2000),
     event(950, EventKind.EVICT, "gpu-b", "elsewhere", "to make room for another"),
     event(5000, EventKind.LOADED, "gpu-a", "big", "the node confirmed it",
-          load_s=4.0, size_mib=9216, read_since_mib=20_480),
+          load_s=4.0, size_mib=9216, read_since_mib=20_480, warm=True),
     event(6000, EventKind.NODE_DOWN, "gpu-a", None, "no answer in 4 s"),
     event(99_000, EventKind.NODE_UP, "gpu-a", None, "answered a poll"),
 ]  # fmt: skip
@@ -128,7 +128,7 @@ def test_the_request_that_set_the_load_off(database: Path, capsys):
         "+2ms evict gpu-a small: idle for 10m00s, 2.0 GiB, 12.0s to load again",
         "+3ms unload gpu-a small",
         "+900ms unloaded gpu-a small: 2.0 GiB came back",
-        "+5.0s loaded gpu-a the load took 4.0s, 9.0 GiB, 20.0 GiB of other weights read since its last",
+        "+5.0s loaded gpu-a the load took 4.0s from the machine's memory, 9.0 GiB, 20.0 GiB of other weights read since its last",
         "+5.1s first token gpu-a –",
         "+6.0s node down gpu-a no answer in 4 s",
         "+9.0s ok gpu-a tokens 3/–/7",

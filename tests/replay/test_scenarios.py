@@ -37,7 +37,7 @@ def node(name: str, vram_mib: int | None = 10_000, **models: RecordedModel) -> R
 def sized(
     size_mib: int | None = 8000, load_s: float | None = 10.0, **more: Any
 ) -> RecordedModel:
-    return RecordedModel(size_mib=size_mib, load_s=load_s, loads=1, **more)
+    return RecordedModel(size_mib=size_mib, load_s=load_s, loads=1, loads_before=1, **more)
 
 
 def ask(at_s: float, model: str, **more: Any) -> Ask:

@@ -31,7 +31,8 @@ async def test_everything_saved_comes_back_before_and_after_a_restart(path: Path
     )  # fmt: skip
     residency = (
         ResidencyRecord(node=N1, model=A, status="loaded", last_used_at_ms=NOW_MS, loads=3,
-                        load_s=12.75, size_mib=4096, read_at_mib=180_000),
+                        load_s=12.75, size_mib=4096, read_at_mib=180_000,
+                        cold_load_s=30.5, warm_load_s=4.25),
         ResidencyRecord(node=N1, model=B, status="unloaded"),
         ResidencyRecord(node=N2, model=A, status="wedged", loads=1, load_s=0.5),
     )  # fmt: skip

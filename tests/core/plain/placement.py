@@ -31,6 +31,7 @@ class _Option:
     seen: Considered
     victims: tuple[ModelView, ...] = ()
     guess: bool = False
+    load_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,10 @@ class _Refused:
 def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
     """Choose a node to load the model on.
 
-    1. Where it fits: most memory left over first. 2. Where nobody knows whether it fits (its
-    size, or the node's memory, is unknown): most free first. 3. Where evicting makes it fit:
-    the least valuable victims first, then the fewest, then the least memory. Ties go by name.
+    1. Where it fits: the shortest load first, among equals the most memory left over. 2. Where nobody
+    knows whether it fits (its size, or the node's memory, is unknown): likewise. 3. Where evicting
+    makes it fit: the least valuable victims first, then the fewest, then the least memory. Ties
+    go by name.
     """
     looked = [
         _look(snapshot, node, sized(snapshot, node, model), want, now_s=now_s)
@@ -65,6 +67,8 @@ def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
             postponed="; ".join(f"{r.seen.node}: {r.until.reason}" for r in later if r.until),
             recheck_s=min(rechecks, default=None),
         )
+    times = [o.load_s for o in options if not o.victims and o.load_s is not None]
+    options = [_as_fast(option, min(times, default=0.0)) for option in options]
     best = min(options, key=lambda option: option.cost)
     chosen = replace(best.seen, verdict=Verdict.CHOSEN)
     considered = (*passed, chosen, *(o.seen for o in options if o is not best))
@@ -77,6 +81,27 @@ def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
         considered=considered,
     )
     return Placed(load=load, considered=considered)
+
+
+def _load_s(node: NodeView, model: ModelView) -> float | None:
+    """By the loads of the same kind, else by all."""
+    ram, read = node.ram_total_mib, model.read_at_mib
+    warm = (
+        ram is not None
+        and read is not None
+        and node.read_mib - read + (model.size_mib or 0) <= 0.8 * ram
+    )
+    kind = model.warm_load_s if warm else model.cold_load_s
+    return model.load_s if kind is None else kind
+
+
+def _as_fast(option: _Option, best_s: float) -> _Option:
+    """With the load in its cost, where that takes longer than the best by more than a fifth and a second."""
+    if option.victims:
+        return option
+    known, left, name = option.cost
+    slow = option.load_s is not None and option.load_s > 1.2 * best_s + 1
+    return replace(option, cost=(known, option.load_s if slow else 0.0, left, name))
 
 
 def never_fits(considered: Iterable[Considered]) -> bool:
@@ -160,7 +185,7 @@ def _option(
     if fits:
         left = (available or 0) - (need or 0)
         option = _Option((0 if known else 1, -left, node.name), _seen(node, model, now_s))
-        return replace(option, guess=bool(model.size_guess))
+        return replace(option, guess=bool(model.size_guess), load_s=_load_s(node, model))
     if now_s < model.breaker.evicts_from_s and not want.insists:
         left_s = model.breaker.evicts_from_s - now_s
         why = f"{model.breaker.reason}; nothing is unloaded for another try in {left_s:.0f} s"
@@ -213,4 +238,5 @@ def _reason(best: _Option) -> str:
         return "the node reports no free memory: tried"
     if perhaps or seen.need_mib > seen.available_mib:
         return f"tried: {perhaps}{seen.need_mib} MiB wanted, {seen.available_mib} MiB free"
-    return f"fits: needs {seen.need_mib} MiB of {seen.available_mib} MiB free"
+    load = "" if best.load_s is None else f", loads in about {best.load_s:.3g} s"
+    return f"fits: needs {seen.need_mib} MiB of {seen.available_mib} MiB free{load}"

@@ -1,0 +1,47 @@
+"""Whether a node's memory still holds the file of a model, and how long a load of it takes there: pure.
+
+An operating system keeps in memory what was read last. So a file is warm while less than the machine's
+memory has been read since it was; a load from there skips the disk.
+"""
+
+from dataclasses import replace
+
+from cortex.core.reconcile import averaged
+from cortex.core.snapshot import ModelView, NodeView
+
+CACHE_SHARE = 0.8
+"""Of a machine's memory that may hold files: the rest is the engine's own."""
+NEAR_SHARE, NEAR_S = 0.2, 1.0
+"""Loads that differ by less count as equally long."""
+
+
+def is_warm(node: NodeView, model: ModelView) -> bool | None:
+    """None = nobody knows: no load of it was counted there, or the machine's memory is not reported.
+
+    The file counts as large as the model is in device memory, which is a little more than it is.
+    """
+    if model.read_at_mib is None or node.ram_total_mib is None:
+        return None
+    since_mib = node.read_mib - model.read_at_mib + (model.size_mib or 0)
+    return since_mib <= CACHE_SHARE * node.ram_total_mib
+
+
+def expected_load_s(node: NodeView, model: ModelView) -> float | None:
+    """How long a load takes there now, by those before: the warm ones, or the cold; None = there was none."""
+    kind_s = model.warm_load_s if is_warm(node, model) else model.cold_load_s
+    return model.load_s if kind_s is None else kind_s
+
+
+def learned(model: ModelView, load_s: float | None, *, warm: bool | None) -> ModelView:
+    """The averages after one more load; one that nobody knows to have been warm counts as cold."""
+    return replace(
+        model,
+        load_s=averaged(model.load_s, load_s),
+        warm_load_s=averaged(model.warm_load_s, load_s) if warm else model.warm_load_s,
+        cold_load_s=model.cold_load_s if warm else averaged(model.cold_load_s, load_s),
+    )
+
+
+def is_near(load_s: float, best_s: float) -> bool:
+    """As long as the best, for all that matters."""
+    return load_s <= best_s * (1 + NEAR_SHARE) + NEAR_S
