@@ -66,6 +66,6 @@ class LiveFrame(Body):
     requests: dict[str, LiveRequest | None] = Field(default_factory=dict)
     queues: dict[str, QueueBody | None] = Field(default_factory=dict)
     events: list[EventRow] = Field(default_factory=list)
-    """New ones, oldest first."""
+    """New ones, oldest first; their details without the configuration."""
     events_skipped: int = 0
     """How many came in between that this reader was too slow for."""

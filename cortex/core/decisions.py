@@ -200,6 +200,8 @@ class Load:
     reason: str
     need_mib: int | None = None
     evict: tuple[ModelId, ...] = ()
+    guess: str = ""
+    """What `need_mib` is guessed by; "" = it is known, or nothing is."""
     cost_s: float | None = None
     """As of an `Alternative`."""
     cause: Cause = UNASKED

@@ -23,8 +23,8 @@ class Option:
     victims: tuple[ModelId, ...] = ()
     cost_s: float | None = None
     """In seconds, as of an `Alternative`."""
-    guess: bool = False
-    """What it needs is one."""
+    guess: str = ""
+    """What its need is guessed by; "" = it is known."""
 
 
 class Room(NamedTuple):
@@ -65,7 +65,7 @@ def roomiest(rooms: Sequence[Room], count: int, *, now_s: float) -> list[Option]
             (*cost, there.node.name),
             seen_there(there.node, there.model, now_s),
             cost_s=there.load_s,
-            guess=bool(there.model.size_guess),
+            guess=there.model.size_guess,
         )
         for cost, there in heapq.nsmallest(count, costs, key=itemgetter(0))
     ]
@@ -89,7 +89,7 @@ def with_eviction(
         cost_s=_sum(
             expected_load_s(node, model), *(expected_load_s(node, victim) for victim in victims)
         ),
-        guess=bool(model.size_guess),
+        guess=model.size_guess,
     )
 
 

@@ -99,6 +99,7 @@ def place(
         model=want.model,
         need_mib=chosen.seen.need_mib,
         evict=chosen.victims,
+        guess=chosen.guess,
         cost_s=chosen.cost_s,
         alternatives=lambda: _others(snapshot, want, found, chosen, now_s=now_s),
         reason=reason_of(chosen),

@@ -126,6 +126,8 @@ class ModelView:
     """From the configuration, else learned; None = unknown."""
     size_guess: str = ""
     """What `size_mib` is guessed by, where the planner had to; "" = it is the model's own."""
+    guess_mib: int | None = None
+    """What it was first taken to need where nobody had seen it, until a load is measured."""
     took_mib: int | None = None
     """What its present load was measured to take; None = it was not."""
     load_s: float | None = None

@@ -47,6 +47,9 @@ class Transitions:
         total_mib = None if node is None else node.vram_total_mib
         # Later it may be otherwise: what is known of either changes while a load is under way.
         assert (view.size_mib or 0) <= (total_mib or math.inf), f"{load.model} is too large"
+        guess_mib = load.need_mib if load.guess else None
+        if guess_mib is not None:
+            view = replace(view, guess_mib=guess_mib)
         transition = self._enter(load.node, view, ModelStatus.LOADING)
         self._state.event(
             EventKind.LOAD,
@@ -54,6 +57,8 @@ class Transitions:
             load.node,
             load.model,
             need_mib=view.size_mib,
+            guess_mib=guess_mib,
+            guess=load.guess or None,
             evict=list(load.evict),
             strategy=self._state.policy.eviction.strategy.value,
             **_because(load),
@@ -103,7 +108,8 @@ class Transitions:
         if view is None:
             return
         size = learned_mib(view.size_mib, taken_mib, floor=view.out_of_memory)
-        if taken_mib is not None and abs(taken_mib - (view.size_mib or 0)) > NOISE_MIB:
+        other_mib = abs((taken_mib or 0) - (view.size_mib or 0))
+        if taken_mib is not None and (other_mib > NOISE_MIB or view.guess_mib is not None):
             was = "nobody knew" if view.size_mib is None else f"{view.size_mib} MiB expected"
             self._say(
                 EventKind.SIZED,
@@ -111,6 +117,7 @@ class Transitions:
                 transition,
                 taken_mib=taken_mib,
                 expected_mib=view.size_mib,
+                guess_mib=view.guess_mib,
             )
         if view.size_mib is None and taken_mib is not None:
             view = self._read_after_all(transition, view, taken_mib)
@@ -120,6 +127,7 @@ class Transitions:
                 view,
                 size_mib=self._configured(view.id) or size,
                 took_mib=taken_mib,
+                guess_mib=view.guess_mib if taken_mib is None else None,
                 out_of_memory=False,
             ),
         )

@@ -111,8 +111,14 @@ class Live:
             # One that was committed while the store was read is among both.
             if row.id > self._last_event:
                 self._last_event = row.id
-                new.append(row)
+                new.append(_brief(row))
         return new
+
+
+def _brief(row: EventRow) -> EventRow:
+    """Without what only a later reader needs: a start tells of every node and model."""
+    short = {name: value for name, value in row.detail.items() if not isinstance(value, dict)}
+    return row if len(short) == len(row.detail) else row.model_copy(update={"detail": short})
 
 
 LIVE = web.AppKey("live", Live)

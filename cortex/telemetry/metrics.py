@@ -36,6 +36,7 @@ _TTFT_S = (0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60, 1
 _QUEUE_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 _TOKENS_PER_S = (1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 400, 800)
 _LOAD_S = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+_GUESS_ERROR = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1, 2, 5)
 _POLL_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 _LOADING = {EventKind.LOAD, EventKind.LOAD_FAILED}
@@ -166,6 +167,12 @@ class Metrics:
             buckets=_LOAD_S,
             registry=registry,
         )
+        self.guess_error = Histogram(
+            "cortex_model_size_guess_error_ratio",
+            "By how much what a model was guessed to take was off, as a share of what it took.",
+            buckets=_GUESS_ERROR,
+            registry=registry,
+        )
         self.load_failures = Counter(
             "cortex_model_load_failures", "Failed loads.", ("model", "node"), registry=registry
         )
@@ -235,6 +242,11 @@ class Metrics:
         elif event.kind in _LOADING and event.model and event.node:
             failed = event.kind is EventKind.LOAD_FAILED
             self.load_failures.labels(*self._pair(event.model, event.node)).inc(failed)
+
+        elif event.kind is EventKind.SIZED:
+            guess_mib, taken_mib = event.detail.get("guess_mib"), event.detail.get("taken_mib")
+            if isinstance(guess_mib, int) and isinstance(taken_mib, int) and taken_mib:
+                self.guess_error.observe(abs(guess_mib - taken_mib) / taken_mib)
 
     def internal_error(self, loop: str) -> None:
         self.internal_errors.labels(loop).inc()

@@ -90,12 +90,44 @@ async def test_a_size_that_was_not_known_is_told_once_it_is_measured(tmp_path: P
                 await gateway.post("/cortex/v1/models/unload", {"model": "a"})
             ).status == 200
         sized = await of_kind(gateway, "sized")
-        assert [row["detail"] for row in sized] == [{"taken_mib": 3000, "expected_mib": None}]
+        assert [row["detail"] for row in sized] == [
+            {"taken_mib": 3000, "expected_mib": None, "guess_mib": None}
+        ]
         loads = [row["detail"] for row in await of_kind(gateway, "loaded")]
         assert [(d["size_mib"], d["read_since_mib"]) for d in loads] == [
             (None, None),
             (3000, 0),
         ]
+
+
+async def test_a_guess_is_told_as_one_and_how_far_off_it_was(tmp_path: Path) -> None:
+    """Nobody has seen B: it is taken to be as large as A, the largest there."""
+    async with (
+        scripted(["a", "b"], unloaded=["a", "b"], size_mib={"a": 4000, "b": 3200}) as node,
+        running(tmp_path, [node]) as gateway,
+    ):
+        for model in ("a", "b"):
+            assert (await gateway.chat(model)).status == 200
+
+        async def sized() -> bool:
+            return len(await of_kind(gateway, "sized")) == 2
+
+        await until(sized, "both sizes")
+        first, second = await of_kind(gateway, "load")
+        assert (first["detail"]["guess_mib"], first["detail"]["guess"]) == (None, None)
+        assert second["detail"]["need_mib"] is None
+        assert (second["detail"]["guess_mib"], second["detail"]["guess"]) == (
+            4000,
+            "the size of a",
+        )
+        assert (await of_kind(gateway, "sized"))[1]["detail"] == {
+            "taken_mib": 3200,
+            "expected_mib": None,
+            "guess_mib": 4000,
+        }
+        lines = (await gateway.metrics()).splitlines()
+        assert "cortex_model_size_guess_error_ratio_count 1.0" in lines
+        assert "cortex_model_size_guess_error_ratio_sum 0.25" in lines
 
 
 async def test_operators_and_pins_are_told_apart_from_requests(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ CONTRACT = {
     "cortex_retries_total": ("counter", {"node"}),
     "cortex_evictions_total": ("counter", {"reason"}),
     "cortex_model_load_seconds": ("histogram", PAIR),
+    "cortex_model_size_guess_error_ratio": ("histogram", set()),
     "cortex_model_load_failures_total": ("counter", PAIR),
     "cortex_events_total": ("counter", {"kind"}),
     "cortex_internal_errors_total": ("counter", {"loop"}),
@@ -183,6 +184,7 @@ def test_no_series_is_scraped_twice_for_its_time_of_creation(metrics: Metrics) -
         ("cortex_queue_wait_seconds", 0.01, 600),
         ("cortex_tokens_per_second", 1, 800),
         ("cortex_model_load_seconds", 0.5, 600),
+        ("cortex_model_size_guess_error_ratio", 0.02, 5),
         ("cortex_poll_duration_seconds", 0.001, 5),
     ],
 )

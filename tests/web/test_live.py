@@ -115,6 +115,11 @@ async def test_first_everything_then_what_changed(tmp_path: Path) -> None:
         await reader.until(lambda: reader.state["nodes"]["n0"]["vram_reserved_mib"] == 0)
         assert reader.state["nodes"]["n0"]["vram_known_mib"] == 4000
         assert reader.events[0]["kind"] == "start"
+        # Of a start with all its nodes and models, only what is read here.
+        assert reader.events[0]["detail"] == {}
+        assert {"evict", "strategy"} <= next(
+            row["detail"] for row in reader.events if row["kind"] == "load"
+        ).keys()
         ids = [row["id"] for row in reader.events]
         assert ids == sorted(set(ids))
 

@@ -30,7 +30,7 @@ class _Option:
     cost: tuple[object, ...]
     seen: Considered
     victims: tuple[ModelView, ...] = ()
-    guess: bool = False
+    guess: str = ""
     load_s: float | None = None
 
 
@@ -76,6 +76,7 @@ def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
         node=best.seen.node,
         model=want.model,
         need_mib=best.seen.need_mib,
+        guess=best.guess,
         evict=tuple(victim.id for victim in best.victims),
         reason=_reason(best),
         considered=considered,
@@ -185,7 +186,7 @@ def _option(
     if fits:
         left = (available or 0) - (need or 0)
         option = _Option((0 if known else 1, -left, node.name), _seen(node, model, now_s))
-        return replace(option, guess=bool(model.size_guess), load_s=_load_s(node, model))
+        return replace(option, guess=model.size_guess, load_s=_load_s(node, model))
     if now_s < model.breaker.evicts_from_s and not want.insists:
         left_s = model.breaker.evicts_from_s - now_s
         why = f"{model.breaker.reason}; nothing is unloaded for another try in {left_s:.0f} s"
@@ -197,7 +198,7 @@ def _option(
             cost = (2, busy, rank, len(victims), freed, node.name)
             detail = "after unloading " + ", ".join(victim.id for victim in victims)
             seen = _seen(node, model, now_s, detail=detail)
-            return _Option(cost, seen, victims, bool(model.size_guess))
+            return _Option(cost, seen, victims, model.size_guess)
         case Postponed() as until:
             return _Refused(_seen(node, model, now_s, Verdict.IN_USE, until.reason), until)
         case Impossible(reason=reason):
