@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if not found:
         raise CliError(
             f"the log has no request {args.request_id}: it is older than"
-            " `state.request_retention_days`, or went to another gateway"
+            " `state.request_retention_days`, went to another gateway, or ended with a gateway that was killed"
         )
     stories = [_told(source, row) for row in found]
     if args.json:
@@ -99,17 +99,14 @@ def _told(source: Source, row: HistoryRow) -> Story:
         source, EventQuery(model=row.model, until_ms=until_ms, limit=MOST_EVENTS)
     )
     loads = loads_awaited(row, of_model)
-    of_nodes = [
+    meanwhile = EventQuery(since_ms=since_ms(row, loads), until_ms=until_ms, limit=MOST_EVENTS)
+    asked: list[dict[str, str]] = [{"node": node} for node in nodes_involved(row, loads)]
+    beside = [
         event
-        for node in nodes_involved(row, loads)
-        for event in _events(
-            source,
-            EventQuery(
-                node=node, since_ms=since_ms(row, loads), until_ms=until_ms, limit=MOST_EVENTS
-            ),
-        )
+        for which in (*asked, {"kind": "start"})
+        for event in _events(source, meanwhile.model_copy(update=which))
     ]
-    return story_of(row, of_model, of_nodes)
+    return story_of(row, of_model, beside)
 
 
 def _events(source: Source, query: EventQuery) -> Sequence[EventRow]:

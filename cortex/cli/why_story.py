@@ -13,8 +13,9 @@ LOAD_ENDS = frozenset({"loaded", "load_failed", "load_abandoned"})
 LEAVES = frozenset({"evict", "drain"})
 """How a model's absence begins, with the reason of it; the unload follows."""
 RETURNS = frozenset({"loaded", "revived"})
-OF_NODES = frozenset(
+BESIDE = frozenset(
     {
+        "start",
         "node_up",
         "node_down",
         "node_suspect",
@@ -90,9 +91,9 @@ def since_ms(row: HistoryRow, loads: Sequence[LoadSpan]) -> int:
 
 
 def story_of(
-    row: HistoryRow, of_model: Sequence[EventRow], of_nodes: Sequence[EventRow]
+    row: HistoryRow, of_model: Sequence[EventRow], beside: Sequence[EventRow]
 ) -> Story:
-    """Both lists oldest first; `of_nodes` from `since_ms` on, of the nodes that are involved."""
+    """Both lists oldest first; `beside`: from `since_ms` on, of the nodes that are involved and of the gateway."""
     loads = loads_awaited(row, of_model)
     from_ms, to_ms = since_ms(row, loads), end_ms(row)
     mine = {span.begin.id for span in loads} | {span.end.id for span in loads if span.end}
@@ -102,10 +103,10 @@ def story_of(
         for victim in span.begin.detail.get("evict") or ()
     }
     chosen = {event.id: event for event in of_model if event.id in mine}
-    for event in of_nodes:
-        of_node = event.kind in OF_NODES and event.model in (None, row.model)
+    for event in beside:
+        apart = event.kind in BESIDE and event.model in (None, row.model)
         of_victim = event.kind in OF_VICTIMS and (event.node, event.model) in victims
-        if (of_node or of_victim) and from_ms <= event.at_ms <= to_ms:
+        if (apart or of_victim) and from_ms <= event.at_ms <= to_ms:
             chosen[event.id] = event
     return Story(
         row,

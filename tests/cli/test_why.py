@@ -32,7 +32,7 @@ def event(
         at_ms=NOW_MS + after_ms,
         kind=kind,
         reason=reason,
-        node=NodeName(node),
+        node=NodeName(node) if node else None,
         model=None if model is None else ModelId(model),
         detail=detail,
     )
@@ -76,6 +76,8 @@ LOG = [
     event(950, EventKind.EVICT, "gpu-b", "elsewhere", "to make room for another"),
     event(5000, EventKind.LOADED, "gpu-a", "big", "the node confirmed it",
           load_s=4.0, size_mib=9216, read_since_mib=20_480, warm=True),
+    event(-2000, EventKind.START, "", None, "cortex"),
+    event(5500, EventKind.START, "", None, "cortex 9"),
     event(6000, EventKind.NODE_DOWN, "gpu-a", None, "no answer in 4 s"),
     event(99_000, EventKind.NODE_UP, "gpu-a", None, "answered a poll"),
 ]  # fmt: skip
@@ -130,6 +132,7 @@ def test_the_request_that_set_the_load_off(database: Path, capsys):
         "+900ms unloaded gpu-a small: 2.0 GiB came back",
         "+5.0s loaded gpu-a the load took 4.0s from the machine's memory, 9.0 GiB, 20.0 GiB of other weights read since its last",
         "+5.1s first token gpu-a –",
+        "+5.5s start – cortex 9",
         "+6.0s node down gpu-a no answer in 4 s",
         "+9.0s ok gpu-a tokens 3/–/7",
     ]
@@ -141,7 +144,7 @@ def test_one_that_found_the_load_under_way_has_it_from_its_beginning(database: P
     assert out[4].startswith("-1m03s big goes gpu-b")
     assert out[5].startswith("-3.0s load gpu-a for first; ")
     assert [line.split()[1] for line in out[8:]] == [
-        "evict", "unload", "unloaded", "asked", "loaded", "node", "first", "ok",
+        "evict", "unload", "unloaded", "asked", "loaded", "start", "node", "first", "ok",
     ]  # fmt: skip
 
 
@@ -164,7 +167,7 @@ def test_json_has_the_rows_behind_it(database: Path, capsys):
     assert body["request"]["request_id"] == "first"
     assert body["left"]["kind"] == "evict"
     kinds = [row["kind"] for row in body["events"]]
-    assert kinds == ["load", "evict", "unload", "unloaded", "loaded", "node_down"]
+    assert kinds == ["load", "evict", "unload", "unloaded", "loaded", "start", "node_down"]
     assert body["events"][0]["detail"]["alternatives"][0]["node"] == "gpu-b"
 
 
