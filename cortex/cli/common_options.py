@@ -39,14 +39,18 @@ def add_gateway(
     parser.add_argument("--json", action="store_true", help=json_help)
 
 
-def add_span(parser: argparse.ArgumentParser) -> None:
-    """Filters on time and the number of rows."""
+def add_since(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--since",
         metavar="WHEN",
         type=reads(instant_ms),
         help=f"nothing older: {INSTANT_HELP}",
     )
+
+
+def add_span(parser: argparse.ArgumentParser) -> None:
+    """Filters on time and the number of rows."""
+    add_since(parser)
     parser.add_argument(
         "--until",
         metavar="WHEN",

@@ -17,6 +17,7 @@ from cortex.cli.failures import CliError, UsageError
 from cortex.cli.history_file import configured_file, recorded
 from cortex.cli.replay_view import Row
 from cortex.cli.tables import Screen
+from cortex.cli.text import safe
 from cortex.core.ids import ModelId
 from cortex.core.recorded import Recorded
 from cortex.core.snapshot import Strategy
@@ -136,8 +137,8 @@ def _show(
     screen.show(replay_view.headline(span, prepared.scenario))
     screen.show(replay_view.agreement(span, lived, rule))
     if words:
-        screen.show(Text("with " + ", ".join(words)))
-    table = [replay_view.recorded_row(span), *(replay_view.cells(row) for row in rows)]
+        screen.show(Text("with " + ", ".join(map(safe, words))))
+    table = [replay_view.cells(row) for row in (Row("recorded", Result.of(span)), *rows)]
     screen.show(Text(), screen.table(replay_view.COLUMNS, table))
     for note in prepared.notes:
-        print(f"cortex: {note}", file=sys.stderr)
+        print(f"cortex: {safe(note)}", file=sys.stderr)

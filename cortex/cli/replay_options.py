@@ -5,7 +5,6 @@ import re
 
 from cortex.cli import common_options
 from cortex.cli.argument_types import reads
-from cortex.cli.durations import instant_ms
 
 RULES = ("lru", "priority", "future")
 SHORT = "say what the fleet would have done otherwise"
@@ -47,12 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         parser, "read this database file (default: the configured one)", nargs=None
     )
     common_options.add_config(parser)
-    parser.add_argument(
-        "--since",
-        metavar="WHEN",
-        type=reads(instant_ms),
-        help=f"nothing older: {common_options.INSTANT_HELP}",
-    )
+    common_options.add_since(parser)
     parser.add_argument(
         "--strategy",
         metavar="RULE",

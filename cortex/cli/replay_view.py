@@ -1,6 +1,5 @@
 """What a replay came to, as a table and as JSON."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,29 +77,10 @@ def cells(row: Row) -> list[Cell]:
         hours(result.load_s),
         str(result.loads),
         _percent(result.cold, result.requests),
-        span(result.wait_s(0.5)),
-        span(result.wait_s(0.95)),
+        span(result.wait_s(50)),
+        span(result.wait_s(95)),
         _lost(result.lost.total()),
     ]
-
-
-def recorded_row(recorded: Recorded) -> list[Cell]:
-    """What was recorded, by `COLUMNS`."""
-    asks, totals = recorded.asks, recorded.totals
-    return [
-        Text("recorded", style="dim"),
-        hours(totals.load_s),
-        str(totals.loads),
-        _percent(sum(ask.cold for ask in asks), len(asks)),
-        span(_recorded_wait_s(recorded, 0.5)),
-        span(_recorded_wait_s(recorded, 0.95)),
-        _lost(sum(ask.lost for ask in asks)),
-    ]
-
-
-def _recorded_wait_s(recorded: Recorded, share: float) -> float | None:
-    waits = sorted(ask.waited_s for ask in recorded.asks if not ask.lost)
-    return waits[max(0, math.ceil(share * len(waits)) - 1)] if waits else None
 
 
 def _lost(count: int) -> Text:
@@ -119,21 +99,12 @@ def body(
     rows: Sequence[Row],
 ) -> dict[str, object]:
     """All of it, for scripts."""
-    asks, totals = recorded.asks, recorded.totals
     return {
         "since_ms": recorded.since_ms,
         "until_ms": recorded.until_ms,
         "strategy": str(prepared.scenario.policy.eviction.strategy),
         "changes": list(words),
-        "recorded": {
-            "requests": len(asks),
-            "load_s": round(totals.load_s, 3),
-            "loads": totals.loads,
-            "cold": sum(ask.cold for ask in asks),
-            "wait_p50_s": _recorded_wait_s(recorded, 0.5),
-            "wait_p95_s": _recorded_wait_s(recorded, 0.95),
-            "lost": sum(ask.lost for ask in asks),
-        },
+        "recorded": _figures(Result.of(recorded)),
         "replayed": _figures(lived),
         "off_share": off_share(recorded, lived),
         "rows": [{"by": row.name} | _figures(row.result) for row in rows],
@@ -147,8 +118,8 @@ def _figures(result: Result) -> dict[str, object]:
         "load_s": round(result.load_s, 3),
         "loads": result.loads,
         "cold": result.cold,
-        "wait_p50_s": result.wait_s(0.5),
-        "wait_p95_s": result.wait_s(0.95),
+        "wait_p50_s": result.wait_s(50),
+        "wait_p95_s": result.wait_s(95),
         "lost": result.lost.total(),
         "lost_by_code": dict(result.lost),
     }

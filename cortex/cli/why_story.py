@@ -13,7 +13,7 @@ LOAD_ENDS = frozenset({"loaded", "load_failed", "load_abandoned"})
 LEAVES = frozenset({"evict", "drain"})
 """How a model's absence begins, with the reason of it; the unload follows."""
 RETURNS = frozenset({"loaded", "revived"})
-BESIDE = frozenset(
+OF_FLEET = frozenset(
     {
         "start",
         "node_up",
@@ -52,10 +52,6 @@ class Story:
     loads: tuple[LoadSpan, ...]
     """Those it may have waited for."""
     events: tuple[EventRow, ...]
-
-    @property
-    def waited(self) -> bool:
-        return bool(self.request.cold_start or self.request.load_wait_ms > 0)
 
 
 def end_ms(row: HistoryRow) -> int:
@@ -104,9 +100,9 @@ def story_of(
     }
     chosen = {event.id: event for event in of_model if event.id in mine}
     for event in beside:
-        apart = event.kind in BESIDE and event.model in (None, row.model)
+        of_fleet = event.kind in OF_FLEET and event.model in (None, row.model)
         of_victim = event.kind in OF_VICTIMS and (event.node, event.model) in victims
-        if (apart or of_victim) and from_ms <= event.at_ms <= to_ms:
+        if (of_fleet or of_victim) and from_ms <= event.at_ms <= to_ms:
             chosen[event.id] = event
     return Story(
         row,

@@ -206,9 +206,9 @@ def _others(
     for node, model, deficit_mib, _ in heapq.nsmallest(
         2 * ALTERNATIVES, tight, key=attrgetter("loss")
     ):
-        found_there = evict(node, model, want, rules, deficit_mib=deficit_mib, now_s=now_s)
-        if isinstance(found_there, Eviction):
-            evicting.append(with_eviction(node, model, found_there, now_s=now_s))
+        eviction = evict(node, model, want, rules, deficit_mib=deficit_mib, now_s=now_s)
+        if isinstance(eviction, Eviction):
+            evicting.append(with_eviction(node, model, eviction, now_s=now_s))
     evicting.sort(key=attrgetter("cost"))
     options = [*roomiest(roomy, ALTERNATIVES, now_s=now_s), *evicting]
     return tuple(map(alternative, options[:ALTERNATIVES]))

@@ -17,8 +17,8 @@ class Ask(NamedTuple):
     """From lease to end; None = it never got one."""
     waited_s: float
     cold: bool
-    lost: bool
-    """It was refused for lack of room, or waited too long."""
+    lost: str = ""
+    """The error code where it was refused for want of room, or waited too long; "" = it was not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,15 +15,20 @@ NEAR_SHARE, NEAR_S = 0.2, 1.0
 """Loads that differ by less count as equally long."""
 
 
+def read_since_mib(node: NodeView, model: ModelView) -> int | None:
+    """What loads have read there since that model's last one; None = none of it was counted."""
+    return None if model.read_at_mib is None else node.read_mib - model.read_at_mib
+
+
 def is_warm(node: NodeView, model: ModelView) -> bool | None:
     """None = nobody knows: no load of it was counted there, or the machine's memory is not reported.
 
     The file counts as large as the model is in device memory, which is a little more than it is.
     """
-    if model.read_at_mib is None or node.ram_total_mib is None:
+    since_mib = read_since_mib(node, model)
+    if since_mib is None or node.ram_total_mib is None:
         return None
-    since_mib = node.read_mib - model.read_at_mib + (model.size_mib or 0)
-    return since_mib <= CACHE_SHARE * node.ram_total_mib
+    return since_mib + (model.size_mib or 0) <= CACHE_SHARE * node.ram_total_mib
 
 
 def expected_load_s(node: NodeView, model: ModelView) -> float | None:

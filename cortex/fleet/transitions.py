@@ -13,7 +13,7 @@ from cortex.core.health import CLOSED
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import EventKind
 from cortex.core.snapshot import ModelStatus, ModelView
-from cortex.core.warmth import is_warm, learned
+from cortex.core.warmth import is_warm, learned, read_since_mib
 from cortex.fleet.lease import Held
 from cortex.fleet.procedures import Freed
 from cortex.fleet.state import FleetState
@@ -77,7 +77,6 @@ class Transitions:
             return
         warm = is_warm(node, view)
         read_mib = node.read_mib + (view.size_mib or 0)
-        others_mib = None if view.read_at_mib is None else node.read_mib - view.read_at_mib
         self._state.put(replace(node, read_mib=read_mib))
         self._leave(
             transition,
@@ -97,7 +96,7 @@ class Transitions:
             transition,
             load_s=None if load_s is None else round(load_s, 3),
             size_mib=view.size_mib,
-            read_since_mib=others_mib,
+            read_since_mib=read_since_mib(node, view),
             warm=warm,
         )
         self._state.changed()

@@ -97,8 +97,8 @@ def with_node(scenario: Scenario, vram_mib: int) -> Scenario:
         version=version,
         holdings=holdings,
     )
-    rule = NodePolicy(name=name, endpoint=name, vram_total_mib=vram_mib)
-    policy = replace(scenario.policy, nodes=(*scenario.policy.nodes, rule))
+    its_rule = NodePolicy(name=name, endpoint=name, vram_total_mib=vram_mib)
+    policy = replace(scenario.policy, nodes=(*scenario.policy.nodes, its_rule))
     return replace(scenario, machines=(*scenario.machines, machine), policy=policy)
 
 

@@ -72,7 +72,11 @@ def run_all(
 def _here(scenarios: Sequence[Scenario], progress: Callable[[int], object]) -> Iterator[Result]:
     before = 0
     for scenario in scenarios:
-        yield run(scenario, lambda come, before=before: progress(before + come))  # type: ignore[misc]
+
+        def tell(so_far: int, before: int = before) -> None:
+            progress(before + so_far)
+
+        yield run(scenario, tell)
         before += len(scenario.asks)
         progress(before)
 

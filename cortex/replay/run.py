@@ -5,19 +5,20 @@ for a load as it took. So a replay decides as the gateway does, and cannot drift
 """
 
 import asyncio
-import math
 from array import array
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 from cortex.core.decisions import Load, Want
 from cortex.core.errors import CapacityError
 from cortex.core.housekeeping import absent_pins, idle_for_too_long
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import Listing, NodeInfo, ReportedStatus
-from cortex.core.recorded import Ask
+from cortex.core.percentile import nearest_rank
+from cortex.core.recorded import Ask, Recorded
 from cortex.core.records import (
     EventKind,
     FleetEvent,
@@ -46,7 +47,7 @@ NEVER_MS = 1 << 53
 
 @dataclass(slots=True)
 class Result:
-    """What a run came to."""
+    """What a run came to, or a recorded span."""
 
     requests: int = 0
     loads: int = 0
@@ -59,10 +60,22 @@ class Result:
     waits_s: "array[float]" = field(default_factory=lambda: array("d"))
     """Of those that were served."""
 
-    def wait_s(self, share: float) -> float | None:
-        """The wait that a `share` of those served did not exceed (nearest rank); None = nobody was."""
-        waits = sorted(self.waits_s)
-        return waits[max(0, math.ceil(share * len(waits)) - 1)] if waits else None
+    @classmethod
+    def of(cls, recorded: Recorded) -> Self:
+        """What a span came to as it was recorded."""
+        asks, totals = recorded.asks, recorded.totals
+        return cls(
+            requests=len(asks),
+            loads=totals.loads,
+            load_s=totals.load_s,
+            cold=sum(ask.cold for ask in asks),
+            lost=Counter(ask.lost for ask in asks if ask.lost),
+            waits_s=array("d", [ask.waited_s for ask in asks if not ask.lost]),
+        )
+
+    def wait_s(self, percent: int) -> float | None:
+        """The wait that so many percent of those served did not exceed; None = nobody was served."""
+        return nearest_rank(sorted(self.waits_s), percent)
 
 
 def run(
@@ -325,7 +338,7 @@ def _recollection(scenario: Scenario) -> Recollection:
 
 
 def _listing(machine: Machine, pinned: frozenset[ModelId]) -> Listing:
-    """Its models, of which so many are in memory as fit, pinned ones first."""
+    """Its models; those that were in memory are, as far as they fit, pinned ones first."""
     left_mib = machine.vram_mib
     statuses: dict[ModelId, ReportedStatus] = {}
     order = sorted(machine.holdings, key=lambda model: (model not in pinned, model))

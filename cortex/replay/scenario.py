@@ -1,4 +1,4 @@
-"""A fleet and the requests it gets, ready to be lived through; and what may be changed of it: pure."""
+"""A fleet and the requests it gets, ready to be lived through: pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.recorded import Ask, Recorded, RecordedModel, RecordedNode
-from cortex.core.snapshot import EvictionRules, Strategy
+from cortex.core.snapshot import DEFAULT_PRIORITY, EvictionRules, Strategy
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 
 UNLOAD_S = 1.0
@@ -17,6 +17,18 @@ LOAD_MIB_PER_S = 1000.0
 """The pace of a load where none is recorded: a disk of the slower kind."""
 ANSWER_S = 5.0
 """What a request holds its model for where none is recorded that did."""
+
+LIMITS = (
+    "max_in_flight_per_model",
+    "max_queue",
+    "queue_timeout_s",
+    "load_timeout_s",
+    "idle_unload_s",
+)
+"""Those of a configuration that matter here; a later version may note more."""
+UNCONFIGURED = (
+    "no start of this version is in the log: limits, priorities and rules are the usual ones"
+)
 
 
 class ScenarioError(Exception):
@@ -114,18 +126,17 @@ def scenario_of(recorded: Recorded, sizes: Mapping[ModelId, int] | None = None) 
     if not asks:
         raise ScenarioError("no model that was asked for is known of any node")
     pins = _pins(recorded)
-    policy, notes = _policy(recorded, machines, pins)
     scenario = Scenario(
-        policy=policy,
+        policy=_policy(recorded, machines, pins),
         machines=machines,
         asks=asks,
         pins=frozenset(model for where, model in pins if where is None),
         answer_s=_answers(asks),
         unload_s=UNLOAD_S if recorded.totals.unload_s is None else recorded.totals.unload_s,
     )
-    return Prepared(
-        scenario=scenario, notes=(*notes, *_left_out(left_out), *known.notes(wanted))
-    )
+    notes = [] if configured else [UNCONFIGURED]
+    notes += [*_left_out(left_out), *known.notes(wanted)]
+    return Prepared(scenario=scenario, notes=tuple(notes))
 
 
 class _Known:
@@ -253,44 +264,46 @@ def _policy(
     recorded: Recorded,
     machines: Sequence[Machine],
     pins: frozenset[tuple[NodeName | None, ModelId]],
-) -> tuple[FleetPolicy, tuple[str, ...]]:
+) -> FleetPolicy:
     """The rules of the newest start or reload; the usual ones where the log has none."""
     configured = recorded.configured
     limits, rules = _section(configured, "limits"), _section(configured, "eviction")
     nodes, models = _configured_nodes(recorded), _section(configured, "models")
-    return (
-        FleetPolicy(
-            nodes=tuple(
-                NodePolicy(
-                    name=machine.name,
-                    endpoint=machine.name,
-                    vram_total_mib=machine.vram_mib,
-                    pinned=frozenset(model for where, model in pins if where == machine.name),
-                    max_in_flight=nodes.get(machine.name, {}).get("max_in_flight"),
-                    lifecycle=nodes.get(machine.name, {}).get("lifecycle") or "auto",
-                )
-                for machine in machines
-            ),
-            models={
-                ModelId(model): ModelPolicy(
-                    priority=said.get("priority", 100),
-                    max_in_flight=said.get("max_in_flight"),
-                    idle_unload_s=said.get("idle_unload_s"),
-                    nodes=None
-                    if said.get("allowed") is None
-                    else frozenset(map(NodeName, said["allowed"])),
-                )
-                for model, said in models.items()
-            },
-            eviction=EvictionRules(
-                strategy=Strategy(rules.get("strategy", "lru")),
-                min_residency_s=rules.get("min_residency_s"),
-            ),
-            **{name: value for name, value in limits.items() if value is not None},
+    return FleetPolicy(
+        nodes=tuple(
+            NodePolicy(
+                name=machine.name,
+                endpoint=machine.name,
+                vram_total_mib=machine.vram_mib,
+                pinned=frozenset(model for where, model in pins if where == machine.name),
+                max_in_flight=nodes.get(machine.name, {}).get("max_in_flight"),
+                lifecycle=nodes.get(machine.name, {}).get("lifecycle") or "auto",
+            )
+            for machine in machines
         ),
-        ()
-        if configured
-        else (
-            "no start of this version is in the log: limits, priorities and rules are the usual ones",
+        models={
+            ModelId(model): ModelPolicy(
+                priority=said.get("priority", DEFAULT_PRIORITY),
+                max_in_flight=said.get("max_in_flight"),
+                idle_unload_s=said.get("idle_unload_s"),
+                nodes=None
+                if said.get("allowed") is None
+                else frozenset(map(NodeName, said["allowed"])),
+            )
+            for model, said in models.items()
+        },
+        eviction=EvictionRules(
+            strategy=_strategy(rules.get("strategy")),
+            min_residency_s=rules.get("min_residency_s"),
         ),
+        **{name: limits[name] for name in LIMITS if limits.get(name) is not None},
     )
+
+
+def _strategy(name: object) -> Strategy:
+    try:
+        return Strategy.LRU if name is None else Strategy(str(name))
+    except ValueError:
+        raise ScenarioError(
+            f"the fleet went by the rule {name}, which this version does not know"
+        ) from None

@@ -15,6 +15,7 @@ from cortex.adminapi import (
     StatsRow,
 )
 from cortex.core.ids import ModelId, NodeName
+from cortex.core.percentile import nearest_rank
 from cortex.core.records import NodeRecord, Recollection, ResidencyRecord
 from cortex.store.rows import INT_MAX, plain, to_event
 from cortex.store.search import BY_TIME, Condition, filters_of, search, where_all
@@ -144,21 +145,17 @@ class _Group:
             cold_starts=self.cold_starts,
             prompt_tokens=_bounded(self.prompt),
             completion_tokens=_bounded(self.completion),
-            ttft_p50_ms=_nearest_rank(ttft, 50),
-            ttft_p95_ms=_nearest_rank(ttft, 95),
-            duration_p50_ms=_nearest_rank(duration, 50),
-            duration_p95_ms=_nearest_rank(duration, 95),
-            tokens_per_s_p50=_nearest_rank(pace, 50),
-            tokens_per_s_p95=_nearest_rank(pace, 95),
+            ttft_p50_ms=nearest_rank(ttft, 50),
+            ttft_p95_ms=nearest_rank(ttft, 95),
+            duration_p50_ms=nearest_rank(duration, 50),
+            duration_p95_ms=nearest_rank(duration, 95),
+            tokens_per_s_p50=nearest_rank(pace, 50),
+            tokens_per_s_p95=nearest_rank(pace, 95),
         )
 
 
 def _bounded(total: int | None) -> int | None:
     return None if total is None else min(total, INT_MAX)
-
-
-def _nearest_rank(ordered: Sequence[float], share: int) -> float | None:
-    return ordered[(len(ordered) * share + 99) // 100 - 1] if ordered else None
 
 
 def events(connection: sqlite3.Connection, query: EventQuery) -> EventsBody:

@@ -76,7 +76,7 @@ def _asks(
     for at_ms, model, client, node, outcome, code, took_ms, *waits, cold in connection.execute(
         _ASKS, (since_ms,)
     ):
-        lost = outcome == "error" and code in LOST
+        lost = code if outcome == "error" and code in LOST else ""
         if node is None and not lost:
             continue  # it never came so far as to want a node
         if node is not None:
@@ -110,11 +110,15 @@ def _residents(
             began[place] = at_ms
         elif kind == "unloaded" and place in began:
             took.append(at_ms - began.pop(place))
-        if at_ms < begin_ms and kind != "unload":
+        if at_ms < begin_ms:
             held[place] = kind == "loaded"
-    # What the log does not tell, as of a node's own start, its first request does.
-    told = {place for place, cold in first_cold.items() if not cold and place not in held}
-    resident = {place for place, there in held.items() if there} | told
+        else:
+            # What is unloaded first was there, what is loaded first was not.
+            held.setdefault(place, kind != "loaded")
+    # Of what never moved, as where a node loaded it at its own start, the first request tells.
+    for place, cold in first_cold.items():
+        held.setdefault(place, not cold)
+    resident = {place for place, there in held.items() if there}
     return resident, median(took) / 1000 if took else None
 
 

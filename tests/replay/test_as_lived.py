@@ -9,7 +9,6 @@ import pytest
 
 from cortex.cli import main
 from cortex.core.snapshot import Strategy
-from cortex.replay import pool
 from tests.replay.lived import Clientele, live
 
 
@@ -17,10 +16,8 @@ from tests.replay.lived import Clientele, live
 def test_a_replay_agrees_with_the_day_that_was_recorded(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
     strategy: Strategy,
 ) -> None:
-    monkeypatch.setattr(pool, "NICE", 0)
     path = tmp_path / "cortex.db"
     lived = live(Clientele(strategy=strategy))
     asyncio.run(lived.write(path))
