@@ -42,7 +42,9 @@ def summary(row: HistoryRow) -> Text:
     if row.load_wait_ms:
         parts.append(f"{span_ms(row.load_wait_ms)} for a load")
     if row.queue_ms >= 1:
-        parts.append(f"{span_ms(row.queue_ms)} for a slot")
+        # The wait of one that got none is not told apart.
+        what = "for a slot" if row.node else "in the queue"
+        parts.append(f"{span_ms(row.queue_ms)} {what}")
     if row.attempts > 1:
         parts.append(f"{row.attempts} nodes tried")
     return Text("  " + ", ".join(parts))

@@ -102,6 +102,7 @@ async def database(tmp_path: Path) -> Path:
             outcome=Outcome.ERROR,
             error_code="no_room",
             error_message="no node has room",
+            queue_ms=9000.0,
         )
     )
     store.request_done(request("twice", 40_000))
@@ -152,6 +153,7 @@ def test_one_that_waited_for_nothing_and_one_that_was_refused(database: Path, ca
     out = [" ".join(line.split()) for line in told(database, capsys, "warm")]
     assert out[4:] == ["+0ms asked – a copy was in memory", "+9.0s ok gpu-a –"]
     out = [" ".join(line.split()) for line in told(database, capsys, "refused")]
+    assert out[1] == "9.0s in all, 9.0s in the queue"
     assert out[4:] == ["+0ms asked – –", "+9.0s no_room – no node has room"]
 
 
