@@ -110,6 +110,17 @@ class QueueBody(Body):
     load_eta_s: float | None = None
 
 
+class EvictionStatus(Body):
+    """By which rule models go."""
+
+    strategy: str = "lru"
+    """`eviction.strategy` of the configuration."""
+    deciding: str = "lru"
+    """The one that is gone by now: `lru` while forecasts cannot be, or do harm."""
+    reason: str = ""
+    """Why it is another; "" = it is the same."""
+
+
 class StatusBody(Body):
     """`GET /cortex/v1/status`."""
 
@@ -124,6 +135,7 @@ class StatusBody(Body):
     nodes: list[NodeStatus] = []
     queues: list[QueueBody] = []
     """One for each model that requests wait for, the oldest first."""
+    eviction: EvictionStatus = EvictionStatus()
     store: StoreStatus
 
 

@@ -1,7 +1,9 @@
 """`cortex check-config`: every mistake of the configuration, and nothing started."""
 
 import argparse
+import sys
 
+from cortex.cli.checks import settings
 from cortex.cli.configured import configured
 from cortex.cli.exit_codes import Exit
 from cortex.cli.failures import UsageError
@@ -10,10 +12,12 @@ from cortex.config.schema import Config
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print `ok: FILE: …`, or one line per mistake on stderr."""
+    """Print `ok: FILE: …`, or one line per mistake on stderr; what is no mistake but odd is warned of there."""
     if args.file and args.config:
         raise UsageError("check-config: FILE and --config FILE exclude each other")
     found, config = configured(args.file or args.config)
+    for finding in settings.priorities(config):
+        print(f"warning: {finding.said}; {finding.advice}", file=sys.stderr)
     print(f"ok: {found}: {summary(config)}")
     return Exit.OK
 

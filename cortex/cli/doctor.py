@@ -227,6 +227,7 @@ def _fleet(
         yield from nodes.unloads(node.name, gateway.unloads.get(node.name), now_ms)
     yield from models(config, Seen(surveys=surveys, sizes_mib=sizes))
     yield from settings.timeouts(config, load_s)
+    yield from settings.priorities(config)
 
 
 def _table(found: list[Finding], screen: Screen) -> Table:

@@ -111,6 +111,13 @@ def _header(body: StatusBody, screen: Screen, now_ms: int) -> Iterator[Renderabl
     for reason in body.health.reasons:
         yield _note(safe(reason), HEALTH.get(body.health.status, ("", "dim"))[1])
     yield from _waiting(body, now_ms)
+    rule = body.eviction
+    if rule.deciding != rule.strategy:
+        yield _note(
+            f"what goes is decided by {safe(rule.deciding)} and not by {safe(rule.strategy)}:"
+            f" {safe(rule.reason)}",
+            "yellow",
+        )
     for warning in body.health.warnings:
         yield _note(f"warning: {safe(warning)}", "yellow")
     if not store.ok:

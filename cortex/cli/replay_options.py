@@ -6,7 +6,7 @@ import re
 from cortex.cli import common_options
 from cortex.cli.argument_types import reads
 
-RULES = ("lru", "priority", "future")
+RULES = ("lru", "priority", "forecast", "future")
 SHORT = "say what the fleet would have done otherwise"
 LONG = """\
 Live through the recorded requests once more, on a clock that leaps: by another rule of
@@ -51,7 +51,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--strategy",
         metavar="RULE",
         choices=RULES,
-        help="only by this rule: lru, priority or future (default: by each)",
+        help="only by this rule: lru, priority, forecast or future (default: by each)",
     )
     parser.add_argument(
         "--add-node",

@@ -211,9 +211,10 @@ class Limits(Section):
 class Eviction(Section):
     """What makes room for a model that is not resident."""
 
-    strategy: Literal["lru", "priority"] = Field(
+    strategy: Literal["lru", "priority", "forecast"] = Field(
         "lru",
-        description="`lru`: least recently used first; `priority`: lowest priority first.",
+        description="`lru`: least recently used first; `priority`: lowest priority first; `forecast`:"
+        " first what is expected to cost the fewest seconds.",
     )
     defrag_after_cycles: Annotated[int, Field(ge=0)] = Field(
         50, description="Unload cycles after which a node is due for a restart; 0 = never."
@@ -230,7 +231,10 @@ class Model(Section):
     """One `[models."ID"]`."""
 
     vram_mb: Count | None = Field(None, description="Memory it needs, in MiB; else learned.")
-    priority: int = Field(100, description="Higher is kept longer under `priority`.")
+    priority: int = Field(
+        100,
+        description="Higher is kept longer under `priority`; a weight, in percent, under `forecast`.",
+    )
     aliases: tuple[str, ...] = Field((), description="Other names that clients may use for it.")
     max_in_flight: Count | None = Field(
         None, description="Requests at once per copy; else `limits.max_in_flight_per_model`."

@@ -11,21 +11,21 @@ request would miss its deadline.
 import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from math import inf
 
+from cortex.core import forecast
 from cortex.core.decisions import Want
 from cortex.core.ids import ModelId
 from cortex.core.snapshot import EvictionRules, ModelStatus, ModelView, NodeView, Strategy
+from cortex.core.tenure import drained_from_s, may_go_s, settled_s
 
-ANSWERS_AWAITED = 2
-"""A model in use is drained once a request has waited for so many of its answers."""
-DRAIN_SHARE = 0.25
-"""Share of a request's patience after which it is drained in any case."""
+LOAD_SHARE = 0.3
+"""What a second of the load that is asked for counts beside one of a load that may never come: it is the
+same load wherever it goes, but for the node's pace."""
 EXACT_UP_TO = 12
 """Victims to choose among up to which the smallest sufficient set is found exactly."""
-_DEADLINE_SHARE = 0.1
-"""The last share of a request's patience, in which no residency protects any more. It is small, for the
-time of the drain and the load that begin then does not count."""
 
 Rank = tuple[int, int, str]
 """(priority, last use, id): who gives way first; the priority counts under `priority` only."""
@@ -41,6 +41,19 @@ class Eviction:
     """What is known of it."""
     rank: Rank
     """Of the most valuable victim: what the node loses."""
+    losses: tuple[forecast.Loss, ...] = ()
+    """What each is expected to cost, where that decides."""
+
+    def loss(self, load_s: float) -> tuple[object, ...]:
+        """What it comes to with a load that takes so long; less is better."""
+        if self.losses:
+            return sum(lost.cost_s for lost in self.losses) + LOAD_SHARE * load_s, self.rank
+        return self.rank, len(self.victims), self.freed_mib
+
+    def in_words(self) -> str:
+        """Who goes, and what that is expected to cost where it was asked."""
+        costs = [f" ({lost})" for lost in self.losses] or [""] * len(self.victims)
+        return ", ".join(view.id + cost for view, cost in zip(self.victims, costs, strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +79,8 @@ class _Candidate:
     rank: Rank
     may_go_s: float
     """From when on it may be evicted (monotonic); infinity = not before an older request is served."""
+    lost: forecast.Loss | None = None
+    """What it is expected to cost; None = that was not asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +112,14 @@ class Displaceable:
         return bisect_right(self.ranks, wanted.priority, key=lambda rank: rank[0])
 
     def least_loss(
-        self, wanted: ModelView, strategy: Strategy, deficit_mib: int | None
-    ) -> Rank | None:
-        """The rank of the most valuable victim at the very least; None = all are too few."""
+        self, wanted: ModelView, load_s: float, deficit_mib: int | None
+    ) -> tuple[object, ...] | None:
+        """`Eviction.loss` at the very least, as far as it is told easily; None = all are too few."""
         at = bisect_left(self.sums, deficit_mib or 0)
-        if at == len(self.sums) or (strategy is Strategy.PRIORITY and at >= self.below(wanted)):
+        veto = self.rules.strategy is Strategy.PRIORITY
+        if at == len(self.sums) or (veto and at >= self.below(wanted)):
             return None
-        return self.ranks[at]
+        return (LOAD_SHARE * load_s,) if self.rules.forecasts else (self.ranks[at],)
 
 
 def displaceable(node: NodeView, rules: EvictionRules) -> Displaceable:
@@ -133,7 +149,7 @@ def _displaceable(node: NodeView, rules: EvictionRules) -> Displaceable:
         idle_mib=sum(idle) if idle else -1.0,
         ids=frozenset(view.id for view in views),
         undrainable_until_s=max((view.undrainable_until_s for view in views), default=0.0),
-        settled_s=max(map(rules.settled_s, views), default=0.0),
+        settled_s=max((settled_s(rules, view) for view in views), default=0.0),
         answer_s=min((view.answer_s for view in views if view.in_flight), default=0.0),
     )
 
@@ -156,7 +172,7 @@ def surely_later_s(
 
     None = not told so easily. Spares looking at each model of a fleet that is in use everywhere.
     """
-    drain_s = _drained_from_s(there.answer_s, want, rules, now_s=now_s)
+    drain_s = drained_from_s(there.answer_s, want, rules, now_s=now_s)
     plain = (
         there.settled_s <= now_s
         and within_reach(there, wanted, rules.strategy) == len(there.views)
@@ -179,14 +195,14 @@ def evict(
     """Choose what `node` unloads so that `wanted` gets `deficit_mib` more (None: one model's worth).
 
     Among the sets that suffice, in this order: the most valuable victim is the least valuable
-    possible (by `rules.strategy`); fewest victims; least memory. Idle models are preferred to
-    such as must be drained.
+    possible (by `rules.strategy`); fewest victims; least memory. Where forecasts decide: the one
+    that is expected to cost least. Idle models are preferred to such as must be drained.
     """
     if node.no_unload_reason is not None:
         return Impossible(reason=node.no_unload_reason)
     there = displaceable(node, rules)
     candidates = [
-        _Candidate(view, size, rank, _may_go_s(view, want, rules, now_s=now_s))
+        _Candidate(view, size, rank, may_go_s(view, want, rules, now_s=now_s))
         for view, size, rank in zip(
             there.views[: within_reach(there, wanted, rules.strategy)],
             there.sizes,
@@ -196,12 +212,14 @@ def evict(
     ]
     ready = [c for c in candidates if c.may_go_s <= now_s]
     idle = [c for c in ready if not c.view.in_flight]
-    chosen = _smallest(idle, deficit_mib) or _smallest(ready, deficit_mib)
+    weigh = partial(_cheapest, node, rules, now_s) if rules.forecasts else _smallest
+    chosen = weigh(idle, deficit_mib) or weigh(ready, deficit_mib)
     if chosen is not None:
         return Eviction(
             victims=tuple(c.view for c in chosen),
             freed_mib=sum(c.size_mib or 0 for c in chosen),
             rank=max(c.rank for c in chosen),
+            losses=tuple(c.lost for c in chosen if c.lost is not None),
         )
     if _smallest(candidates, deficit_mib) is None:
         return Impossible(reason="; ".join(_obstacles(node, wanted, rules.strategy)))
@@ -235,35 +253,24 @@ def why_never(view: ModelView, wanted: ModelView, strategy: Strategy) -> str | N
     return None
 
 
-def _may_go_s(view: ModelView, want: Want, rules: EvictionRules, *, now_s: float) -> float:
-    if view.id in want.seniors:
-        return float("inf")
-    bounds = [view.undrainable_until_s]
-    if view.in_flight:
-        bounds.append(_drained_from_s(view.answer_s, want, rules, now_s=now_s))
-    settled_s = rules.settled_s(view)
-    if settled_s > now_s:
-        bounds.append(min(settled_s, _yields_s(want, now_s=now_s)))
-    return max(bounds)
-
-
-def _drained_from_s(
-    answer_s: float, want: Want, rules: EvictionRules, *, now_s: float
-) -> float:
-    """From when on a model in use is drained for a request."""
-    since_s = now_s if want.since_s is None else want.since_s
-    after_s = max(rules.drain_after_s, ANSWERS_AWAITED * answer_s)
-    if want.deadline_s is not None:
-        after_s = min(after_s, DRAIN_SHARE * (want.deadline_s - since_s))
-    return since_s + after_s
-
-
-def _yields_s(want: Want, *, now_s: float) -> float:
-    """When residency no longer protects; the time of a load does not count against the deadline."""
-    if want.deadline_s is None:
-        return float("inf")
-    since_s = now_s if want.since_s is None else want.since_s
-    return want.deadline_s - _DEADLINE_SHARE * (want.deadline_s - since_s)
+def _cheapest(
+    node: NodeView,
+    rules: EvictionRules,
+    now_s: float,
+    candidates: Sequence[_Candidate],
+    deficit_mib: int | None,
+) -> tuple[_Candidate, ...] | None:
+    """The sufficient set of `candidates` that is expected to cost least; None = all are too few."""
+    assert rules.outlook is not None
+    losses = [forecast.loss(node, c.view, rules.outlook, now_s) for c in candidates]
+    places = forecast.cheapest(
+        [lost.cost_s for lost in losses],
+        [inf if c.size_mib is None else c.size_mib for c in candidates],
+        deficit_mib or 0,
+    )
+    if places is None:
+        return None
+    return tuple(replace(candidates[place], lost=losses[place]) for place in places)
 
 
 def _smallest(

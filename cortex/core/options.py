@@ -11,7 +11,7 @@ from cortex.core.eviction import Eviction
 from cortex.core.guesses import guessed
 from cortex.core.ids import ModelId
 from cortex.core.snapshot import ModelView, NodeView
-from cortex.core.warmth import expected_load_s, is_near
+from cortex.core.warmth import expected_load_s, is_near, load_s_or_guess
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Option:
     cost: tuple[object, ...]
     seen: Considered
     victims: tuple[ModelId, ...] = ()
+    goes: str = ""
+    """The victims, in words."""
     cost_s: float | None = None
     """In seconds, as of an `Alternative`."""
     guess: str = ""
@@ -78,14 +80,15 @@ def with_eviction(
     victims = eviction.victims
     busy = any(victim.in_flight for victim in victims)
     return Option(
-        (busy, eviction.rank, len(victims), eviction.freed_mib, node.name),
+        (busy, *eviction.loss(load_s_or_guess(node, model)), node.name),
         seen_there(
             node,
             model,
             now_s,
-            detail="after unloading " + ", ".join(victim.id for victim in victims),
+            detail="after unloading " + eviction.in_words(),
         ),
         tuple(victim.id for victim in victims),
+        eviction.in_words(),
         cost_s=_sum(
             expected_load_s(node, model), *(expected_load_s(node, victim) for victim in victims)
         ),
@@ -118,8 +121,7 @@ def reason_of(best: Option) -> str:
     if best.guess:
         need = f"perhaps {need}"
     if best.victims:
-        gone = ", ".join(best.victims)
-        return f"needs {need}, free {seen.available_mib or 0} MiB: {gone} must go"
+        return f"needs {need}, free {seen.available_mib or 0} MiB: {best.goes} must go"
     if seen.need_mib is None:
         return "size unknown: tried where most memory is free"
     if seen.available_mib is None:

@@ -11,7 +11,6 @@ from cortex.core.eviction import (
     Eviction,
     Impossible,
     Postponed,
-    Rank,
     displaceable,
     evict,
     surely_later_s,
@@ -38,6 +37,7 @@ from cortex.core.snapshot import (
     NodeView,
     needed_mib,
 )
+from cortex.core.warmth import load_s_or_guess
 
 ALTERNATIVES = 3
 """Other ways that are written down with a load."""
@@ -60,7 +60,7 @@ class _Tight(NamedTuple):
     node: NodeView
     model: ModelView
     deficit_mib: int | None
-    loss: Rank
+    loss: tuple[object, ...]
 
 
 @dataclass(slots=True)
@@ -144,7 +144,8 @@ def _squeeze(
     if _displaces_nobody(model, want, now_s=now_s):
         return Looked(node, model, Verdict.BREAKER_OPEN)
     there = displaceable(node, rules)
-    loss = there.least_loss(model, rules.strategy, deficit_mib) if node.may_unload else None
+    load_s = load_s_or_guess(node, model)
+    loss = there.least_loss(model, load_s, deficit_mib) if node.may_unload else None
     if loss is None:
         return Looked(node, model, Verdict.NO_ROOM)
     later_s = surely_later_s(there, model, want, rules, deficit_mib=deficit_mib, now_s=now_s)
@@ -164,7 +165,8 @@ def _cheapest(
     snapshot: FleetSnapshot, want: Want, found: _Found, *, now_s: float
 ) -> Option | None:
     """The node that loses least by it; those that can lose nothing yet are put to the refused."""
-    best, bound = None, None
+    best: Option | None = None
+    bound: tuple[object, ...] | None = None
     heap = [(tight.loss, number) for number, tight in enumerate(found.tight)]
     heapq.heapify(heap)
     while heap:
@@ -184,9 +186,9 @@ def _cheapest(
                 option = with_eviction(tight.node, tight.model, eviction, now_s=now_s)
                 if best is None or option.cost < best.cost:
                     best = option
-                    busy = any(victim.in_flight for victim in eviction.victims)
+                    busy, *cost = option.cost
                     # Idle victims go before any that are in use, whatever those are worth.
-                    bound = None if busy else eviction.rank
+                    bound = None if busy else tuple(cost)
             case Postponed(recheck_s=recheck_s):
                 looked = Looked(tight.node, tight.model, Verdict.IN_USE, recheck_s)
                 found.refused.append(looked)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from cortex.core.ids import ModelId, NodeName
+from cortex.core.records import UNTOLD, Past
 
 
 class Ask(NamedTuple):
@@ -75,3 +76,5 @@ class Recorded:
     pins: frozenset[tuple[NodeName | None, ModelId]] = frozenset()
     """Runtime pins; node None = wherever the model is."""
     totals: Totals = NOTHING
+    past: Past = UNTOLD
+    """Before the first request."""

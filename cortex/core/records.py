@@ -1,6 +1,6 @@
 """What is written down: one record a request, one event a change of the fleet."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -95,6 +95,8 @@ class EventKind(StrEnum):
     PIN = "pin"
     UNPIN = "unpin"
     BREAKER_OPEN = "breaker_open"
+    RULE = "rule"
+    """Another rule decides which models go: forecasts, or no more."""
     CONFIG = "config"
     START = "start"
     STOP = "stop"
@@ -154,6 +156,19 @@ class NodeRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Past:
+    """What the log tells of requests and of models that had to go; each oldest first."""
+
+    asked_at_ms: Mapping[ModelId, Sequence[int]] = field(default_factory=dict)
+    """The latest requests for each model."""
+    stayed_s: Sequence[float] = ()
+    """How long after its last use each had to go."""
+
+
+UNTOLD = Past()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recollection:
     """Everything the store gives back to the fleet at start."""
 
@@ -163,3 +178,4 @@ class Recollection:
     """Nodes that an operator took out of service."""
     pins: frozenset[tuple[NodeName | None, ModelId]] = frozenset()
     """Runtime pins; node None = wherever the model is."""
+    past: Past = UNTOLD

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from cortex.core.demand import Outlook
 from cortex.core.footprint import least_mib
 from cortex.core.health import CLOSED, UNSEEN, Breaker, Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName
 
 DEFAULT_PRIORITY = 100
-LOADS_IN_DEMAND = 3
-"""For how many of its load times a model in demand stays: where two take turns on a card, no more than a
-quarter of the time goes into loads."""
 FRESH_S = 5.0
 """How long a reading of a device's free memory is believed."""
 
@@ -27,6 +25,8 @@ class Strategy(StrEnum):
     """Least recently used first."""
     PRIORITY = "priority"
     """Lowest priority first, least recently used within; never for a model of lower priority."""
+    FORECAST = "forecast"
+    """First what is expected to cost the fewest seconds; see `core.forecast`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,22 +36,24 @@ class EvictionRules:
     strategy: Strategy = Strategy.LRU
     min_residency_s: float | None = None
     """A model stays this long after its load, unless a request would miss its deadline for it; None =
-    as long as it took to load, and `LOADS_IN_DEMAND` times as long while it is in demand."""
+    as long as it took to load, and three times as long while it is in demand."""
     drain_after_s: float = 5.0
     """A model in use is drained for a request that has waited so long, or longer where its answers take
     longer."""
+    outlook: Outlook | None = None
+    """What a forecast goes by; None = there is none to go by."""
 
-    def settled_s(self, view: "ModelView") -> float:
-        """From when on a model is no longer protected by its load (monotonic)."""
-        if view.resident_since_s is None:
-            return 0.0
-        if self.min_residency_s is not None:
-            return view.resident_since_s + self.min_residency_s
-        load_s = view.load_s or 0.0
-        once_s = view.resident_since_s + load_s
-        # Whoever thinks no longer than two answers take is at work with it.
-        demanded_s = float("inf") if view.in_flight else view.used_s + 2 * view.answer_s
-        return min(view.resident_since_s + LOADS_IN_DEMAND * load_s, max(once_s, demanded_s))
+    @property
+    def deciding(self) -> Strategy:
+        """The rule that is gone by; where there is nothing to forecast from, least recently used."""
+        ready = self.outlook is not None and self.outlook.decides
+        return (
+            Strategy.LRU if self.strategy is Strategy.FORECAST and not ready else self.strategy
+        )
+
+    @property
+    def forecasts(self) -> bool:
+        return self.deciding is Strategy.FORECAST
 
 
 class Drain(StrEnum):

@@ -11,6 +11,8 @@ from cortex.core.snapshot import ModelView, NodeView
 
 CACHE_SHARE = 0.8
 """Of a machine's memory that may hold files: the rest is the engine's own."""
+USUAL_MIB_PER_S, USUAL_LOAD_S = 1000.0, 20.0
+"""Where no load was seen: the pace, and what one takes of a model whose size nobody knows either."""
 NEAR_SHARE, NEAR_S = 0.2, 1.0
 """Loads that differ by less count as equally long."""
 
@@ -35,6 +37,14 @@ def expected_load_s(node: NodeView, model: ModelView) -> float | None:
     """How long a load takes there now, by those before: the warm ones, or the cold; None = there was none."""
     kind_s = model.warm_load_s if is_warm(node, model) else model.cold_load_s
     return model.load_s if kind_s is None else kind_s
+
+
+def load_s_or_guess(node: NodeView, model: ModelView) -> float:
+    """The same, where something has to be said: by the size, if there was no load yet."""
+    known_s = expected_load_s(node, model)
+    if known_s is not None:
+        return known_s
+    return model.size_mib / USUAL_MIB_PER_S if model.size_mib else USUAL_LOAD_S
 
 
 def learned(model: ModelView, load_s: float | None, *, warm: bool | None) -> ModelView:

@@ -159,6 +159,15 @@ class Fleet:
     def model(self, name: NodeName, model: ModelId) -> ModelView | None:
         return self._state.model(name, model)
 
+    def asked(self, model: ModelId) -> None:
+        """A request for it has come; to be said once, whatever becomes of it."""
+        self._state.asked(model)
+
+    @property
+    def why_no_forecast(self) -> str:
+        """Why forecasts would not decide what goes; "" = they would."""
+        return self._state.forecasts.why_not
+
     async def lease(self, want: Want, client: str = "", beat: Beat | None = None) -> Admitted:
         """A hold on the model, loaded first where need be; see `Admission.acquire`."""
         return await self._admission.acquire(want, client, beat)

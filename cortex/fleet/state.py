@@ -22,6 +22,7 @@ from cortex.core.snapshot import Drain, FleetSnapshot, ModelView, NodeView
 from cortex.core.use import given_back, served, taken
 from cortex.fleet import invariants
 from cortex.fleet.described import described
+from cortex.fleet.forecasts import Forecasts
 from cortex.fleet.keeping import Remembered, renamed_pins
 from cortex.fleet.lease import Lease, Ref
 from cortex.fleet.policy import FleetPolicy, govern, govern_model
@@ -53,6 +54,9 @@ class FleetState:
         #: Runtime pins, kept over restarts; node None = wherever the model is.
         self._pins = set(recollection.pins)
         self._remembered = Remembered(recollection)
+        self.forecasts = Forecasts(
+            recollection.past, now_s=clock.now_s(), now_ms=clock.now_ms()
+        )
         self._revision = 0
         #: Counts what changes a model's place other than by a listing; see `ModelView.moved`.
         self.moves = 0
@@ -100,7 +104,11 @@ class FleetState:
         What is resident stays resident; a removed node disappears once its last lease is back.
         """
         first = not self._nodes
-        rules = replace(policy.eviction, drain_after_s=self.waits.drain_after_s)
+        self.forecasts.follow(policy.eviction.strategy)
+        outlook = self.forecasts.outlook
+        rules = replace(
+            policy.eviction, drain_after_s=self.waits.drain_after_s, outlook=outlook
+        )
         self.policy = policy = replace(policy, eviction=rules)
         self._note_pins()
         self._allowed_nodes = {
@@ -159,6 +167,15 @@ class FleetState:
         if node is not None and why in node.drains:
             self.put(replace(node, drains=node.drains - {why}))
             self.event(EventKind.UNDRAIN, reason, name)
+            self.changed()
+
+    def asked(self, model: ModelId) -> None:
+        """A request for it has come, whatever becomes of it; once a request."""
+        now_s, now_ms = self.clock.now_s(), self.clock.now_ms()
+        if self.forecasts.asked(self.snapshot(), model, now_s=now_s, now_ms=now_ms):
+            why_not = self.forecasts.why_not
+            reason = f"not by forecast: {why_not}" if why_not else "by forecast again"
+            self.event(EventKind.RULE, reason, strategy=self.policy.eviction.deciding.value)
             self.changed()
 
     def lease(self, name: NodeName, model: ModelId) -> Lease:

@@ -60,13 +60,15 @@ class Transitions:
             guess_mib=guess_mib,
             guess=load.guess or None,
             evict=list(load.evict),
-            strategy=self._state.policy.eviction.strategy.value,
+            strategy=self._state.policy.eviction.deciding.value,
             **_because(load),
         )
         victims = tuple(
             self._drain(load.node, victim, EventKind.EVICT, f"to make room for {load.model}")
             for victim in load.evict
         )
+        for victim in load.evict:
+            self._state.forecasts.outlook.gone(victim, self._state.clock.now_s())
         self._state.changed()
         return transition, victims
 

@@ -163,6 +163,7 @@ class Exchange:
         if line.record.stream:
             opening = Opening(self._call.reply, line, self._dialect.waiting)
             beat = Beat(opening.beat, COMMENT_S)
+        self._svc.fleet.asked(want.model)
         tries = _Tries(want)
         try:
             while True:

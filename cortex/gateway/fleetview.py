@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from cortex import __version__
-from cortex.adminapi import HealthBody, ModelOnNode, NodeStatus, StatusBody
+from cortex.adminapi import EvictionStatus, HealthBody, ModelOnNode, NodeStatus, StatusBody
 from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId
 from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
@@ -112,7 +112,18 @@ def status_of_fleet(svc: Services) -> StatusBody:
             for node in snapshot.nodes.values()
         ],
         queues=list(queues_of(svc)),
+        eviction=_eviction(svc, snapshot),
         store=svc.ledger.status(),
+    )
+
+
+def _eviction(svc: Services, snapshot: FleetSnapshot) -> EvictionStatus:
+    rules = snapshot.eviction
+    another = rules.deciding is not rules.strategy
+    return EvictionStatus(
+        strategy=rules.strategy.value,
+        deciding=rules.deciding.value,
+        reason=svc.fleet.why_no_forecast if another else "",
     )
 
 

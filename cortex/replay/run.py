@@ -171,6 +171,7 @@ class _World:
     def _arrive(self, ask: Ask) -> None:
         if self._foresight is not None:
             self._foresight.passed(self._state, ask.model, ask.at_ms)
+        self._state.asked(ask.model)
         want = Want(ask.model)
         lease = self._admission.at_once(want)
         if lease is not None:
@@ -320,6 +321,7 @@ def _recollection(scenario: Scenario) -> Recollection:
     machines = scenario.machines
     return Recollection(
         pins=frozenset((None, model) for model in scenario.pins),
+        past=scenario.past,
         nodes=tuple(NodeRecord(name=machine.name) for machine in machines),
         residency=tuple(
             ResidencyRecord(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.recorded import Ask, Recorded, RecordedModel, RecordedNode
+from cortex.core.records import UNTOLD, Past
 from cortex.core.snapshot import DEFAULT_PRIORITY, EvictionRules, Strategy
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 
@@ -71,6 +72,8 @@ class Scenario:
     answer_s: Mapping[ModelId, float]
     """What a request holds each model for, where it is not recorded."""
     unload_s: float
+    past: Past = UNTOLD
+    """Of before the first request, which a forecast goes by."""
     foresight: bool = False
     """Who goes is whoever is wanted again last: what no rule can know."""
 
@@ -132,6 +135,7 @@ def scenario_of(recorded: Recorded, sizes: Mapping[ModelId, int] | None = None) 
         asks=asks,
         pins=frozenset(model for where, model in pins if where is None),
         answer_s=_answers(asks),
+        past=recorded.past,
         unload_s=UNLOAD_S if recorded.totals.unload_s is None else recorded.totals.unload_s,
     )
     notes = [] if configured else [UNCONFIGURED]

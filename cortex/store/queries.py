@@ -17,6 +17,7 @@ from cortex.adminapi import (
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.percentile import nearest_rank
 from cortex.core.records import NodeRecord, Recollection, ResidencyRecord
+from cortex.store.past import past
 from cortex.store.rows import INT_MAX, plain, to_event
 from cortex.store.search import BY_TIME, Condition, filters_of, search, where_all
 
@@ -306,4 +307,5 @@ def recall(connection: sqlite3.Connection) -> Recollection:
         ),
         drained=frozenset(NodeName(name) for (name,) in drained),
         pins=frozenset((NodeName(node) or None, ModelId(model)) for node, model in pins),
+        past=past(connection),
     )

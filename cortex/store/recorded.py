@@ -8,6 +8,7 @@ from typing import Any
 
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.recorded import Ask, Recorded, RecordedModel, RecordedNode, Totals
+from cortex.store.past import past
 
 LOST = frozenset({"no_room", "queue_full", "queue_timeout", "model_never_fits"})
 """Error codes of requests that another fleet, or another rule, might have served."""
@@ -49,6 +50,7 @@ def recorded(connection: sqlite3.Connection, since_ms: int) -> Recorded:
             asks=asks,
             nodes=_nodes(connection, resident, {place: n for place, (n, _) in loaded.items()}),
             configured=_configured(connection),
+            past=past(connection, begin_ms),
             pins=frozenset(
                 (NodeName(node) or None, ModelId(model))
                 for node, model in connection.execute("SELECT node, model FROM pins")

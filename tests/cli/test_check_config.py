@@ -46,3 +46,20 @@ def test_serve_refuses_a_bad_file(capsys):
     Path("cortex.toml").write_text("nonsense")
     assert main(["serve"]) == Exit.CONFIG
     assert "cortex.toml" in capsys.readouterr().err
+
+
+def test_priorities_that_refuse_requests_are_warned_of(capsys, tmp_path: Path):
+    file = tmp_path / "cortex.toml"
+    for strategy, priority, warned in (
+        ("priority", 50, True),
+        ("priority", 100, False),
+        ("forecast", 50, False),
+        ("lru", 50, False),
+    ):
+        rules = f'[eviction]\nstrategy = "{strategy}"\n[models.m]\npriority = {priority}\n'
+        file.write_text(GOOD + rules)
+        assert main(["check-config", str(file)]) == 0
+        out, err = capsys.readouterr()
+        assert out.startswith("ok: ")
+        assert ("never makes room for one of lower priority" in err) is warned
+        assert err.startswith("warning: ") is warned

@@ -61,7 +61,8 @@ def test_the_table(log: Path, capsys):
         "WAIT-P95",
         "LOST",
     ]
-    assert [line.split()[0] for line in lines[4:]] == ["recorded", "lru", "priority", "future"]
+    names = ["recorded", "lru", "priority", "forecast", "future"]
+    assert [line.split()[0] for line in lines[4:]] == names
     assert all(len(line.split()) == 7 for line in lines[4:])
     assert log.read_bytes() == before
 

@@ -283,3 +283,18 @@ def read_until(descriptor: int, wanted: bytes) -> bytes:
             break
         shown += piece
     return shown
+
+
+def test_another_rule_than_the_configured_one_is_told_with_its_reason(
+    run: Run, gateway: FakeGateway
+):
+    told = "what goes is decided by lru and not by forecast: 12 of 50 gaps between requests"
+    assert not any("what goes is decided" in line for line in run("status").lines)
+    body = status()
+    body["eviction"] = {
+        "strategy": "forecast",
+        "deciding": "lru",
+        "reason": "12 of 50 gaps between requests are known",
+    }
+    gateway.answers["/cortex/v1/status"] = body
+    assert any(told in line for line in run("status").lines)

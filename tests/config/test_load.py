@@ -17,7 +17,7 @@ SEED = """
 listen = "0.0.0.0:8000"
 metrics_listen = "0.0.0.0:9100"
 [eviction]
-strategy = "lru"                 # lru | priority
+strategy = "lru"                 # lru | priority | forecast
 defrag_after_cycles = 50         # 0 = never
 [[nodes]]
 name = "gpu-large"
@@ -58,7 +58,7 @@ def test_the_seeds_file_works_unchanged(tmp_path: Path) -> None:
         ("[gatway]\n", 'gatway: unknown key, did you mean "gateway"?'),
         ("[gateway]\nlisten = 8000\n", 'gateway.listen: expected string, found 8000'),
         ('[gateway]\nlisten = "8000"\n', 'gateway.listen: expected an address like "0.0.0.0:8000", found "8000"'),
-        ('[eviction]\nstrategy = "fifo"\n', "eviction.strategy: expected 'lru' or 'priority', found \"fifo\""),
+        ('[eviction]\nstrategy = "fifo"\n', "eviction.strategy: expected 'lru', 'priority' or 'forecast', found \"fifo\""),
         ("[polling]\ninterval_s = 0\n", "polling.interval_s: expected greater than 0, found 0"),
         ("[polling]\ninterval_s = inf\n", "polling.interval_s: expected a finite number, found inf"),
         ('[[nodes]]\nname = "a"\n', "nodes[0].endpoint: expected, but not there"),

@@ -32,6 +32,6 @@ def test_a_replay_agrees_with_the_day_that_was_recorded(
     assert body["replayed"]["cold"] == pytest.approx(body["recorded"]["cold"], rel=0.2)
     assert body["notes"] == []
     rows = {row["by"]: row for row in body["rows"]}
-    assert rows.keys() == {"lru", "priority", "future"}
+    assert rows.keys() == {"lru", "priority", "forecast", "future"}
     assert rows[strategy] == body["replayed"] | {"by": strategy}
     assert rows["future"]["load_s"] < rows["lru"]["load_s"]

@@ -237,6 +237,7 @@ def test_every_single_change_is_named_once_and_can_be_made() -> None:
     tried = {change.words: change.applied(lived) for change in singles(lived)}
     assert list(tried) == [
         "strategy priority",
+        "strategy forecast",
         "one more node of 9.77 GiB",
         "one more node of 24 GiB",
         "without n",

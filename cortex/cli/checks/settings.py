@@ -9,6 +9,7 @@ from cortex.cli.checks.finding import Finding, error, ok, warn
 from cortex.cli.text import span
 from cortex.config.keys import digest_of
 from cortex.config.schema import Config, Key
+from cortex.core.snapshot import DEFAULT_PRIORITY
 from cortex.gateway.exposure import EXPIRY_WARNING_S
 from cortex.gateway.provenance import is_this_machine
 
@@ -93,6 +94,18 @@ def _for_everybody(file: Path) -> bool:
         return bool(file.stat().st_mode & stat.S_IROTH)
     except OSError:
         return False
+
+
+def priorities(config: Config) -> Iterator[Finding]:
+    """What the rule `priority` does with those that are given."""
+    given = {model.priority for model in config.models.values()} - {DEFAULT_PRIORITY}
+    if config.eviction.strategy == "priority" and given:
+        yield warn(
+            "priorities",
+            'under strategy = "priority" a model never makes room for one of lower priority: requests'
+            " for that one wait or are refused as long as the others fill the memory",
+            'strategy = "forecast" takes priorities as weights, and refuses nothing for them',
+        )
 
 
 def timeouts(config: Config, load_s: Mapping[str, float]) -> Iterator[Finding]:

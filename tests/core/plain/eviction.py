@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from cortex.core.decisions import Want
 from cortex.core.snapshot import EvictionRules, ModelStatus, ModelView, NodeView, Strategy
+from tests.core.plain import forecast
 from tests.core.plain.memory import size_of
 
 EXACT_UP_TO = 12
@@ -92,7 +93,12 @@ def evict(
     )
     ready = [c for c in candidates if c.may_go_s <= now_s]
     idle = [c for c in ready if not c.view.in_flight]
-    chosen = _smallest(idle, deficit_mib) or _smallest(ready, deficit_mib)
+    if forecast.decides(rules):
+        chosen = _cheapest(node, idle, rules, deficit_mib, now_s) or _cheapest(
+            node, ready, rules, deficit_mib, now_s
+        )
+    else:
+        chosen = _smallest(idle, deficit_mib) or _smallest(ready, deficit_mib)
     if chosen is not None:
         return Eviction(
             victims=tuple(c.view for c in chosen),
@@ -150,6 +156,21 @@ def _may_go_s(view: ModelView, want: Want, rules: EvictionRules, *, now_s: float
         if settled_s > now_s:
             bounds.append(min(settled_s, since_s + 9 * patience_s / 10))
     return max(bounds)
+
+
+def _cheapest(
+    node: NodeView,
+    candidates: Sequence[_Candidate],
+    rules: EvictionRules,
+    deficit_mib: int | None,
+    now_s: float,
+) -> tuple[_Candidate, ...] | None:
+    places = forecast.cheapest(
+        [forecast.cost_s(node, c.view, rules, now_s) for c in candidates],
+        [c.size_mib for c in candidates],
+        deficit_mib or 0,
+    )
+    return None if places is None else tuple(candidates[place] for place in places)
 
 
 def _smallest(

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from cortex.core.decisions import Considered, Load, Verdict, Want
-from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
+from cortex.core.snapshot import EvictionRules, FleetSnapshot, ModelStatus, ModelView, NodeView
+from tests.core.plain import forecast
 from tests.core.plain.eviction import Eviction, Impossible, Postponed, evict, why_never
 from tests.core.plain.memory import available_mib, moving, size_of, sized
 from tests.core.plain.routing import candidates, unfit
@@ -32,6 +33,7 @@ class _Option:
     victims: tuple[ModelView, ...] = ()
     guess: str = ""
     load_s: float | None = None
+    goes: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,18 +84,6 @@ def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
         considered=considered,
     )
     return Placed(load=load, considered=considered)
-
-
-def _load_s(node: NodeView, model: ModelView) -> float | None:
-    """By the loads of the same kind, else by all."""
-    ram, read = node.ram_total_mib, model.read_at_mib
-    warm = (
-        ram is not None
-        and read is not None
-        and node.read_mib - read + (model.size_mib or 0) <= 0.8 * ram
-    )
-    kind = model.warm_load_s if warm else model.cold_load_s
-    return model.load_s if kind is None else kind
 
 
 def _as_fast(option: _Option, best_s: float) -> _Option:
@@ -186,7 +176,7 @@ def _option(
     if fits:
         left = (available or 0) - (need or 0)
         option = _Option((0 if known else 1, -left, node.name), _seen(node, model, now_s))
-        return replace(option, guess=model.size_guess, load_s=_load_s(node, model))
+        return replace(option, guess=model.size_guess, load_s=forecast.load_s(node, model))
     if now_s < model.breaker.evicts_from_s and not want.insists:
         left_s = model.breaker.evicts_from_s - now_s
         why = f"{model.breaker.reason}; nothing is unloaded for another try in {left_s:.0f} s"
@@ -195,14 +185,38 @@ def _option(
     match evict(node, model, want, snapshot.eviction, deficit_mib=deficit, now_s=now_s):
         case Eviction(victims=victims, freed_mib=freed, rank=rank):
             busy = any(victim.in_flight for victim in victims)
-            cost = (2, busy, rank, len(victims), freed, node.name)
-            detail = "after unloading " + ", ".join(victim.id for victim in victims)
-            seen = _seen(node, model, now_s, detail=detail)
-            return _Option(cost, seen, victims, model.size_guess)
+            cost: tuple[object, ...] = (2, busy, rank, len(victims), freed, node.name)
+            goes = ", ".join(victim.id for victim in victims)
+            rules = snapshot.eviction
+            if forecast.decides(rules):
+                losses = [forecast.cost_s(node, victim, rules, now_s) for victim in victims]
+                load_s = forecast.taken_to_load_s(node, model)
+                cost = (2, busy, sum(losses) + 0.3 * load_s, rank, node.name)
+                goes = ", ".join(
+                    f"{victim.id} ({_product(node, victim, rules, now_s)})"
+                    for victim in victims
+                )
+            seen = _seen(node, model, now_s, detail=f"after unloading {goes}")
+            return _Option(cost, seen, victims, model.size_guess, goes=goes)
         case Postponed() as until:
             return _Refused(_seen(node, model, now_s, Verdict.IN_USE, until.reason), until)
         case Impossible(reason=reason):
             return _Refused(_seen(node, model, now_s, Verdict.NO_ROOM, reason))
+
+
+def _product(node: NodeView, model: ModelView, rules: EvictionRules, now_s: float) -> str:
+    assert rules.outlook is not None
+    percent, horizon_s = 100 * rules.outlook.chance(model.id, now_s), rules.outlook.horizon_s
+    weight = "" if model.priority == 100 else f" × {model.priority / 100:g}"
+    return (
+        f"{_short(percent)} % within {horizon_s / 60:.0f} min"
+        f" × {_short(forecast.taken_to_load_s(node, model))} s{weight}"
+        f" = {_short(forecast.cost_s(node, model, rules, now_s))} s"
+    )
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _seen(
@@ -231,8 +245,7 @@ def _reason(best: _Option) -> str:
     perhaps = "perhaps " if best.guess else ""
     if best.victims:
         need = "memory" if seen.need_mib is None else f"{perhaps}{seen.need_mib} MiB"
-        gone = ", ".join(victim.id for victim in best.victims)
-        return f"needs {need}, free {seen.available_mib or 0} MiB: {gone} must go"
+        return f"needs {need}, free {seen.available_mib or 0} MiB: {best.goes} must go"
     if seen.need_mib is None:
         return "size unknown: tried where most memory is free"
     if seen.available_mib is None:

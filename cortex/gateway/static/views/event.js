@@ -10,7 +10,7 @@ export const GROUPS = {
   defrag: ["defrag", "node_restarted", "wedged"],
   node: ["node_up", "node_down", "node_suspect", "node_added", "node_removed", "drain", "undrain", "agent_up", "agent_lost", "breaker_open"],
   pin: ["pin", "unpin"],
-  gateway: ["config", "start", "stop"],
+  gateway: ["config", "rule", "start", "stop"],
 };
 export const GROUP_NAMES = {
   load: "loads", evict: "evictions and unloads", defrag: "restarts", node: "nodes", pin: "pins", gateway: "gateway",

@@ -1,0 +1,49 @@
+"""What forecasts go by, and whether they are gone by: told of every request, rebuilt from the log at a start."""
+
+from cortex.core.demand import ENOUGH_GAPS, Demand, Outlook
+from cortex.core.ghosts import Trial
+from cortex.core.ids import ModelId
+from cortex.core.records import Past
+from cortex.core.snapshot import FleetSnapshot, Strategy
+
+
+class Forecasts:
+    """Owned by `FleetState`. The demand is counted whatever the rule is, so that it is known once it is wanted."""
+
+    def __init__(self, past: Past, *, now_s: float, now_ms: int) -> None:
+        demand = Demand()
+        for model, instants_ms in past.asked_at_ms.items():
+            for at_ms in instants_ms:
+                demand.asked(model, min(now_s, now_s - (now_ms - at_ms) / 1000))
+        self.outlook = Outlook(demand)
+        for idle_s in past.stayed_s:
+            self.outlook.stayed(idle_s)
+        self._trial: Trial | None = None
+
+    def follow(self, strategy: Strategy) -> None:
+        """The rule that is configured from now on."""
+        if strategy is not Strategy.FORECAST:
+            self._trial = None
+            self.outlook.overruled = ""
+        elif self._trial is None:
+            self._trial = Trial(self.outlook.demand)
+
+    def asked(
+        self, snapshot: FleetSnapshot, model: ModelId, *, now_s: float, now_ms: int
+    ) -> bool:
+        """A request for it has come; True where another rule decides from now on."""
+        self.outlook.demand.asked(model, now_s)
+        if self._trial is None:
+            return False
+        before = bool(self.outlook.overruled)
+        self._trial.asked(snapshot, model, now_s=now_s, now_ms=now_ms)
+        self.outlook.overruled = self._trial.reason
+        return before is not bool(self._trial.reason)
+
+    @property
+    def why_not(self) -> str:
+        """Why forecasts do not decide; "" = they would."""
+        known = self.outlook.demand.known
+        if known < ENOUGH_GAPS:
+            return f"{known} of {ENOUGH_GAPS} gaps between requests are known"
+        return self.outlook.overruled
