@@ -25,14 +25,8 @@ from cortex.core.percentile import nearest_rank
 from cortex.core.plan import plan
 from cortex.core.records import RequestRecord
 from cortex.core.routing import pick
-from cortex.core.snapshot import (
-    EvictionRules,
-    FleetSnapshot,
-    ModelStatus,
-    ModelView,
-    NodeView,
-    Strategy,
-)
+from cortex.core.rules import EvictionRules, Strategy
+from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
 from cortex.core.stream import Usage, Watch
 from cortex.core.translate.gather import ChatGather
 from cortex.core.translate.stream import MessageStream
@@ -145,11 +139,11 @@ def forecasts() -> dict[str, float]:
     cards = [_card(rng) for _ in range(CARDS)]
     found = {}
     for strategy in (Strategy.LRU, Strategy.FORECAST):
-        rules = EvictionRules(strategy=strategy, outlook=outlook)
+        there = FleetSnapshot(eviction=EvictionRules(strategy=strategy, outlook=outlook))
         found |= _spread(
             f"who of 14 goes by {strategy}",
             [
-                partial(evict, card, wanted, Want(wanted.id), rules, deficit_mib=mib, now_s=1e5)
+                partial(evict, card, wanted, Want(wanted.id), there, deficit_mib=mib, now_s=1e5)
                 for card, wanted, mib in cards
             ],
         )

@@ -2,7 +2,7 @@
 
 from cortex.config.schema import Config
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.snapshot import EvictionRules, Strategy
+from cortex.core.rules import EvictionRules, Strategy
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 
 FILES_RESERVED = 128
@@ -34,6 +34,7 @@ def fleet_policy(config: Config) -> FleetPolicy:
                 max_in_flight=model.max_in_flight,
                 nodes=None if model.nodes is None else frozenset(map(NodeName, model.nodes)),
                 idle_unload_s=model.idle_unload_s,
+                max_copies=model.max_copies,
             )
             for model_id, model in config.models.items()
         },

@@ -20,7 +20,7 @@ from cortex.cli.tables import Screen
 from cortex.cli.text import safe
 from cortex.core.ids import ModelId
 from cortex.core.recorded import Recorded
-from cortex.core.snapshot import Strategy
+from cortex.core.rules import Strategy
 from cortex.replay import changes
 from cortex.replay.changes import Change, singles, with_foresight, with_strategy
 from cortex.replay.pool import RunFailedError, run_all

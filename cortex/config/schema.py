@@ -245,6 +245,11 @@ class Model(Section):
     nodes: tuple[str, ...] | None = Field(
         None, description="Where it may run; default anywhere."
     )
+    max_copies: Count | None = Field(
+        None,
+        description="Copies up to which one more is loaded where every copy is full; default as many"
+        " as free memory holds.",
+    )
 
 
 class Key(Section):

@@ -200,6 +200,8 @@ class Load:
     reason: str
     need_mib: int | None = None
     evict: tuple[ModelId, ...] = ()
+    another: bool = False
+    """It is in memory elsewhere, and every copy is full: whoever asks waits for a slot, not for this."""
     guess: str = ""
     """What `need_mib` is guessed by; "" = it is known, or nothing is."""
     cost_s: float | None = None

@@ -16,9 +16,11 @@ from functools import partial
 from math import inf
 
 from cortex.core import forecast
+from cortex.core.copies import spares
 from cortex.core.decisions import Want
 from cortex.core.ids import ModelId
-from cortex.core.snapshot import EvictionRules, ModelStatus, ModelView, NodeView, Strategy
+from cortex.core.rules import EvictionRules, Strategy
+from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
 from cortex.core.tenure import drained_from_s, may_go_s, settled_s
 
 LOAD_SHARE = 0.3
@@ -27,8 +29,8 @@ same load wherever it goes, but for the node's pace."""
 EXACT_UP_TO = 12
 """Victims to choose among up to which the smallest sufficient set is found exactly."""
 
-Rank = tuple[int, int, str]
-"""(priority, last use, id): who gives way first; the priority counts under `priority` only."""
+Rank = tuple[int, bool, int, str]
+"""(priority, the only copy, last use, id): who gives way first; the priority counts under `priority` only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +94,8 @@ class Displaceable:
     """
 
     rules: EvictionRules
+    spares: frozenset[ModelId]
+    """Those of which there is another copy."""
     views: tuple[ModelView, ...]
     sizes: tuple[int | None, ...]
     ranks: tuple[Rank, ...]
@@ -122,17 +126,20 @@ class Displaceable:
         return (LOAD_SHARE * load_s,) if self.rules.forecasts else (self.ranks[at],)
 
 
-def displaceable(node: NodeView, rules: EvictionRules) -> Displaceable:
-    """Computed once a view."""
+def displaceable(snapshot: FleetSnapshot, node: NodeView) -> Displaceable:
+    """Computed once a view, as long as it has the same models to spare."""
+    rules, spared = snapshot.eviction, spares(snapshot, node)
     known: Displaceable | None = node.derived.get("displaceable")
-    if known is None or known.rules is not rules:
-        known = node.derived["displaceable"] = _displaceable(node, rules)
+    if known is None or known.rules is not rules or known.spares != spared:
+        known = node.derived["displaceable"] = _displaceable(node, rules, spared)
     return known
 
 
-def _displaceable(node: NodeView, rules: EvictionRules) -> Displaceable:
+def _displaceable(
+    node: NodeView, rules: EvictionRules, spared: frozenset[ModelId]
+) -> Displaceable:
     ranked = sorted(
-        (rank_of(view, rules.strategy), view)
+        (rank_of(view, rules.strategy, spare=view.id in spared), view)
         for view in node.models.values()
         if view.status is ModelStatus.LOADED and not view.pinned and not view.wedged
     )
@@ -142,6 +149,7 @@ def _displaceable(node: NodeView, rules: EvictionRules) -> Displaceable:
     idle = [mib for view, mib in zip(views, counted, strict=True) if not view.in_flight]
     return Displaceable(
         rules=rules,
+        spares=spared,
         views=views,
         sizes=sizes,
         ranks=tuple(rank for rank, _ in ranked),
@@ -187,7 +195,7 @@ def evict(
     node: NodeView,
     wanted: ModelView,
     want: Want,
-    rules: EvictionRules,
+    snapshot: FleetSnapshot,
     *,
     deficit_mib: int | None,
     now_s: float,
@@ -200,7 +208,7 @@ def evict(
     """
     if node.no_unload_reason is not None:
         return Impossible(reason=node.no_unload_reason)
-    there = displaceable(node, rules)
+    there, rules = displaceable(snapshot, node), snapshot.eviction
     candidates = [
         _Candidate(view, size, rank, may_go_s(view, want, rules, now_s=now_s))
         for view, size, rank in zip(
@@ -212,7 +220,7 @@ def evict(
     ]
     ready = [c for c in candidates if c.may_go_s <= now_s]
     idle = [c for c in ready if not c.view.in_flight]
-    weigh = partial(_cheapest, node, rules, now_s) if rules.forecasts else _smallest
+    weigh = partial(_cheapest, node, there, now_s) if rules.forecasts else _smallest
     chosen = weigh(idle, deficit_mib) or weigh(ready, deficit_mib)
     if chosen is not None:
         return Eviction(
@@ -230,10 +238,10 @@ def evict(
     )
 
 
-def rank_of(view: ModelView, strategy: Strategy) -> Rank:
+def rank_of(view: ModelView, strategy: Strategy, *, spare: bool) -> Rank:
     """Who gives way first: the smallest."""
     priority = view.priority if strategy is Strategy.PRIORITY else 0
-    return priority, view.last_used_at_ms, view.id
+    return priority, not spare, view.last_used_at_ms, view.id
 
 
 def why_never(view: ModelView, wanted: ModelView, strategy: Strategy) -> str | None:
@@ -255,14 +263,20 @@ def why_never(view: ModelView, wanted: ModelView, strategy: Strategy) -> str | N
 
 def _cheapest(
     node: NodeView,
-    rules: EvictionRules,
+    there: Displaceable,
     now_s: float,
     candidates: Sequence[_Candidate],
     deficit_mib: int | None,
 ) -> tuple[_Candidate, ...] | None:
     """The sufficient set of `candidates` that is expected to cost least; None = all are too few."""
-    assert rules.outlook is not None
-    losses = [forecast.loss(node, c.view, rules.outlook, now_s) for c in candidates]
+    outlook = there.rules.outlook
+    assert outlook is not None
+    losses = [
+        forecast.SPARE
+        if c.view.id in there.spares
+        else forecast.loss(node, c.view, outlook, now_s)
+        for c in candidates
+    ]
     places = forecast.cheapest(
         [lost.cost_s for lost in losses],
         [inf if c.size_mib is None else c.size_mib for c in candidates],

@@ -36,11 +36,17 @@ class Loss(NamedTuple):
 
     def __str__(self) -> str:
         """The product, as `3 % within 14 min × 31 s = 0.9 s`."""
+        if self is SPARE:
+            return "another copy stays"
         weight = "" if self.weight == 1 else f" × {self.weight:g}"
         return (
             f"{_figure(100 * self.chance)} % within {_span(self.within_s)}"
             f" × {_figure(self.reload_s)} s{weight} = {_figure(self.cost_s)} s"
         )
+
+
+SPARE = Loss(0.0, 0.0, 0.0, 1.0)
+"""Of a model of which there is another copy."""
 
 
 def loss(node: NodeView, model: ModelView, outlook: Outlook, now_s: float) -> Loss:

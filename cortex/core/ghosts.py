@@ -9,15 +9,8 @@ from cortex.core.decisions import Load, Want
 from cortex.core.demand import Demand, Outlook
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.plan import plan
-from cortex.core.snapshot import (
-    EvictionRules,
-    FleetSnapshot,
-    ModelStatus,
-    ModelView,
-    NodeView,
-    Strategy,
-    evolve,
-)
+from cortex.core.rules import EvictionRules, Strategy
+from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView, evolve
 from cortex.core.warmth import load_s_or_guess
 
 HALF_LIFE_S = 86_400.0

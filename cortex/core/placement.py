@@ -29,14 +29,7 @@ from cortex.core.options import (
     with_eviction,
 )
 from cortex.core.routing import Survey, candidates, refusal, unfit
-from cortex.core.snapshot import (
-    EvictionRules,
-    FleetSnapshot,
-    ModelStatus,
-    ModelView,
-    NodeView,
-    needed_mib,
-)
+from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView, needed_mib
 from cortex.core.warmth import load_s_or_guess
 
 ALTERNATIVES = 3
@@ -107,6 +100,32 @@ def place(
     )
 
 
+def place_another(
+    snapshot: FleetSnapshot, want: Want, survey: Survey, *, now_s: float
+) -> Load | None:
+    """A node that has free memory enough for one more copy, as far as is known; nobody goes for it.
+
+    It has to be one that can give it up again.
+    """
+    rooms = [
+        way
+        for way in _sift(snapshot, want, survey, now_s=now_s).roomy
+        if way.node.may_unload and not way.guess
+    ]
+    if not rooms:
+        return None
+    best = roomiest(rooms, 1, now_s=now_s)[0]
+    return Load(
+        node=best.seen.node,
+        model=want.model,
+        need_mib=best.seen.need_mib,
+        another=True,
+        cost_s=best.cost_s,
+        reason=f"every copy is full, another {reason_of(best)}",
+        considered=Account(lambda: told(snapshot, want, now_s=now_s, chosen=best)),
+    )
+
+
 def _sift(snapshot: FleetSnapshot, want: Want, survey: Survey, *, now_s: float) -> _Found:
     """A quick look at each node: whether victims would suffice, not which they are."""
     found = _Found()
@@ -120,11 +139,11 @@ def _sift(snapshot: FleetSnapshot, want: Want, survey: Survey, *, now_s: float) 
         if obstacle is not None:
             found.refused.append(Looked(node, model, obstacle))
             continue
-        deficit = _deficit(snapshot.eviction, node, model, now_s=now_s)
+        deficit = _deficit(snapshot, node, model, now_s=now_s)
         if _fits(model, deficit):
             found.roomy.append(room(node, model, node.available_mib(now_s)))
             continue
-        squeezed = _squeeze(snapshot.eviction, want, node, model, deficit, now_s=now_s)
+        squeezed = _squeeze(snapshot, want, node, model, deficit, now_s=now_s)
         if isinstance(squeezed, _Tight):
             found.tight.append(squeezed)
         else:
@@ -133,7 +152,7 @@ def _sift(snapshot: FleetSnapshot, want: Want, survey: Survey, *, now_s: float) 
 
 
 def _squeeze(
-    rules: EvictionRules,
+    snapshot: FleetSnapshot,
     want: Want,
     node: NodeView,
     model: ModelView,
@@ -141,9 +160,10 @@ def _squeeze(
     *,
     now_s: float,
 ) -> _Tight | Looked:
+    rules = snapshot.eviction
     if _displaces_nobody(model, want, now_s=now_s):
         return Looked(node, model, Verdict.BREAKER_OPEN)
-    there = displaceable(node, rules)
+    there = displaceable(snapshot, node)
     load_s = load_s_or_guess(node, model)
     loss = there.least_loss(model, load_s, deficit_mib) if node.may_unload else None
     if loss is None:
@@ -178,7 +198,7 @@ def _cheapest(
             tight.node,
             tight.model,
             want,
-            snapshot.eviction,
+            snapshot,
             deficit_mib=tight.deficit_mib,
             now_s=now_s,
         ):
@@ -201,14 +221,14 @@ def _others(
     snapshot: FleetSnapshot, want: Want, found: _Found, chosen: Option, *, now_s: float
 ) -> tuple[Alternative, ...]:
     """The next best ways, best first; of many tight nodes those that can lose least."""
-    rules, name = snapshot.eviction, chosen.seen.node
+    name = chosen.seen.node
     roomy = [way for way in found.roomy if way.node.name != name]
     tight = [way for way in found.tight if way.node.name != name]
     evicting = []
     for node, model, deficit_mib, _ in heapq.nsmallest(
         2 * ALTERNATIVES, tight, key=attrgetter("loss")
     ):
-        eviction = evict(node, model, want, rules, deficit_mib=deficit_mib, now_s=now_s)
+        eviction = evict(node, model, want, snapshot, deficit_mib=deficit_mib, now_s=now_s)
         if isinstance(eviction, Eviction):
             evicting.append(with_eviction(node, model, eviction, now_s=now_s))
     evicting.sort(key=attrgetter("cost"))
@@ -278,7 +298,7 @@ def moving_in_words(node: NodeView) -> str:
 def _room_in_words(
     snapshot: FleetSnapshot, want: Want, node: NodeView, model: ModelView, *, now_s: float
 ) -> Considered:
-    deficit = _deficit(snapshot.eviction, node, model, now_s=now_s)
+    deficit = _deficit(snapshot, node, model, now_s=now_s)
     if _fits(model, deficit):
         return seen_there(node, model, now_s)
     if _displaces_nobody(model, want, now_s=now_s):
@@ -287,7 +307,7 @@ def _room_in_words(
             f"{model.breaker.reason}; nothing is unloaded for another try in {left_s:.0f} s"
         )
         return Considered(node=node.name, verdict=Verdict.BREAKER_OPEN, detail=detail)
-    match evict(node, model, want, snapshot.eviction, deficit_mib=deficit, now_s=now_s):
+    match evict(node, model, want, snapshot, deficit_mib=deficit, now_s=now_s):
         case Eviction() as eviction:
             return with_eviction(node, model, eviction, now_s=now_s).seen
         case Postponed(reason=reason):
@@ -318,7 +338,7 @@ def _cannot_load(node: NodeView, model: ModelView, *, now_s: float) -> Verdict |
 
 
 def _deficit(
-    rules: EvictionRules, node: NodeView, model: ModelView, *, now_s: float
+    snapshot: FleetSnapshot, node: NodeView, model: ModelView, *, now_s: float
 ) -> int | None:
     """How much is missing for a try; None = nobody knows, at most 0 = nothing.
 
@@ -332,8 +352,8 @@ def _deficit(
     missing = needed_mib(model) - available
     if missing <= 0:
         return missing
-    there = displaceable(node, rules)
-    reach = within_reach(there, model, rules.strategy)
+    there = displaceable(snapshot, node)
+    reach = within_reach(there, model, snapshot.eviction.strategy)
     freed = there.sums[reach - 1] if reach else 0
     if freed >= missing:
         return missing

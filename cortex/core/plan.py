@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cortex.core import placement, routing
+from cortex.core.copies import another_from_s, wants_another
 from cortex.core.decisions import (
     Account,
     Considered,
     Decision,
+    Load,
     Reject,
     Serve,
     Verdict,
@@ -15,7 +17,7 @@ from cortex.core.decisions import (
     Want,
 )
 from cortex.core.health import NodeHealth
-from cortex.core.placement import Looked, never_fits, place
+from cortex.core.placement import Looked, never_fits, place, place_another
 from cortex.core.routing import Survey, candidates, route
 from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
 
@@ -29,19 +31,23 @@ def plan(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Decision:
     """Decide what to do with a request for `want.model`, which some node lists.
 
     1. A resident copy with a free slot serves.
-    2. A load or a full copy that will free a slot is waited for.
+    2. A load or a full copy that will free a slot is waited for. After a while for a slot, one
+    more copy is loaded where memory is free.
     3. A node with room loads it, or one where less valuable idle models can go.
     4. Room that will come (what is in use ends, a node ends another load) is waited for.
     5. Otherwise rejected: never fits; or no node up; or no room. Each names its numbers.
 
-    A full copy is waited for rather than duplicated, since loading a second copy costs memory
-    and minutes, while slots free themselves in seconds.
+    A full copy is waited for rather than duplicated at once, since loading a second copy costs
+    memory and minutes, while slots free themselves in seconds.
     """
     routed = route(snapshot, want, now_s=now_s)
     if isinstance(routed, Serve):
         return routed
     if (awaited := routed.awaited) is not None:
-        return _wait_for(snapshot, want, *awaited, now_s=now_s)
+        waits = _wait_for(snapshot, want, *awaited, now_s=now_s)
+        return (
+            None if waits.loading else _another(snapshot, want, routed, now_s=now_s)
+        ) or waits
     placed = place(snapshot, want, routed, now_s=now_s)
     if not isinstance(placed, list):
         return placed
@@ -57,6 +63,22 @@ def plan(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Decision:
     )
 
 
+def _another(
+    snapshot: FleetSnapshot, want: Want, survey: Survey, *, now_s: float
+) -> Load | None:
+    """One more copy into free memory; None = not yet, or there is none."""
+    if not wants_another(snapshot, want, now_s=now_s):
+        return None
+    load = place_another(snapshot, want, survey, now_s=now_s)
+    if load is None:
+        return None
+    placed = load.considered
+    considered = Account(
+        lambda: _merge_words(routing.told(snapshot, want, now_s=now_s), tuple(placed))
+    )
+    return replace(load, considered=considered)
+
+
 def _wait_for(
     snapshot: FleetSnapshot, want: Want, node: NodeView, model: ModelView, *, now_s: float
 ) -> Wait:
@@ -68,6 +90,7 @@ def _wait_for(
         else "every copy is at its in-flight limit",
         load_eta_s=model.load_s if loading else None,
         loading=loading,
+        recheck_s=None if loading else another_from_s(want, now_s=now_s),
         considered=Account(lambda: routing.told(snapshot, want, now_s=now_s)),
     )
 

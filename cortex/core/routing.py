@@ -28,19 +28,17 @@ class Survey:
 
     @property
     def awaited(self) -> tuple[NodeView, ModelView] | None:
-        """The first copy that is full, or that is being loaded: a slot will come."""
-        firsts = [
-            next(((n, m) for n, m, why in self.refused if why is Verdict.FULL), None),
-            next(
-                (
-                    (n, m)
-                    for n, m in self.absent
-                    if m.status is ModelStatus.LOADING and not m.wedged
-                ),
-                None,
-            ),
-        ]
-        return min(filter(None, firsts), key=lambda pair: pair[0].name, default=None)
+        """The first copy that is full, else that is being loaded: a slot will come.
+
+        Slots free themselves in seconds, so where there are both the wait is one for a slot.
+        """
+        for node, model, why in self.refused:
+            if why is Verdict.FULL:
+                return node, model
+        for node, model in self.absent:
+            if model.status is ModelStatus.LOADING and not model.wedged:
+                return node, model
+        return None
 
 
 def candidates(snapshot: FleetSnapshot, want: Want) -> Iterator[tuple[NodeView, ModelView]]:

@@ -8,52 +8,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from cortex.core.demand import Outlook
 from cortex.core.footprint import least_mib
 from cortex.core.health import CLOSED, UNSEEN, Breaker, Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName
+from cortex.core.rules import EvictionRules
 
 DEFAULT_PRIORITY = 100
 FRESH_S = 5.0
 """How long a reading of a device's free memory is believed."""
-
-
-class Strategy(StrEnum):
-    """In which order idle models give way."""
-
-    LRU = "lru"
-    """Least recently used first."""
-    PRIORITY = "priority"
-    """Lowest priority first, least recently used within; never for a model of lower priority."""
-    FORECAST = "forecast"
-    """First what is expected to cost the fewest seconds; see `core.forecast`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvictionRules:
-    """`[eviction]` as the planner needs it."""
-
-    strategy: Strategy = Strategy.LRU
-    min_residency_s: float | None = None
-    """A model stays this long after its load, unless a request would miss its deadline for it; None =
-    as long as it took to load, and three times as long while it is in demand."""
-    drain_after_s: float = 5.0
-    """A model in use is drained for a request that has waited so long, or longer where its answers take
-    longer."""
-    outlook: Outlook | None = None
-    """What a forecast goes by; None = there is none to go by."""
-
-    @property
-    def deciding(self) -> Strategy:
-        """The rule that is gone by; where there is nothing to forecast from, least recently used."""
-        ready = self.outlook is not None and self.outlook.decides
-        return (
-            Strategy.LRU if self.strategy is Strategy.FORECAST and not ready else self.strategy
-        )
-
-    @property
-    def forecasts(self) -> bool:
-        return self.deciding is Strategy.FORECAST
 
 
 class Drain(StrEnum):
@@ -369,6 +331,8 @@ class FleetSnapshot:
     aliases: Mapping[str, ModelId] = field(default_factory=dict)
     allowed_nodes: Mapping[ModelId, frozenset[NodeName]] = field(default_factory=dict)
     """`[models."ID"] nodes`: where a model may run; absent = anywhere."""
+    max_copies: Mapping[ModelId, int] = field(default_factory=dict)
+    """`[models."ID"] max_copies`; absent = as many as there is free memory for."""
     eviction: EvictionRules = field(default_factory=EvictionRules)
     pins: frozenset[tuple[NodeName | None, ModelId]] = frozenset()
     """What shall be kept where, by the configuration or by request; node None = anywhere."""

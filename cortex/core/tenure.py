@@ -1,7 +1,8 @@
 """When a model may give way at the earliest: what is in use ends first, what was just loaded stays a while: pure."""
 
 from cortex.core.decisions import Want
-from cortex.core.snapshot import EvictionRules, ModelView
+from cortex.core.rules import EvictionRules
+from cortex.core.snapshot import ModelView
 
 LOADS_IN_DEMAND = 3
 """For how many of its load times a model in demand stays: where two take turns on a card, no more than a

@@ -188,7 +188,9 @@ class Admission:
         """Decide for the queue; where nothing can be leased, until when (monotonic) that holds."""
         decision = self._decide(self._with_seniority(want, queue))
         waits = decision if isinstance(decision, Wait) else None
-        loading = isinstance(decision, Load) or (waits is not None and waits.loading)
+        loading = (isinstance(decision, Load) and not decision.another) or (
+            waits is not None and waits.loading
+        )
         if isinstance(decision, Serve) and queue.loads:
             queue.loaded()
         if queue.head_waits(self._state.clock.now_s(), for_load=loading):

@@ -71,5 +71,6 @@ def _model(
         "pinned": sorted(pinned, key=lambda where: where or ""),
         "max_in_flight": rule.max_in_flight,
         "idle_unload_s": rule.idle_unload_s,
+        "max_copies": rule.max_copies,
         "allowed": None if rule.nodes is None else sorted(rule.nodes),
     }

@@ -4,7 +4,8 @@ from cortex.core.demand import ENOUGH_GAPS, Demand, Outlook
 from cortex.core.ghosts import Trial
 from cortex.core.ids import ModelId
 from cortex.core.records import Past
-from cortex.core.snapshot import FleetSnapshot, Strategy
+from cortex.core.rules import Strategy
+from cortex.core.snapshot import FleetSnapshot
 
 
 class Forecasts:

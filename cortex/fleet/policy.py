@@ -4,7 +4,8 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.snapshot import DEFAULT_PRIORITY, EvictionRules, ModelView, NodeView
+from cortex.core.rules import EvictionRules
+from cortex.core.snapshot import DEFAULT_PRIORITY, ModelView, NodeView
 from cortex.core.versions import why_unload_destroys
 
 _OFF = 'lifecycle = "off"'
@@ -35,6 +36,7 @@ class ModelPolicy:
     max_in_flight: int | None = None
     nodes: frozenset[NodeName] | None = None
     idle_unload_s: float | None = None
+    max_copies: int | None = None
 
 
 NO_RULE = ModelPolicy()
@@ -64,9 +66,22 @@ class FleetPolicy:
     """Unload what nobody used for so long; None = never. A model's own figure goes first."""
     defrag_after_cycles: int = 0
     by_name: Mapping[NodeName, NodePolicy] = field(init=False, repr=False, compare=False)
+    allowed_nodes: Mapping[ModelId, frozenset[NodeName]] = field(
+        init=False, repr=False, compare=False
+    )
+    max_copies: Mapping[ModelId, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "by_name", {node.name: node for node in self.nodes})
+        rules = self.models.items()
+        derived = {
+            "by_name": {node.name: node for node in self.nodes},
+            "allowed_nodes": {m: rule.nodes for m, rule in rules if rule.nodes is not None},
+            "max_copies": {
+                m: rule.max_copies for m, rule in rules if rule.max_copies is not None
+            },
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)
 
     def node(self, name: NodeName) -> NodePolicy | None:
         return self.by_name.get(name)

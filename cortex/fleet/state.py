@@ -82,7 +82,8 @@ class FleetState:
                 nodes=dict(self._nodes),
                 locations=self._locations,
                 aliases=self.policy.aliases,
-                allowed_nodes=self._allowed_nodes,
+                allowed_nodes=self.policy.allowed_nodes,
+                max_copies=self.policy.max_copies,
                 eviction=self.policy.eviction,
                 pins=self._all_pins,
             )
@@ -111,9 +112,6 @@ class FleetState:
         )
         self.policy = policy = replace(policy, eviction=rules)
         self._note_pins()
-        self._allowed_nodes = {
-            model: rule.nodes for model, rule in policy.models.items() if rule.nodes is not None
-        }
         wanted = {node.name: node.endpoint for node in policy.nodes}
         here = {name: node.endpoint for name, node in self._nodes.items()}
         gone = {n: url for n, url in self._remembered.endpoints.items() if n not in here}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.snapshot import Strategy
+from cortex.core.rules import Strategy
 from cortex.fleet.policy import NodePolicy
 from cortex.replay.scenario import Holding, Machine, Scenario, ScenarioError
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.recorded import Ask, Recorded, RecordedModel, RecordedNode
 from cortex.core.records import UNTOLD, Past
-from cortex.core.snapshot import DEFAULT_PRIORITY, EvictionRules, Strategy
+from cortex.core.rules import EvictionRules, Strategy
+from cortex.core.snapshot import DEFAULT_PRIORITY
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 
 UNLOAD_S = 1.0
@@ -290,6 +291,7 @@ def _policy(
                 priority=said.get("priority", DEFAULT_PRIORITY),
                 max_in_flight=said.get("max_in_flight"),
                 idle_unload_s=said.get("idle_unload_s"),
+                max_copies=said.get("max_copies"),
                 nodes=None
                 if said.get("allowed") is None
                 else frozenset(map(NodeName, said["allowed"])),

@@ -120,7 +120,7 @@ class _World:
             + (f"vram_mb = {self._sizes[model]}\n" if model in known else "")
             for model in self._models
         ]
-        strategy = rng.choice(["lru", "priority"])
+        strategy = rng.choice(["lru", "priority", "forecast"])
         residency_s = rng.choice([0, 0, 0.3])
         eviction = f'[eviction]\nstrategy = "{strategy}"\nmin_residency_s = {residency_s}\n'
         return LIMITS + eviction + "".join(tables)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from cortex.core.decisions import Want
 from cortex.core.health import Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.snapshot import EvictionRules, FleetSnapshot, ModelStatus, ModelView, NodeView
+from cortex.core.rules import EvictionRules
+from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
 
 UP = Liveness(NodeHealth.UP)
 WANTED = ModelId("wanted")

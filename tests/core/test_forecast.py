@@ -11,7 +11,8 @@ from cortex.core.demand import Demand, Outlook
 from cortex.core.forecast import EXACT_UP_TO, cheapest
 from cortex.core.ids import ModelId
 from cortex.core.plan import plan
-from cortex.core.snapshot import EvictionRules, ModelView, NodeView, Strategy
+from cortex.core.rules import EvictionRules, Strategy
+from cortex.core.snapshot import ModelView, NodeView
 from tests.core.fleets import absent, fleet, model, node, want
 
 NOW_S = 1_000_000.0

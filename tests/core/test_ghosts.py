@@ -6,7 +6,8 @@ from cortex.core.demand import Demand
 from cortex.core.ghosts import EVIDENCE_S, HALF_LIFE_S, Ghost, Trial
 from cortex.core.health import Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName
-from cortex.core.snapshot import EvictionRules, FleetSnapshot, ModelStatus
+from cortex.core.rules import EvictionRules
+from cortex.core.snapshot import FleetSnapshot, ModelStatus
 from tests.core.fleets import fleet, model, node
 
 A, B, C = map(ModelId, "abc")

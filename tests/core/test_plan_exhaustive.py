@@ -13,14 +13,8 @@ from hypothesis import strategies as st
 
 from cortex.core.decisions import Load, Reject, Serve, Wait
 from cortex.core.plan import plan
-from cortex.core.snapshot import (
-    EvictionRules,
-    FleetSnapshot,
-    ModelStatus,
-    ModelView,
-    NodeView,
-    Strategy,
-)
+from cortex.core.rules import EvictionRules, Strategy
+from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
 from tests.core.fleets import WANTED, absent, fleet, model, node, want
 
 NOW_S = 1000.0

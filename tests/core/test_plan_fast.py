@@ -13,15 +13,8 @@ from cortex.core.health import CLOSED, Breaker, Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.placement import ALTERNATIVES
 from cortex.core.plan import NODES_NAMED, plan
-from cortex.core.snapshot import (
-    Drain,
-    EvictionRules,
-    FleetSnapshot,
-    ModelStatus,
-    ModelView,
-    NodeView,
-    Strategy,
-)
+from cortex.core.rules import EvictionRules, Strategy
+from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView
 from cortex.core.use import given_back, served, taken
 from tests.core.fleets import UP, WANTED, fleet, node, want
 from tests.core.plain.plan import plan as plain_plan

@@ -4,7 +4,8 @@ import pytest
 
 from cortex.core.decisions import Load, Wait
 from cortex.core.plan import plan
-from cortex.core.snapshot import EvictionRules, ModelView
+from cortex.core.rules import EvictionRules
+from cortex.core.snapshot import ModelView
 from tests.core.fleets import absent, fleet, model, node, want
 
 SINCE_S = 1000.0

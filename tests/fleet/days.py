@@ -25,7 +25,8 @@ from cortex.core.health import CLOSED
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, ReportedStatus, Work
 from cortex.core.records import NodeRecord, Recollection, ResidencyRecord
-from cortex.core.snapshot import EvictionRules, ModelStatus, Strategy
+from cortex.core.rules import EvictionRules, Strategy
+from cortex.core.snapshot import ModelStatus
 from cortex.fleet.fleet import Fleet
 from cortex.fleet.lease import Lease
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
@@ -334,6 +335,8 @@ class World:
             return None
         began_s = clock.now_s()
         patience_s = self.rng.choice([float("inf")] * 4 + [10.0, 60.0])
+        if not excluded:
+            self.fleet.asked(model)
         try:
             async with asyncio.timeout(None if patience_s == float("inf") else patience_s):
                 admitted = await self.fleet.lease(

@@ -7,7 +7,7 @@ from cortex.core.demand import ENOUGH_GAPS
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import Listing, NodeInfo, ReportedStatus
 from cortex.core.records import EventKind, Past, Recollection, ResidencyRecord
-from cortex.core.snapshot import EvictionRules, Strategy
+from cortex.core.rules import EvictionRules, Strategy
 from cortex.fleet.admission import Admission
 from cortex.fleet.observations import Observations
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy

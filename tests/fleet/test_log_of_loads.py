@@ -175,6 +175,7 @@ async def test_a_start_and_a_reload_say_how_the_fleet_is_configured(tmp_path: Pa
             "pinned": ["n0"],
             "max_in_flight": None,
             "idle_unload_s": None,
+            "max_copies": None,
             "allowed": ["n0"],
         }
         assert detail["eviction"] == {"strategy": "lru", "min_residency_s": 0.0}

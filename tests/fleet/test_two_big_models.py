@@ -14,7 +14,7 @@ from cortex.core.decisions import Wait, Want
 from cortex.core.errors import CortexError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import ReportedStatus, Work
-from cortex.core.snapshot import EvictionRules
+from cortex.core.rules import EvictionRules
 from cortex.fleet.fleet import Fleet
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 from cortex.fleet.verdict import SERVED

@@ -12,7 +12,7 @@ from cortex.core.errors import CapacityError
 from cortex.core.ids import ModelId, NodeName, RequestId
 from cortex.core.listing import ReportedStatus, Work
 from cortex.core.records import EventKind, FleetEvent, Outcome, RequestRecord
-from cortex.core.snapshot import EvictionRules, Strategy
+from cortex.core.rules import EvictionRules, Strategy
 from cortex.fleet.fleet import Fleet
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 from cortex.fleet.verdict import SERVED

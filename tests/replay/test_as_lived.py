@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cortex.cli import main
-from cortex.core.snapshot import Strategy
+from cortex.core.rules import Strategy
 from tests.replay.lived import Clientele, live
 
 

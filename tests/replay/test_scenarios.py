@@ -9,7 +9,7 @@ import pytest
 
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.recorded import Ask, Recorded, RecordedModel, RecordedNode, Totals
-from cortex.core.snapshot import Strategy
+from cortex.core.rules import Strategy
 from cortex.replay import pool
 from cortex.replay.changes import singles, with_foresight, with_node, with_pin, without_node
 from cortex.replay.pool import RunFailedError, run_all

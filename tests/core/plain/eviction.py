@@ -9,19 +9,21 @@ long that a request would miss its deadline.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cortex.core.decisions import Want
-from cortex.core.snapshot import EvictionRules, ModelStatus, ModelView, NodeView, Strategy
+from cortex.core.rules import EvictionRules, Strategy
+from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
 from tests.core.plain import forecast
 from tests.core.plain.memory import size_of
 
 EXACT_UP_TO = 12
 """Victims to choose among up to which the smallest sufficient set is found exactly."""
 
-Rank = tuple[int, int, str]
-"""(priority, last use, id): who gives way first; the priority counts under `priority` only."""
+Rank = tuple[int, bool, int, str]
+"""(priority, the only copy, last use, id): who gives way first; the priority counts under `priority` only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,7 @@ def evict(
     node: NodeView,
     wanted: ModelView,
     want: Want,
-    rules: EvictionRules,
+    snapshot: FleetSnapshot,
     *,
     deficit_mib: int | None,
     now_s: float,
@@ -78,12 +80,13 @@ def evict(
     """
     if node.no_unload_reason is not None:
         return Impossible(reason=node.no_unload_reason)
+    rules = snapshot.eviction
     candidates = sorted(
         (
             _Candidate(
                 view,
                 size_of(node, view),
-                rank_of(view, rules.strategy),
+                rank_of(snapshot, node, view),
                 _may_go_s(view, want, rules, now_s=now_s),
             )
             for view in node.models.values()
@@ -94,8 +97,8 @@ def evict(
     ready = [c for c in candidates if c.may_go_s <= now_s]
     idle = [c for c in ready if not c.view.in_flight]
     if forecast.decides(rules):
-        chosen = _cheapest(node, idle, rules, deficit_mib, now_s) or _cheapest(
-            node, ready, rules, deficit_mib, now_s
+        chosen = _cheapest(snapshot, node, idle, deficit_mib, now_s) or _cheapest(
+            snapshot, node, ready, deficit_mib, now_s
         )
     else:
         chosen = _smallest(idle, deficit_mib) or _smallest(ready, deficit_mib)
@@ -114,10 +117,24 @@ def evict(
     )
 
 
-def rank_of(view: ModelView, strategy: Strategy) -> Rank:
+def rank_of(snapshot: FleetSnapshot, node: NodeView, view: ModelView) -> Rank:
     """Who gives way first: the smallest."""
-    priority = view.priority if strategy is Strategy.PRIORITY else 0
-    return priority, view.last_used_at_ms, view.id
+    priority = view.priority if snapshot.eviction.strategy is Strategy.PRIORITY else 0
+    return priority, not is_spare(snapshot, node, view), view.last_used_at_ms, view.id
+
+
+def is_spare(snapshot: FleetSnapshot, node: NodeView, view: ModelView) -> bool:
+    """Both it and another copy are in memory, on nodes where that counts, and its size is known."""
+    # Counted once a fleet: to look at all nodes for each of its models takes minutes.
+    if "plain copies" not in snapshot.derived:
+        snapshot.derived["plain copies"] = Counter(
+            model.id
+            for there in snapshot.nodes.values()
+            for model in there.models.values()
+            if there.keeps and model.status is ModelStatus.LOADED
+        )
+    sized = view.size_mib is not None
+    return node.keeps and sized and snapshot.derived["plain copies"][view.id] > 1
 
 
 def why_never(view: ModelView, wanted: ModelView, strategy: Strategy) -> str | None:
@@ -159,14 +176,19 @@ def _may_go_s(view: ModelView, want: Want, rules: EvictionRules, *, now_s: float
 
 
 def _cheapest(
+    snapshot: FleetSnapshot,
     node: NodeView,
     candidates: Sequence[_Candidate],
-    rules: EvictionRules,
     deficit_mib: int | None,
     now_s: float,
 ) -> tuple[_Candidate, ...] | None:
     places = forecast.cheapest(
-        [forecast.cost_s(node, c.view, rules, now_s) for c in candidates],
+        [
+            0.0
+            if is_spare(snapshot, node, c.view)
+            else forecast.cost_s(node, c.view, snapshot.eviction, now_s)
+            for c in candidates
+        ],
         [c.size_mib for c in candidates],
         deficit_mib or 0,
     )

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from cortex.core.snapshot import EvictionRules, ModelView, NodeView, Strategy
+from cortex.core.rules import EvictionRules, Strategy
+from cortex.core.snapshot import ModelView, NodeView
 
 Weighed = tuple[float, tuple[int, ...]]
 

@@ -4,9 +4,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from cortex.core.decisions import Considered, Load, Verdict, Want
-from cortex.core.snapshot import EvictionRules, FleetSnapshot, ModelStatus, ModelView, NodeView
+from cortex.core.rules import EvictionRules
+from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
 from tests.core.plain import forecast
-from tests.core.plain.eviction import Eviction, Impossible, Postponed, evict, why_never
+from tests.core.plain.eviction import (
+    Eviction,
+    Impossible,
+    Postponed,
+    evict,
+    is_spare,
+    why_never,
+)
 from tests.core.plain.memory import available_mib, moving, size_of, sized
 from tests.core.plain.routing import candidates, unfit
 
@@ -44,7 +52,9 @@ class _Refused:
     until: Postponed | None = None
 
 
-def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
+def place(
+    snapshot: FleetSnapshot, want: Want, *, now_s: float, another: bool = False
+) -> Placed:
     """Choose a node to load the model on.
 
     1. Where it fits: the shortest load first, among equals the most memory left over. 2. Where nobody
@@ -58,6 +68,11 @@ def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
         if model.status is not ModelStatus.LOADED
     ]
     options = [option for option in looked if isinstance(option, _Option)]
+    told = options
+    if another:
+        # Nobody goes for it, nothing is tried, and it can be unloaded again.
+        unloading = {name for name, node in snapshot.nodes.items() if node.may_unload}
+        options = [o for o in options if o.cost[0] == 0 and o.seen.node in unloading]
     refused = [refusal for refusal in looked if isinstance(refusal, _Refused)]
     passed = tuple(refusal.seen for refusal in refused)
     if not options:
@@ -73,14 +88,15 @@ def place(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Placed:
     options = [_as_fast(option, min(times, default=0.0)) for option in options]
     best = min(options, key=lambda option: option.cost)
     chosen = replace(best.seen, verdict=Verdict.CHOSEN)
-    considered = (*passed, chosen, *(o.seen for o in options if o is not best))
+    considered = (*passed, chosen, *(o.seen for o in told if o.seen.node != best.seen.node))
     load = Load(
         node=best.seen.node,
         model=want.model,
         need_mib=best.seen.need_mib,
         guess=best.guess,
         evict=tuple(victim.id for victim in best.victims),
-        reason=_reason(best),
+        another=another,
+        reason=f"every copy is full, another {_reason(best)}" if another else _reason(best),
         considered=considered,
     )
     return Placed(load=load, considered=considered)
@@ -182,18 +198,25 @@ def _option(
         why = f"{model.breaker.reason}; nothing is unloaded for another try in {left_s:.0f} s"
         seen = Considered(node=node.name, verdict=Verdict.BREAKER_OPEN, detail=why)
         return _Refused(seen)
-    match evict(node, model, want, snapshot.eviction, deficit_mib=deficit, now_s=now_s):
+    match evict(node, model, want, snapshot, deficit_mib=deficit, now_s=now_s):
         case Eviction(victims=victims, freed_mib=freed, rank=rank):
             busy = any(victim.in_flight for victim in victims)
             cost: tuple[object, ...] = (2, busy, rank, len(victims), freed, node.name)
             goes = ", ".join(victim.id for victim in victims)
             rules = snapshot.eviction
             if forecast.decides(rules):
-                losses = [forecast.cost_s(node, victim, rules, now_s) for victim in victims]
+                losses = [
+                    0.0
+                    if is_spare(snapshot, node, victim)
+                    else forecast.cost_s(node, victim, rules, now_s)
+                    for victim in victims
+                ]
                 load_s = forecast.taken_to_load_s(node, model)
                 cost = (2, busy, sum(losses) + 0.3 * load_s, rank, node.name)
                 goes = ", ".join(
-                    f"{victim.id} ({_product(node, victim, rules, now_s)})"
+                    f"{victim.id} (another copy stays)"
+                    if is_spare(snapshot, node, victim)
+                    else f"{victim.id} ({_product(node, victim, rules, now_s)})"
                     for victim in victims
                 )
             seen = _seen(node, model, now_s, detail=f"after unloading {goes}")

@@ -2,7 +2,15 @@
 
 from dataclasses import replace
 
-from cortex.core.decisions import Considered, Decision, Reject, Verdict, Wait, Want
+from cortex.core.decisions import (
+    Considered,
+    Decision,
+    Load,
+    Reject,
+    Verdict,
+    Wait,
+    Want,
+)
 from cortex.core.health import NodeHealth
 from cortex.core.snapshot import FleetSnapshot, ModelStatus
 from tests.core.plain.placement import never_fits, place
@@ -28,6 +36,10 @@ def plan(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Decision:
     if served is not None:
         return served
     waited = _worth_waiting(snapshot, want, seen_resident)
+    if waited is not None and not waited.loading:
+        return _another(snapshot, want, seen_resident, now_s=now_s) or replace(
+            waited, recheck_s=_another_from_s(want, now_s=now_s)
+        )
     if waited is not None:
         return waited
     placed = place(snapshot, want, now_s=now_s)
@@ -46,9 +58,40 @@ def plan(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Decision:
     return _reject(want, seen, now_s=now_s, snapshot=snapshot)
 
 
+def _another_from_s(want: Want, *, now_s: float) -> float | None:
+    if want.since_s is None or want.only is not None or want.since_s + 5 <= now_s:
+        return None
+    return want.since_s + 5
+
+
+def _another(
+    snapshot: FleetSnapshot, want: Want, seen: tuple[Considered, ...], *, now_s: float
+) -> Load | None:
+    """One more copy, after five seconds, where nobody is in its way and it is in nobody's."""
+    statuses = [model.status for _, model in candidates(snapshot, want)]
+    loaded = statuses.count(ModelStatus.LOADED)
+    still = loaded + statuses.count(ModelStatus.UNLOADED) == len(statuses)
+    most = snapshot.max_copies.get(want.model)
+    if (
+        want.since_s is None
+        or now_s < want.since_s + 5
+        or want.only is not None
+        or want.seniors
+        or not still
+        or (most is not None and loaded >= most)
+    ):
+        return None
+    load = place(snapshot, want, now_s=now_s, another=True).load
+    return load and replace(load, considered=_merge(seen, load.considered))
+
+
 def _worth_waiting(
     snapshot: FleetSnapshot, want: Want, seen: tuple[Considered, ...]
 ) -> Wait | None:
+    if any(entry.verdict is Verdict.FULL for entry in seen):
+        return Wait(
+            model=want.model, reason="every copy is at its in-flight limit", considered=seen
+        )
     ruled_out = {entry.node for entry in seen if entry.verdict is not Verdict.FULL}
     for node, model in candidates(snapshot, want):
         if node.name in ruled_out:
@@ -60,10 +103,6 @@ def _worth_waiting(
                 load_eta_s=model.load_s,
                 loading=True,
                 considered=seen,
-            )
-        if model.status is ModelStatus.LOADED:
-            return Wait(
-                model=want.model, reason="every copy is at its in-flight limit", considered=seen
             )
     return None
 
