@@ -4,6 +4,9 @@ from pydantic import Field
 
 from cortex.adminapi import Body
 
+MOST_MIB = 1 << 40
+"""An exbibyte: above any machine, and far below where figures run over."""
+
 
 class GpuReading(Body):
     """One accelerator as its driver sees it, use by other processes included."""
@@ -18,6 +21,16 @@ class GpuReading(Body):
     @property
     def free_mib(self) -> int:
         return self.total_mib - self.used_mib
+
+
+class WeightsReading(Body):
+    """The files of one model on the node's machine."""
+
+    model: str
+    """As the node lists it."""
+    size_mib: int = Field(ge=0, le=MOST_MIB)
+    cached_mib: int | None = Field(None, ge=0, le=MOST_MIB)
+    """What of them the machine's memory holds; None = the agent may not know."""
 
 
 class CommandAck(Body):
@@ -42,6 +55,8 @@ class AgentReport(Body):
     gpus: list[GpuReading] = Field(default_factory=list)
     gpu_reason: str = ""
     """Why readings are missing, all of them or those of some GPUs; "" where none is."""
+    weights: list[WeightsReading] = Field(default_factory=list)
+    """Of models whose files were found; not those of all."""
     acks: list[CommandAck] = Field(default_factory=list)
     """Commands of earlier replies that were carried out or refused, repeated until a reply came."""
 

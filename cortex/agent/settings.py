@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cortex.agent.weights import usual_folders
 from cortex.core.errors import ConfigError
 from cortex.core.ids import NodeName
 
@@ -21,6 +22,7 @@ NAMES = (
     "restart_command",
     "token_file",
     "gpus",
+    "weights",
     "interval",
     "state_dir",
 )
@@ -51,6 +53,8 @@ class Settings:
     """The indices are CUDA's, which go by speed, not `nvidia-smi`'s, which go by slot."""
     interval_s: float | None = None
     """None = as the gateway asks."""
+    weights: tuple[Path, ...] = ()
+    """Folders with the files of models."""
     state_dir: Path
 
 
@@ -131,6 +135,7 @@ def read(options: Mapping[str, str | None], environ: Mapping[str, str]) -> Setti
         gpus=_gpus(gpus or visible),
         gpus_as_cuda_counts=bool(visible) and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID",
         interval_s=float(interval) if interval else None,
+        weights=_folders(given.text("weights")[0]) or usual_folders(environ),
         state_dir=Path(state_dir).expanduser() if state_dir else _state_dir(environ),
     )
 
@@ -162,6 +167,10 @@ def _state_dir(environ: Mapping[str, str]) -> Path:
         return Path(directory.split(":")[0])
     state_home = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(state_home) / STATE_FOLDER
+
+
+def _folders(text: str) -> tuple[Path, ...]:
+    return tuple(Path(word).expanduser() for word in text.split(":") if word)
 
 
 def _is_url(text: str) -> bool:

@@ -19,6 +19,7 @@ OPTIONS = (
     ("--restart-command", "ARGV", "run this instead of systemctl; quoted words, no shell"),
     ("--token-file", "FILE", "file with the token that the gateway knows agents by"),
     ("--gpus", "LIST", "GPUs of the node, as indices or UUIDs of nvidia-smi (default: CUDA_VISIBLE_DEVICES, all)"),
+    ("--weights", "DIRS", "folders with models' files, with colons between (default: the node's, Hugging Face's cache)"),
     ("--interval", "SECONDS", "time between reports (default: what the gateway asks for)"),
     (
         "--state-dir",

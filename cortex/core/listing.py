@@ -61,6 +61,8 @@ class NodeInfo:
     free_mib: int | None = None
     ram_total_mib: int | None = None
     """Of the machine; None = not reported."""
+    files_path: str | None = None
+    """Where it keeps the files that it fetches."""
     accelerators: tuple[str, ...] = ()
     """What they call themselves, one entry each; its kind where one has no name."""
 

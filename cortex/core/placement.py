@@ -16,7 +16,7 @@ from cortex.core.eviction import (
     surely_later_s,
     within_reach,
 )
-from cortex.core.guesses import largest_elsewhere, sized
+from cortex.core.guesses import hints, sized
 from cortex.core.health import CLOSED
 from cortex.core.options import (
     Option,
@@ -129,12 +129,12 @@ def place_another(
 def _sift(snapshot: FleetSnapshot, want: Want, survey: Survey, *, now_s: float) -> _Found:
     """A quick look at each node: whether victims would suffice, not which they are."""
     found = _Found()
-    elsewhere = largest_elsewhere(snapshot, want)
+    by_others = hints(snapshot, want)
     for node, model, verdict in survey.refused:
         if model.status is not ModelStatus.LOADED:
             found.refused.append(Looked(node, model, _too_small(node, model) or verdict))
     for node, unsized in survey.absent:
-        model = sized(node, unsized, elsewhere)
+        model = sized(snapshot, node, unsized, by_others)
         obstacle = _too_small(node, model) or _cannot_load(node, model, now_s=now_s)
         if obstacle is not None:
             found.refused.append(Looked(node, model, obstacle))
@@ -248,11 +248,11 @@ def told(
     """What placement saw of each node that does not hold the model ready, in words."""
     allowed = snapshot.allowed_nodes.get(want.model)
     refused, options = [], []
-    elsewhere = largest_elsewhere(snapshot, want)
+    by_others = hints(snapshot, want)
     for node, unsized in candidates(snapshot, want):
         if unsized.status is ModelStatus.LOADED:
             continue
-        model = sized(node, unsized, elsewhere)
+        model = sized(snapshot, node, unsized, by_others)
         verdict = _too_small(node, model) or unfit(node, want, allowed)
         seen = in_words(snapshot, want, node, model, verdict, now_s=now_s)
         if seen.verdict is not Verdict.LESS_ROOM:

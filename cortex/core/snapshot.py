@@ -6,7 +6,7 @@ Units: memory in MiB, monotonic instants end in `_s`, wall-clock instants in `_a
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from cortex.core.footprint import least_mib
 from cortex.core.health import CLOSED, UNSEEN, Breaker, Liveness, NodeHealth
@@ -106,6 +106,8 @@ class ModelView:
     """How long its requests take from lease to end (moving average); 0 = none has ended yet."""
     read_at_mib: int | None = None
     """`NodeView.read_mib` after its last load there; None = none was counted."""
+    warm_at_start: bool | None = None
+    """Whether the load that is under way found its file in memory; see `warmth`."""
     resident_since_s: float | None = None
     """Monotonic; None = not resident, or for longer than this process knows."""
     undrainable_until_s: float = 0.0
@@ -159,6 +161,14 @@ class Occupancy:
     """Models in memory."""
 
 
+class Weights(NamedTuple):
+    """A model's files on a node's machine, as an agent beside it finds them."""
+
+    size_mib: int
+    cached_mib: int | None
+    """What the machine's memory holds of them; None = the agent cannot tell."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NodeView:
     """One node: what it holds and whether it may be given work."""
@@ -198,6 +208,8 @@ class NodeView:
     """The machine's own memory, which holds the files that were read last; None = not reported."""
     read_mib: int = 0
     """What loads have read there, all together, as far as their sizes were known."""
+    weights: Mapping[ModelId, Weights] = field(default_factory=dict)
+    """Of the models whose files an agent found; empty = there is no agent, or it is silent."""
     residue_mib: int = 0
     """Memory that unloads since the last restart did not give back."""
     derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)

@@ -11,6 +11,8 @@ from cortex.core.snapshot import ModelView, NodeView
 
 CACHE_SHARE = 0.8
 """Of a machine's memory that may hold files: the rest is the engine's own."""
+CACHED_SHARE = 0.8
+"""Of a file that has to be in memory for a load of it to count as warm."""
 USUAL_MIB_PER_S, USUAL_LOAD_S = 1000.0, 20.0
 """Where no load was seen: the pace, and what one takes of a model whose size nobody knows either."""
 NEAR_SHARE, NEAR_S = 0.2, 1.0
@@ -23,10 +25,14 @@ def read_since_mib(node: NodeView, model: ModelView) -> int | None:
 
 
 def is_warm(node: NodeView, model: ModelView) -> bool | None:
-    """None = nobody knows: no load of it was counted there, or the machine's memory is not reported.
+    """Whether most of its file is in memory; None = nobody knows.
 
-    The file counts as large as the model is in device memory, which is a little more than it is.
+    1. An agent beside the node has seen how much of it is. 2. By what loads have read there since.
+    The file then counts as large as the model is in device memory, which is a little more than it is.
     """
+    weights = node.weights.get(model.id)
+    if weights is not None and weights.cached_mib is not None:
+        return weights.cached_mib >= CACHED_SHARE * weights.size_mib
     since_mib = read_since_mib(node, model)
     if since_mib is None or node.ram_total_mib is None:
         return None

@@ -6,14 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cortex.core.identity import moved
-from cortex.core.ids import NodeName
+from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import EventKind
+from cortex.core.snapshot import Weights
 from cortex.fleet.observations import Observations
 from cortex.fleet.state import FleetState
 
 RESTART = "restart"
 TOTALS_DIFFER_SHARE = 0.1
 """What an agent and its node may differ by about the memory of the same GPUs."""
+
+
+NOTHING_FOUND: Mapping[ModelId, Weights] = {}
 
 
 @dataclass(slots=True)
@@ -53,12 +57,13 @@ class Agents:
         can_restart: bool,
         free_mib: int | None,
         total_mib: int | None = None,
+        weights: Mapping[ModelId, Weights] = NOTHING_FOUND,
         acks: Iterable[tuple[str, str | None]],
     ) -> Sequence[Command]:
         """Take in a report; returns the commands that are still to be carried out.
 
         `free_mib` and `total_mib` are of the GPUs that it reads; they are used where the total is the
-        node's own. `acks` are (command id, failure or None).
+        node's own. `weights` are the files of its models. `acks` are (command id, failure or None).
         """
         now_s = self._state.clock.now_s()
         agent = self._agents.get(name)
@@ -70,6 +75,7 @@ class Agents:
         agent.total_mib = total_mib
         if free_mib is not None and self.why_unused(name) is None:
             self._observations.measured(name, free_mib=free_mib)
+        self._observations.weighed(name, weights)
         command = agent.command
         for command_id, failure in acks:
             if command is not None and command.id == command_id and not command.ended.done():
@@ -123,6 +129,7 @@ class Agents:
         for name, agent in self._agents.items():
             if not agent.lost and self._silent(agent):
                 agent.lost = True
+                self._observations.weighed(name, NOTHING_FOUND)
                 why = f"silent for {self._state.waits.agent_lost_s:g} s"
                 self._state.event(EventKind.AGENT_LOST, why, name)
 

@@ -1,5 +1,6 @@
 """What the nodes say, written into the state: polls, system information, refused connections."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from cortex.core.health import NodeHealth
@@ -7,7 +8,7 @@ from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import Listing, NodeInfo, ReportedStatus
 from cortex.core.reconcile import agrees, reconcile
 from cortex.core.records import EventKind
-from cortex.core.snapshot import ModelStatus, ModelView, NodeView
+from cortex.core.snapshot import ModelStatus, ModelView, NodeView, Weights
 from cortex.fleet.state import FleetState
 
 
@@ -92,6 +93,12 @@ class Observations:
         self._state.put(replace(node, free_mib=free_mib, free_read_s=now_s))
         if node.free_mib != free_mib:
             self._state.changed()
+
+    def weighed(self, name: NodeName, weights: Mapping[ModelId, Weights]) -> None:
+        """Take in what an agent finds of models' files beside the node; empty = it is silent."""
+        node = self._state.node(name)
+        if node is not None and node.weights != weights:
+            self._state.put(replace(node, weights=weights))
 
     def silent(self, name: NodeName, reason: str) -> None:
         """A poll got no answer in time. A node that loads for cortex is excused (contract §2.2).

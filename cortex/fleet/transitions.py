@@ -47,6 +47,8 @@ class Transitions:
         total_mib = None if node is None else node.vram_total_mib
         # Later it may be otherwise: what is known of either changes while a load is under way.
         assert (view.size_mib or 0) <= (total_mib or math.inf), f"{load.model} is too large"
+        if node is not None:
+            view = replace(view, warm_at_start=is_warm(node, view))
         guess_mib = load.need_mib if load.guess else None
         if guess_mib is not None:
             view = replace(view, guess_mib=guess_mib)
@@ -77,7 +79,8 @@ class Transitions:
         view, node = self._current(transition), self._state.node(transition.node)
         if view is None or node is None:
             return
-        warm = is_warm(node, view)
+        # As it was before it read the file.
+        warm = view.warm_at_start
         read_mib = node.read_mib + (view.size_mib or 0)
         self._state.put(replace(node, read_mib=read_mib))
         self._leave(

@@ -6,7 +6,8 @@ from aiohttp import web
 
 from cortex.agentapi import AgentCommand, AgentReply, AgentReport, CommandAck
 from cortex.core.errors import RequestError
-from cortex.core.ids import NodeName
+from cortex.core.ids import ModelId, NodeName
+from cortex.core.snapshot import Weights
 from cortex.gateway.jsonio import body_of, json_of
 from cortex.gateway.services import SERVICES, Services
 
@@ -28,6 +29,10 @@ async def report(request: web.Request) -> web.Response:
         can_restart=body.can_restart,
         free_mib=sum(gpu.free_mib for gpu in body.gpus) if body.gpus else None,
         total_mib=sum(gpu.total_mib for gpu in body.gpus) if body.gpus else None,
+        weights={
+            ModelId(found.model): Weights(found.size_mib, found.cached_mib)
+            for found in body.weights
+        },
         acks=[(ack.id, _failure(ack)) for ack in body.acks],
     )
     now_s = svc.fleet.clock.now_s()

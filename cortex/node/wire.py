@@ -67,6 +67,7 @@ class _SystemInfo(_Wire):
     devices: Annotated[list[_Device], FailFast(), Field(max_length=MAX_DEVICES)] = []
     build: _Build = _Build()
     memory: _Memory | None = None
+    hf_cache_path: str | None = None
 
 
 def read_listing(body: bytes) -> Listing:
@@ -122,6 +123,7 @@ def read_system_info(body: bytes) -> NodeInfo:
         vram_total_mib=_sum_mib([device.total_memory_bytes for device in gpus]),
         free_mib=_sum_mib([device.available_memory_bytes for device in gpus]),
         ram_total_mib=_sum_mib([info.memory.total_bytes if info.memory is not None else None]),
+        files_path=info.hf_cache_path,
         accelerators=tuple(_word(device.name) or _word(device.kind) or "?" for device in gpus),
     )
 

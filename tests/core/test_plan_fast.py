@@ -14,7 +14,7 @@ from cortex.core.ids import ModelId, NodeName
 from cortex.core.placement import ALTERNATIVES
 from cortex.core.plan import NODES_NAMED, plan
 from cortex.core.rules import EvictionRules, Strategy
-from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView
+from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView, Weights
 from cortex.core.use import given_back, served, taken
 from tests.core.fleets import UP, WANTED, fleet, node, want
 from tests.core.plain.plan import plan as plain_plan
@@ -71,9 +71,21 @@ def _wanted(rng: random.Random, mood: dict[str, float]) -> ModelView:
         cold_load_s=rng.choice([None, 30.0]),
         warm_load_s=rng.choice([None, None, 2.0]),
         read_at_mib=rng.choice([None, 0, 80]),
+        loads=rng.randrange(2),
         out_of_memory=rng.random() < 0.3,
         breaker=_breaker(rng),
     )
+
+
+def _weights(rng: random.Random, models: list[ModelId]) -> dict[ModelId, Weights]:
+    """What an agent beside some nodes finds of some models."""
+    if rng.random() < 0.7:
+        return {}
+    return {
+        model: Weights(rng.randrange(5, 40), rng.choice([None, 0, 3, 40]))
+        for model in models
+        if rng.random() < 0.6
+    }
 
 
 def _node(rng: random.Random, number: int, mood: dict[str, float]) -> NodeView:
@@ -93,6 +105,7 @@ def _node(rng: random.Random, number: int, mood: dict[str, float]) -> NodeView:
         liveness=UP if well else Liveness(rng.choice(list(NodeHealth)), 1, "no answer"),
         drains=frozenset() if well else rng.choice([frozenset(), {Drain.DEFRAG}, set(Drain)]),
         ram_total_mib=rng.choice([None, 100, 1000]),
+        weights=_weights(rng, [WANTED, *(m.id for m in models)]),
         read_mib=rng.choice([80, 200]),
         no_load_reason=None if rng.random() < 0.97 else 'lifecycle = "off"',
         no_unload_reason=None if rng.random() < 0.95 else "it would destroy the model",

@@ -8,6 +8,7 @@ from cortex.core.jsontext import loads_exactly
 SEEDS = [
     b'{"node":"n0","agent_version":"1","can_restart":true,"node_ok":true,"gpus":[{"index":0,"total_mib":10,"used_mib":3}]}',
     b'{"node":"n0","gpus":[{"index":0,"total_mib":1e9,"used_mib":-1}],"acks":[{"id":"a","ok":false,"detail":"x"}]}',
+    b'{"node":"n0","weights":[{"model":"a","size_mib":7,"cached_mib":null},{"model":"b","size_mib":1e9,"cached_mib":3}]}',
     b'{"commands":[{"id":"a","action":"restart","issued_at_ms":1}],"interval_s":2.0}',
 ]
 

@@ -16,6 +16,9 @@ def load_s(node: NodeView, model: ModelView) -> float | None:
         and read is not None
         and node.read_mib - read + (model.size_mib or 0) <= 0.8 * ram
     )
+    files = node.weights.get(model.id)
+    if files is not None and files.cached_mib is not None:
+        warm = files.cached_mib >= 0.8 * files.size_mib
     kind = model.warm_load_s if warm else model.cold_load_s
     return model.load_s if kind is None else kind
 

@@ -1,6 +1,7 @@
 """A node's memory, added up from its models each time it is asked for."""
 
 from dataclasses import replace
+from statistics import median
 
 from cortex.core.snapshot import FRESH_S, FleetSnapshot, ModelStatus, ModelView, NodeView
 
@@ -57,9 +58,24 @@ def sized(fleet: FleetSnapshot, node: NodeView, model: ModelView) -> ModelView:
         for m in node.models.values()
         if (size := size_of(node, m) if m.occupies else m.size_mib) is not None
     ]
+    pairs = [
+        m.size_mib / other.weights[m.id].size_mib
+        for other in fleet.nodes.values()
+        for m in other.models.values()
+        if m.id in other.weights and m.size_mib is not None and m.loads
+    ]
+    files = [
+        other.weights[model.id].size_mib
+        for other in fleet.nodes.values()
+        if model.id in other.models and model.id in other.weights
+    ]
     if elsewhere:
         size, where = max(elsewhere)
         by = f"its size on {where}"
+    elif files:
+        ratio = median(pairs) if pairs else 1.2
+        mib = node.weights[model.id].size_mib if model.id in node.weights else max(files)
+        size, by = round(ratio * mib), f"its files of {mib} MiB × {ratio:.2g}"
     elif here:
         size, largest = max(here)
         by = f"the size of {largest}"
