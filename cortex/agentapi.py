@@ -55,6 +55,8 @@ class AgentReport(Body):
     gpus: list[GpuReading] = Field(default_factory=list)
     gpu_reason: str = ""
     """Why readings are missing, all of them or those of some GPUs; "" where none is."""
+    ram_total_mib: int | None = Field(None, ge=0, le=MOST_MIB)
+    """The machine's own memory, which holds the files that were read last."""
     weights: list[WeightsReading] = Field(default_factory=list)
     """Of models whose files were found; not those of all."""
     acks: list[CommandAck] = Field(default_factory=list)

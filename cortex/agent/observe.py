@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
@@ -14,6 +15,8 @@ from cortex.agentapi import AgentReport, CommandAck
 from cortex.core.errors import NodeError
 from cortex.core.ids import ModelId
 from cortex.node.client import NodeClient
+
+MIB = 1024 * 1024
 
 
 class Observer:
@@ -54,6 +57,7 @@ class Observer:
             node_reason=reason,
             gpus=list(readings.gpus),
             gpu_reason=readings.reason,
+            ram_total_mib=_ram_mib(),
             weights=self._weights.latest(self._models, self._files or ()),
             acks=list(acks),
         )
@@ -76,3 +80,10 @@ class Observer:
         except TimeoutError:
             return f"{self._settings.node}: no answer within {self._deadline_s:g} s"
         return ""
+
+
+def _ram_mib() -> int | None:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // MIB
+    except (OSError, ValueError):
+        return None

@@ -55,7 +55,7 @@ def loss(node: NodeView, model: ModelView, outlook: Outlook, now_s: float) -> Lo
         outlook.chance(model.id, now_s),
         outlook.horizon_s,
         load_s_or_guess(node, model),
-        model.priority / DEFAULT_PRIORITY,
+        max(0, model.priority) / DEFAULT_PRIORITY,
     )
 
 

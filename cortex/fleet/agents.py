@@ -57,13 +57,12 @@ class Agents:
         can_restart: bool,
         free_mib: int | None,
         total_mib: int | None = None,
-        weights: Mapping[ModelId, Weights] = NOTHING_FOUND,
         acks: Iterable[tuple[str, str | None]],
     ) -> Sequence[Command]:
         """Take in a report; returns the commands that are still to be carried out.
 
         `free_mib` and `total_mib` are of the GPUs that it reads; they are used where the total is the
-        node's own. `weights` are the files of its models. `acks` are (command id, failure or None).
+        node's own. `acks` are (command id, failure or None).
         """
         now_s = self._state.clock.now_s()
         agent = self._agents.get(name)
@@ -75,7 +74,6 @@ class Agents:
         agent.total_mib = total_mib
         if free_mib is not None and self.why_unused(name) is None:
             self._observations.measured(name, free_mib=free_mib)
-        self._observations.weighed(name, weights)
         command = agent.command
         for command_id, failure in acks:
             if command is not None and command.id == command_id and not command.ended.done():
@@ -84,6 +82,16 @@ class Agents:
             agent.command = None
             return ()
         return (command,)
+
+    def found(
+        self,
+        name: NodeName,
+        weights: Mapping[ModelId, Weights],
+        *,
+        ram_total_mib: int | None = None,
+    ) -> None:
+        """Take in the files of the node's models, and the memory of its machine, until it falls silent."""
+        self._observations.weighed(name, weights, ram_total_mib=ram_total_mib)
 
     def rename(self, renames: Mapping[NodeName, NodeName]) -> None:
         """The same nodes are called otherwise."""

@@ -79,7 +79,7 @@ class Observations:
             free_mib=info.free_mib,
             free_read_s=state.clock.now_s(),
             vram_total_mib=configured or info.vram_total_mib,
-            ram_total_mib=info.ram_total_mib,
+            ram_total_mib=info.ram_total_mib or node.ram_total_mib,
         )
         state.put(state.govern(fresh))
         state.changed()
@@ -94,11 +94,23 @@ class Observations:
         if node.free_mib != free_mib:
             self._state.changed()
 
-    def weighed(self, name: NodeName, weights: Mapping[ModelId, Weights]) -> None:
-        """Take in what an agent finds of models' files beside the node; empty = it is silent."""
+    def weighed(
+        self,
+        name: NodeName,
+        weights: Mapping[ModelId, Weights],
+        *,
+        ram_total_mib: int | None = None,
+    ) -> None:
+        """Take in what an agent finds of models' files beside the node; empty = it is silent.
+
+        The machine's memory is believed of the node first.
+        """
         node = self._state.node(name)
-        if node is not None and node.weights != weights:
-            self._state.put(replace(node, weights=weights))
+        if node is None:
+            return
+        ram_mib = node.ram_total_mib or ram_total_mib
+        if (node.weights, node.ram_total_mib) != (weights, ram_mib):
+            self._state.put(replace(node, weights=weights, ram_total_mib=ram_mib))
 
     def silent(self, name: NodeName, reason: str) -> None:
         """A poll got no answer in time. A node that loads for cortex is excused (contract §2.2).

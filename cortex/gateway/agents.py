@@ -24,15 +24,16 @@ async def report(request: web.Request) -> web.Response:
         raise RequestError(
             f"there is no node {body.node[:80]!r}", code="not_found", param="node"
         )
+    weights = {
+        ModelId(found.model): Weights(found.size_mib, found.cached_mib)
+        for found in body.weights
+    }
+    svc.fleet.agents.found(name, weights, ram_total_mib=body.ram_total_mib)
     commands = svc.fleet.agents.reported(
         name,
         can_restart=body.can_restart,
         free_mib=sum(gpu.free_mib for gpu in body.gpus) if body.gpus else None,
         total_mib=sum(gpu.total_mib for gpu in body.gpus) if body.gpus else None,
-        weights={
-            ModelId(found.model): Weights(found.size_mib, found.cached_mib)
-            for found in body.weights
-        },
         acks=[(ack.id, _failure(ack)) for ack in body.acks],
     )
     now_s = svc.fleet.clock.now_s()

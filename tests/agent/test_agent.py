@@ -32,6 +32,14 @@ def runs(folder: Path) -> int:
     return len(file.read_text().splitlines()) if file.exists() else 0
 
 
+def _ram_mib() -> int:
+    """As the system's own list of figures has it."""
+    (line,) = [
+        line for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line
+    ]
+    return int(line.split()[1]) // 1024
+
+
 async def test_what_is_reported(gateway: TinyGateway, tmp_path: Path):
     async with (
         ScriptedNode(["m1"]) as node,
@@ -43,6 +51,7 @@ async def test_what_is_reported(gateway: TinyGateway, tmp_path: Path):
     assert (report.node_ok, report.node_reason) == (True, "")
     assert [gpu.free_mib for gpu in report.gpus] == [21 * 1024 - 1] * 2
     assert report.gpu_reason == ""
+    assert report.ram_total_mib == _ram_mib()
     assert report.acks == []
 
 

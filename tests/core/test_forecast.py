@@ -58,7 +58,9 @@ def test_of_two_that_are_asked_for_alike_the_one_goes_that_is_back_soonest(
     assert loaded(node("n", absent(6000), *there, total_mib=12_500), by=by).evict == (goes,)
 
 
-@pytest.mark.parametrize(("priority", "goes"), [(100, "a"), (300, "b"), (40, "a")])
+@pytest.mark.parametrize(
+    ("priority", "goes"), [(100, "a"), (300, "b"), (40, "a"), (0, "a"), (-200, "a")]
+)
 def test_a_priority_is_a_weight(priority: int, goes: str) -> None:
     there = [resident("a", 1, 20.0, priority=priority), resident("b", 2, 30.0)]
     by = outlook(a=3000.0, b=3000.0)

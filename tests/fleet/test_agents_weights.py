@@ -44,7 +44,8 @@ class Two:
 
     def found(self, name: NodeName, **weights: Weights) -> None:
         files = {ModelId(model): found for model, found in weights.items()}
-        self.agents.reported(name, can_restart=True, free_mib=None, weights=files, acks=())
+        self.agents.reported(name, can_restart=True, free_mib=None, acks=())
+        self.agents.found(name, files)
 
     def load(self, model: ModelId) -> Load:
         decision = Admission(self.state, begin_load=lambda _: None).explain(Want(model))
@@ -114,6 +115,24 @@ def test_a_load_that_began_cold_is_cold_whatever_is_in_memory_at_its_end() -> No
     view = there.state.model(M, A)
     assert view is not None
     assert (view.cold_load_s, view.warm_load_s) == (40.0, None)
+
+
+def test_the_machines_memory_is_the_agents_word_where_the_node_has_none() -> None:
+    there = Two()
+
+    def ram_mib(told_mib: int | None) -> int | None:
+        there.agents.found(M, {}, ram_total_mib=told_mib)
+        node = there.state.node(M)
+        assert node is not None
+        return node.ram_total_mib
+
+    assert ram_mib(None) is None
+    assert ram_mib(64_000) == 64_000
+    seen = Observations(there.state)
+    seen.informed(M, NodeInfo(version="0.9.2", vram_total_mib=24_000))
+    assert ram_mib(None) == 64_000
+    seen.informed(M, NodeInfo(version="0.9.2", vram_total_mib=24_000, ram_total_mib=32_000))
+    assert ram_mib(64_000) == 32_000
 
 
 def test_of_an_agent_that_fell_silent_nothing_is_believed() -> None:
