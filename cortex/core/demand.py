@@ -16,6 +16,8 @@ BUCKETS = 21
 """2 s, 4 s, ... 2^20 s, which is twelve days; the last counts all above."""
 HALVED_AFTER = 64
 """Gaps of a model after which all its counters are halved: what was lately counts for more."""
+TOGETHER_HALVED_AFTER = 1024
+"""The same for all models together, or those that are asked for all the time would push out the rest."""
 BORROWED = 4.0
 """Gaps of all models together that a model counts as its own, so that one of which little is known is
 taken to be like the others."""
@@ -29,9 +31,10 @@ HORIZON_AT_FIRST_S, SHORTEST_HORIZON_S, LONGEST_HORIZON_S = 900.0, 120.0, 7 * 86
 class _Gaps:
     """Of one model, or of all; a gap is counted by the power of two below it."""
 
-    __slots__ = ("counts", "last_s", "longer", "longer_until", "since_halved")
+    __slots__ = ("counts", "halved_after", "last_s", "longer", "longer_until", "since_halved")
 
-    def __init__(self) -> None:
+    def __init__(self, halved_after: int = HALVED_AFTER) -> None:
+        self.halved_after = halved_after
         self.counts = [0.0] * BUCKETS
         self.since_halved = 0
         self.last_s: float | None = None
@@ -44,7 +47,7 @@ class _Gaps:
         place = min(max(int(gap_s).bit_length() - 1, 0), BUCKETS - 1)
         self.counts[place] += 1.0
         self.since_halved += 1
-        if self.since_halved >= HALVED_AFTER:
+        if self.since_halved >= self.halved_after:
             self.counts = [count / 2 for count in self.counts]
             self.since_halved = 0
         self.longer = None
@@ -55,7 +58,7 @@ class Demand:
 
     def __init__(self) -> None:
         self._models: dict[ModelId, _Gaps] = {}
-        self._together = _Gaps()
+        self._together = _Gaps(TOGETHER_HALVED_AFTER)
         self._nobodys = _Gaps()
         #: Gaps so far, of all models together.
         self.known = 0

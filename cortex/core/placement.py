@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from math import inf
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from cortex.core.eviction import (
     surely_later_s,
     within_reach,
 )
+from cortex.core.footprint import least_mib
 from cortex.core.guesses import hints, sized
 from cortex.core.health import CLOSED
 from cortex.core.options import (
@@ -105,12 +107,15 @@ def place_another(
 ) -> Load | None:
     """A node that has free memory enough for one more copy, as far as is known; nobody goes for it.
 
-    It has to be one that can give it up again.
+    It has to be one that can give it up again. What the model takes on another node will do.
     """
+    measured = hints(snapshot, want).elsewhere
+    least = inf if measured is None else least_mib(measured[0].size_mib or 0)
     rooms = [
         way
         for way in _sift(snapshot, want, survey, now_s=now_s).roomy
-        if way.node.may_unload and not way.guess
+        if way.node.may_unload
+        and (not way.guess or (way.node.available_mib(now_s) or 0) >= least)
     ]
     if not rooms:
         return None
@@ -120,6 +125,7 @@ def place_another(
         model=want.model,
         need_mib=best.seen.need_mib,
         another=True,
+        guess=best.guess,
         cost_s=best.cost_s,
         reason=f"every copy is full, another {reason_of(best)}",
         considered=Account(lambda: told(snapshot, want, now_s=now_s, chosen=best)),

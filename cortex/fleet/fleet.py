@@ -161,7 +161,10 @@ class Fleet:
 
     def asked(self, model: ModelId) -> None:
         """A request for it has come; to be said once, whatever becomes of it."""
-        self._state.asked(model)
+        try:
+            self._state.asked(model)
+        except Exception as exc:  # noqa: BLE001 - a forecast that fails costs no request
+            self.guard.met("forecasts", exc)
 
     @property
     def why_no_forecast(self) -> str:

@@ -54,7 +54,6 @@ def test_a_slot_that_is_free_again_serves() -> None:
     "other",
     [
         node("n", absent(6000), model("b", size_mib=6000), total_mib=8000),
-        node("n", absent(None), total_mib=24_000),
         node("n", absent(6000)),
         node(
             "n", absent(6000), total_mib=24_000, no_unload_reason="it would destroy the model"
@@ -63,13 +62,27 @@ def test_a_slot_that_is_free_again_serves() -> None:
         node("n", absent(6000), model("b", "loading", size_mib=1000), total_mib=24_000),
         node("n", model("wanted", "loading", size_mib=6000), total_mib=24_000),
     ],
-    ids=["taken", "unsized", "unmeasured", "for-ever", "down", "moving", "on-its-way"],
+    ids=["taken", "unmeasured", "for-ever", "down", "moving", "on-its-way"],
 )
 def test_only_free_memory_will_do_and_only_one_comes_at_a_time(other: NodeView) -> None:
     decision = decided(beside(other))
     assert isinstance(decision, Wait)
     assert not decision.loading
     assert decision.recheck_s is None
+
+
+def test_its_size_is_that_of_the_copy_there_is_or_it_is_not_tried() -> None:
+    other = node("n", absent(None), total_mib=24_000)
+    decision = decided(beside(other))
+    assert isinstance(decision, Load)
+    assert decision.guess == "its size on full"
+    assert decision.reason.startswith(
+        "every copy is full, another tried: perhaps 6000 MiB wanted"
+    )
+    nobody_knows = fleet(node("full", held(size_mib=None), total_mib=8000), other)
+    assert isinstance(decided(nobody_knows), Wait)
+    small = node("n", absent(None), total_mib=5000)
+    assert isinstance(decided(beside(small)), Wait)
 
 
 def test_a_copy_on_its_way_keeps_another_from_coming() -> None:

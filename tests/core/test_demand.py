@@ -78,6 +78,16 @@ def test_of_a_model_that_is_new_the_others_tell() -> None:
     assert share == pytest.approx(BORROWED / (BORROWED + 8), abs=0.06)
 
 
+def test_what_is_asked_for_all_the_time_does_not_hide_that_others_have_long_gaps() -> None:
+    demand = Demand()
+    at_s = 0.0
+    for _ in range(30):
+        demand.asked(A, at_s)
+        at_s = asked(demand, B, 10.0, 20, at_s + 10.0) + 5000.0
+    demand.asked(ModelId("new"), at_s)
+    assert demand.chance(ModelId("new"), at_s + 1000.0, 10_000.0) > 0.5
+
+
 def test_what_was_lately_counts_for_more() -> None:
     demand = Demand()
     at_s = asked(demand, A, 5.0, 300)

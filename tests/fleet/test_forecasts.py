@@ -9,11 +9,12 @@ from cortex.core.listing import Listing, NodeInfo, ReportedStatus
 from cortex.core.records import EventKind, Past, Recollection, ResidencyRecord
 from cortex.core.rules import EvictionRules, Strategy
 from cortex.fleet.admission import Admission
+from cortex.fleet.fleet import Fleet
 from cortex.fleet.observations import Observations
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 from cortex.fleet.state import FleetState
 from cortex.fleet.transitions import Transitions
-from tests.fleet.fakes import Events, HandClock
+from tests.fleet.fakes import Events, HandClock, Watched, ports
 
 N = NodeName("n")
 A, B, C = map(ModelId, "abc")
@@ -135,3 +136,13 @@ def test_by_another_rule_nothing_is_tried() -> None:
     assert card.state.forecasts.outlook.demand.known >= ENOUGH_GAPS
     assert card.state.policy.eviction.deciding is Strategy.LRU
     assert card.told(EventKind.RULE) == []
+
+
+def test_a_forecast_that_fails_costs_no_request() -> None:
+    watched = Watched()
+    fleet = Fleet(FleetPolicy(nodes=(NodePolicy(name=N),)), {}, ports(watcher=watched))
+    fleet._state.forecasts._trial = object()  # type: ignore[assignment]
+    fleet.asked(A)
+    assert watched.bugs == {"forecasts": 1}
+    (reason,) = fleet.guard.reasons()
+    assert reason.startswith("internal error in forecasts")

@@ -215,7 +215,9 @@ def with_name(gateway: Running, old: str, new: str) -> None:
 async def test_a_stream_goes_on_over_a_rename_and_is_waited_for(tmp_path: Path) -> None:
     sizes = '[models."a"]\nvram_mb = 15000\n[models."b"]\nvram_mb = 15000\n'
     async with (
-        scripted(["a", "b"], unloaded=["b"], token_interval_s=0.01, tokens=60) as node,
+        scripted(
+            {"a": 15_000, "b": 15_000}, unloaded=["b"], token_interval_s=0.01, tokens=60
+        ) as node,
         running(tmp_path, [node], toml=sizes) as gateway,
     ):
         body = {"model": "a", "messages": [{"role": "user", "content": "hi"}], "stream": True}

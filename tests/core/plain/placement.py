@@ -71,8 +71,25 @@ def place(
     told = options
     if another:
         # Nobody goes for it, nothing is tried, and it can be unloaded again.
+        copies = [node.models[want.model] for node in snapshot.holders(want.model)]
+        most = max((copy.size_mib or 0 for copy in copies), default=0)
         unloading = {name for name, node in snapshot.nodes.items() if node.may_unload}
-        options = [o for o in options if o.cost[0] == 0 and o.seen.node in unloading]
+        options = [
+            o
+            for o in options
+            if o.seen.node in unloading
+            and not o.victims
+            and o.seen.need_mib is not None
+            and o.seen.available_mib is not None
+            and (
+                not o.guess
+                or (
+                    o.guess.startswith("its size on")
+                    and o.seen.available_mib
+                    >= most - min(max(round(0.03 * most), 512), most // 2)
+                )
+            )
+        ]
     refused = [refusal for refusal in looked if isinstance(refusal, _Refused)]
     passed = tuple(refusal.seen for refusal in refused)
     if not options:
