@@ -38,8 +38,8 @@ def files_of(model: str, folders: Iterable[Path]) -> list[Path]:
     for folder in _folders_of(model, folders):
         try:
             found = [folder] if folder.is_file() else _weights_among(folder)
-        except OSError:
-            continue
+        except (OSError, ValueError):
+            continue  # ValueError: no name that a file can have
         if found:
             return found
     return []
@@ -106,7 +106,7 @@ def read(models: Sequence[str], folders: Sequence[Path]) -> list[WeightsReading]
             if not size:
                 continue
             held = [cached_bytes(file) for file in files]
-        except OSError:
+        except (OSError, ValueError):
             continue
         known = [part for part in held if part is not None]
         readings.append(

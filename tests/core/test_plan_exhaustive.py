@@ -22,6 +22,10 @@ GIB = 1024
 SIZES = (2 * GIB, 4 * GIB)
 
 
+RANKED = (Strategy.LRU, Strategy.PRIORITY)
+"""Forecasts are compared in `test_plan_fast`; without one the least recently used go, as under the first."""
+
+
 def _least(size: int) -> int:
     """The free memory that is enough for a try."""
     return size - min(max(round(size * 0.03), 512), size // 2)
@@ -131,7 +135,7 @@ def _made(name: str, at: int, kind: tuple[int, bool, int, int] | None) -> list[M
     ]
 
 
-@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize("strategy", RANKED)
 @pytest.mark.parametrize("size_gib", [3, 5, 8, 9])
 def test_one_node_with_up_to_three_residents(strategy: Strategy, size_gib: int) -> None:
     """Sizes, pins, use, priorities and outside use in every combination: 14,739 fleets each."""
@@ -206,7 +210,7 @@ _view = st.tuples(
 @given(
     st.lists(st.lists(_view, max_size=9), min_size=1, max_size=4),
     st.integers(1, 200).map(GIB.__mul__),
-    st.sampled_from(list(Strategy)),
+    st.sampled_from(RANKED),
     st.randoms(use_true_random=False),
 )
 def test_large_fleets(
