@@ -116,7 +116,7 @@ class EvictionStatus(Body):
     strategy: str = "lru"
     """`eviction.strategy` of the configuration."""
     deciding: str = "lru"
-    """The one that is gone by now: `lru` while forecasts cannot be, or do harm."""
+    """The one that is followed now: `lru` while forecasts cannot be, or do harm."""
     reason: str = ""
     """Why it is another; "" = it is the same."""
 

@@ -10,13 +10,11 @@ from typing import Self
 from cortex import __version__
 from cortex.agent.gpus import GpuReader, GpuWatch
 from cortex.agent.settings import Settings
-from cortex.agent.weights import WeightsWatch
+from cortex.agent.weights import MIB, WeightsWatch
 from cortex.agentapi import AgentReport, CommandAck
 from cortex.core.errors import NodeError
 from cortex.core.ids import ModelId
 from cortex.node.client import NodeClient
-
-MIB = 1024 * 1024
 
 
 class Observer:

@@ -12,7 +12,7 @@ from cortex.config.schema import Config
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print `ok: FILE: …`, or one line per mistake on stderr; what is no mistake but odd is warned of there."""
+    """Print `ok: FILE: …`, or one line per mistake on stderr; warnings go there, too."""
     if args.file and args.config:
         raise UsageError("check-config: FILE and --config FILE exclude each other")
     found, config = configured(args.file or args.config)

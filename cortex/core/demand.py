@@ -126,13 +126,21 @@ class Outlook:
     def __init__(self, demand: Demand) -> None:
         self.demand = demand
         self.horizon_s = HORIZON_AT_FIRST_S
-        #: Why it is not gone by, though enough is known; "" = it is.
+        #: Why forecasts are not followed, though enough is known; "" = they are.
         self.overruled = ""
 
     @property
     def decides(self) -> bool:
         """Enough is known, and it was not found to do harm."""
         return self.demand.known >= ENOUGH_GAPS and not self.overruled
+
+    @property
+    def why_not(self) -> str:
+        """Why forecasts do not decide; "" = they do."""
+        known = self.demand.known
+        if known < ENOUGH_GAPS:
+            return f"{known} of {ENOUGH_GAPS} gaps between requests are known"
+        return self.overruled
 
     def chance(self, model: ModelId, now_s: float) -> float:
         """Of a request for it within the horizon."""

@@ -6,7 +6,7 @@ rules. Deterministic, without a clock of its own.
 """
 
 from cortex.core.decisions import Load, Want
-from cortex.core.demand import Demand, Outlook
+from cortex.core.demand import Outlook
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.plan import plan
 from cortex.core.rules import EvictionRules, Strategy
@@ -18,8 +18,8 @@ HALF_LIFE_S = 86_400.0
 EVIDENCE_S = 1200.0
 """Seconds of loads that one of the two has to come to before it is judged."""
 WORSE_BY, GOOD_AGAIN_BY = 0.10, 0.05
-"""A forecast that loads so much more than the least recently used would is gone by no more; and is again, once it
-is not even so much. Between the two it stays as it is, so that it does not change with every load."""
+"""Forecasts that load so much more than the other rule are no longer followed, and are again once it is less than
+the second share. Between the two it stays as it is, so that it does not change with every load."""
 
 
 class Ghost:
@@ -87,15 +87,17 @@ class Ghost:
 
 
 class Trial:
-    """Whether forecasts are worth it: a ghost by them, and one by last use."""
+    """Whether forecasts are worth it: a ghost by them, and one by last use.
 
-    def __init__(self, demand: Demand) -> None:
-        by_forecast = EvictionRules(strategy=Strategy.FORECAST, outlook=Outlook(demand))
+    The outlook of the fleet is overruled for as long as they are not.
+    """
+
+    def __init__(self, outlook: Outlook) -> None:
+        self._outlook = outlook
+        by_forecast = EvictionRules(strategy=Strategy.FORECAST, outlook=Outlook(outlook.demand))
         self._ghosts = Ghost(by_forecast), Ghost(EvictionRules())
         self._loaded_s = [0.0, 0.0]
         self._at_s = 0.0
-        self.reason = ""
-        """Why forecasts are not gone by; "" = they are."""
 
     def asked(
         self, snapshot: FleetSnapshot, model: ModelId, *, now_s: float, now_ms: int
@@ -115,9 +117,9 @@ class Trial:
 
     def _judge(self) -> None:
         forecast_s, lru_s = self._loaded_s
-        bearable = GOOD_AGAIN_BY if self.reason else WORSE_BY
+        bearable = GOOD_AGAIN_BY if self._outlook.overruled else WORSE_BY
         worse = max(forecast_s, lru_s) >= EVIDENCE_S and forecast_s > lru_s * (1 + bearable)
-        self.reason = (
+        self._outlook.overruled = (
             f"of late it would have loaded for {forecast_s / 60:.0f} min where the least"
             f" recently used would have for {lru_s / 60:.0f} min"
             if worse

@@ -77,7 +77,7 @@ def with_eviction(
     node: NodeView, model: ModelView, eviction: Eviction, *, now_s: float
 ) -> Option:
     """It suffices once others are gone."""
-    victims = eviction.victims
+    victims, goes = eviction.victims, eviction.in_words()
     busy = any(victim.in_flight for victim in victims)
     return Option(
         (busy, *eviction.loss(load_s_or_guess(node, model)), node.name),
@@ -85,10 +85,10 @@ def with_eviction(
             node,
             model,
             now_s,
-            detail="after unloading " + eviction.in_words(),
+            detail="after unloading " + goes,
         ),
         tuple(victim.id for victim in victims),
-        eviction.in_words(),
+        goes,
         cost_s=_sum(
             expected_load_s(node, model), *(expected_load_s(node, victim) for victim in victims)
         ),

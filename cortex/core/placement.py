@@ -89,6 +89,13 @@ def place(
         found.refused.sort(key=lambda looked: looked.node.name)
         return found.refused
     chosen = best
+    return replace(
+        _load(snapshot, want, chosen, now_s=now_s),
+        alternatives=lambda: _others(snapshot, want, found, chosen, now_s=now_s),
+    )
+
+
+def _load(snapshot: FleetSnapshot, want: Want, chosen: Option, *, now_s: float) -> Load:
     return Load(
         node=chosen.seen.node,
         model=want.model,
@@ -96,7 +103,6 @@ def place(
         evict=chosen.victims,
         guess=chosen.guess,
         cost_s=chosen.cost_s,
-        alternatives=lambda: _others(snapshot, want, found, chosen, now_s=now_s),
         reason=reason_of(chosen),
         considered=Account(lambda: told(snapshot, want, now_s=now_s, chosen=chosen)),
     )
@@ -119,17 +125,8 @@ def place_another(
     ]
     if not rooms:
         return None
-    best = roomiest(rooms, 1, now_s=now_s)[0]
-    return Load(
-        node=best.seen.node,
-        model=want.model,
-        need_mib=best.seen.need_mib,
-        another=True,
-        guess=best.guess,
-        cost_s=best.cost_s,
-        reason=f"every copy is full, another {reason_of(best)}",
-        considered=Account(lambda: told(snapshot, want, now_s=now_s, chosen=best)),
-    )
+    load = _load(snapshot, want, roomiest(rooms, 1, now_s=now_s)[0], now_s=now_s)
+    return replace(load, another=True, reason=f"every copy is full, another {load.reason}")
 
 
 def _sift(snapshot: FleetSnapshot, want: Want, survey: Survey, *, now_s: float) -> _Found:

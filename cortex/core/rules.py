@@ -33,7 +33,7 @@ class EvictionRules:
 
     @property
     def deciding(self) -> Strategy:
-        """The rule that is gone by; where there is nothing to forecast from, least recently used."""
+        """The rule that is followed: least recently used, where forecasts cannot be."""
         ready = self.outlook is not None and self.outlook.decides
         return (
             Strategy.LRU if self.strategy is Strategy.FORECAST and not ready else self.strategy

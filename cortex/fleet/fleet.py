@@ -166,11 +166,6 @@ class Fleet:
         except Exception as exc:  # noqa: BLE001 - a forecast that fails costs no request
             self.guard.met("forecasts", exc)
 
-    @property
-    def why_no_forecast(self) -> str:
-        """Why forecasts would not decide what goes; "" = they would."""
-        return self._state.forecasts.why_not
-
     async def lease(self, want: Want, client: str = "", beat: Beat | None = None) -> Admitted:
         """A hold on the model, loaded first where need be; see `Admission.acquire`."""
         return await self._admission.acquire(want, client, beat)

@@ -1,6 +1,6 @@
-"""What forecasts go by, and whether they are gone by: told of every request, rebuilt from the log at a start."""
+"""What forecasts are made from, and whether they are followed: told of every request, rebuilt from the log."""
 
-from cortex.core.demand import ENOUGH_GAPS, Demand, Outlook
+from cortex.core.demand import Demand, Outlook
 from cortex.core.ghosts import Trial
 from cortex.core.ids import ModelId
 from cortex.core.records import Past
@@ -27,7 +27,7 @@ class Forecasts:
             self._trial = None
             self.outlook.overruled = ""
         elif self._trial is None:
-            self._trial = Trial(self.outlook.demand)
+            self._trial = Trial(self.outlook)
 
     def asked(
         self, snapshot: FleetSnapshot, model: ModelId, *, now_s: float, now_ms: int
@@ -38,13 +38,4 @@ class Forecasts:
             return False
         before = bool(self.outlook.overruled)
         self._trial.asked(snapshot, model, now_s=now_s, now_ms=now_ms)
-        self.outlook.overruled = self._trial.reason
-        return before is not bool(self._trial.reason)
-
-    @property
-    def why_not(self) -> str:
-        """Why forecasts do not decide; "" = they would."""
-        known = self.outlook.demand.known
-        if known < ENOUGH_GAPS:
-            return f"{known} of {ENOUGH_GAPS} gaps between requests are known"
-        return self.outlook.overruled
+        return before is not bool(self.outlook.overruled)

@@ -171,7 +171,7 @@ class FleetState:
         """A request for it has come, whatever becomes of it; once a request."""
         now_s, now_ms = self.clock.now_s(), self.clock.now_ms()
         if self.forecasts.asked(self.snapshot(), model, now_s=now_s, now_ms=now_ms):
-            why_not = self.forecasts.why_not
+            why_not = self.forecasts.outlook.why_not
             reason = f"not by forecast: {why_not}" if why_not else "by forecast again"
             self.event(EventKind.RULE, reason, strategy=self.policy.eviction.deciding.value)
             self.changed()

@@ -6,6 +6,7 @@ from cortex import __version__
 from cortex.adminapi import EvictionStatus, HealthBody, ModelOnNode, NodeStatus, StatusBody
 from cortex.core.health import NodeHealth
 from cortex.core.ids import ModelId
+from cortex.core.rules import EvictionRules
 from cortex.core.snapshot import FleetSnapshot, ModelStatus, ModelView, NodeView
 from cortex.gateway.exposure import warnings_of
 from cortex.gateway.queueview import queues_of
@@ -112,18 +113,17 @@ def status_of_fleet(svc: Services) -> StatusBody:
             for node in snapshot.nodes.values()
         ],
         queues=list(queues_of(svc)),
-        eviction=_eviction(svc, snapshot),
+        eviction=_eviction(snapshot.eviction),
         store=svc.ledger.status(),
     )
 
 
-def _eviction(svc: Services, snapshot: FleetSnapshot) -> EvictionStatus:
-    rules = snapshot.eviction
+def _eviction(rules: EvictionRules) -> EvictionStatus:
     another = rules.deciding is not rules.strategy
     return EvictionStatus(
         strategy=rules.strategy.value,
         deciding=rules.deciding.value,
-        reason=svc.fleet.why_no_forecast if another else "",
+        reason=rules.outlook.why_not if another and rules.outlook is not None else "",
     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cortex.core.demand import Demand
+from cortex.core.demand import Demand, Outlook
 from cortex.core.ghosts import EVIDENCE_S, HALF_LIFE_S, Ghost, Trial
 from cortex.core.health import Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName
@@ -93,14 +93,15 @@ def misled() -> Demand:
 
 def test_a_forecast_that_loads_more_is_gone_by_no_more_until_that_is_long_ago() -> None:
     demand, there = misled(), card("c", "a")
-    trial, at_s, verdicts = Trial(demand), 0.0, list[str]()
+    outlook = Outlook(demand)
+    trial, at_s, verdicts = Trial(outlook), 0.0, list[str]()
 
     def asked(name: str, after_s: float) -> None:
         nonlocal at_s
         at_s += after_s
         demand.asked(ModelId(name), at_s)
         trial.asked(there, ModelId(name), now_s=at_s, now_ms=round(1000 * at_s))
-        verdicts.append(trial.reason)
+        verdicts.append(outlook.overruled)
 
     for name in "ababababab":
         asked(name, 100.0)

@@ -68,13 +68,13 @@ def test_the_least_recently_used_goes_until_enough_is_known() -> None:
     card.asked(B, 1.0)
     assert card.state.policy.eviction.deciding is Strategy.LRU
     assert (
-        card.state.forecasts.why_not
+        card.state.forecasts.outlook.why_not
         == f"{ENOUGH_GAPS - 2} of {ENOUGH_GAPS} gaps between requests are known"
     )
     for _ in range(2):
         card.asked(A, 60.0)
     assert card.state.policy.eviction.deciding is Strategy.FORECAST
-    assert card.state.forecasts.why_not == ""
+    assert card.state.forecasts.outlook.why_not == ""
     assert card.load(C).evict == (B,)
 
 
