@@ -22,13 +22,28 @@ class Open(Protocol):
     def __call__(self, *argv: str, **options: object) -> PseudoTerminal: ...
 
 
-@pytest.fixture
-def fleet(processes: Processes) -> Gateway:
+def a_fleet(processes: Processes) -> Gateway:
     """Two nodes: n0 holds m1 and can load m2, slowly; n1 holds m3."""
     first = processes.node(
         "m1", "m2", unloaded=("m2",), load_s=0.3, endless=True, token_interval_s=0.05
     )
     return processes.serve(first, processes.node("m3"))
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """For all tests that leave it as it was."""
+    processes = Processes(tmp_path_factory.mktemp("fleet"))
+    try:
+        yield a_fleet(processes)
+    finally:
+        processes.end()
+
+
+@pytest.fixture
+def own_fleet(processes: Processes) -> Gateway:
+    """For a test that changes it."""
+    return a_fleet(processes)
 
 
 @pytest.fixture
@@ -55,14 +70,14 @@ def line_of(shown: str, *words: str) -> str:
     return next((line for line in shown.splitlines() if all(w in line for w in words)), "")
 
 
-def test_a_model_becomes_resident_before_ones_eyes(fleet: Gateway, top: Open):
-    terminal = top("--endpoint", fleet.url)
+def test_a_model_becomes_resident_before_ones_eyes(own_fleet: Gateway, top: Open):
+    terminal = top("--endpoint", own_fleet.url)
     terminal.see_text("m2")
     assert terminal.screen.alternate
     assert not terminal.screen.cursor_shown
     assert terminal.modes != terminal.before
     assert "unloaded" in line_of(terminal.shown, "m2")
-    stream = fleet.stream("m2", messages=[{"role": "user", "content": PROMPT}])
+    stream = own_fleet.stream("m2", messages=[{"role": "user", "content": PROMPT}])
     stream.read()
     terminal.see(lambda shown: line_of(shown, "m2", "resident"), "m2 to be resident")
     terminal.see(lambda shown: line_of(shown, "m2", "answering"), "its request")
@@ -98,8 +113,8 @@ def test_keys_focus_filter_pause_and_help(fleet: Gateway, top: Open):
     given_back(terminal)
 
 
-def test_a_model_is_chosen_and_explained(fleet: Gateway, top: Open):
-    terminal = top("--endpoint", fleet.url)
+def test_a_model_is_chosen_and_explained(own_fleet: Gateway, top: Open):
+    terminal = top("--endpoint", own_fleet.url)
     terminal.see_text("m3")
     terminal.press("2s")
     terminal.see_text("models 3, by model ▲")
@@ -108,7 +123,7 @@ def test_a_model_is_chosen_and_explained(fleet: Gateway, top: Open):
     assert "why: m2" in shown
     assert line_of(shown, "n0", "chosen")
     # It follows the fleet while it is on show.
-    request(f"{fleet.url}/cortex/v1/nodes/n0/drain", {})
+    request(f"{own_fleet.url}/cortex/v1/nodes/n0/drain", {})
     terminal.see_text("reject m2")
     terminal.press("x")
     terminal.see_text("models 3, by model ▲")
@@ -172,13 +187,13 @@ def state_of(pid: int) -> str:
 
 
 def test_it_outlives_the_gateway_and_says_since_when(
-    fleet: Gateway, processes: Processes, top: Open
+    own_fleet: Gateway, processes: Processes, top: Open
 ):
-    terminal = top("--endpoint", fleet.url)
+    terminal = top("--endpoint", own_fleet.url)
     terminal.see_text("m1")
-    fleet.kill()
+    own_fleet.kill()
     assert "m1" in terminal.see_text("stale: as it was at ")
-    processes.serve_file(fleet.source, fleet.port)
+    processes.serve_file(own_fleet.source, own_fleet.port)
     terminal.see(lambda shown: "stale" not in shown and "m1" in shown, "it to be back")
     terminal.press("q")
     assert terminal.end() == 0
