@@ -16,6 +16,7 @@
 # make binary one executable with everything but Python inside: dist/cortex
 # make srpm   the source package for COPR; make rpm, make rpm-bundled: packages, in build/rpm
 # make man    the man pages and docs/configuration.md anew, after a change of the parser or the schema
+# make dashboard  contrib/grafana/cortex.json anew, after a change of tools/dashboard.py
 # make bench  the gateway beside others, measured in one run; ARGS="--quick", "--peers a,b", "--tests c32,paced"
 # make bench-quick  a look at it in two minutes, with the cost of single steps
 # make bench-scale  a thousand nodes and ten million requests, each beside its goal; ARGS="--quick", "--rows N"
@@ -43,7 +44,7 @@ UNIT   := tests/core tests/config tests/cli tests/store tests/telemetry tests/no
 FLOORS := tests/core tests/config tests/store tests/telemetry tests/node tests/gateway/test_smoke.py tests/e2e/test_start.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup unit test check lint types format engine real chaos days fuzz soak floors coding-agent lock lock-check packages audit sbom binary srpm rpm rpm-bundled man bench bench-quick bench-scale bench-warm clean
+.PHONY: help demo setup unit test check lint types format engine real chaos days fuzz soak floors coding-agent lock lock-check packages audit sbom binary srpm rpm rpm-bundled man dashboard bench bench-quick bench-scale bench-warm clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -207,6 +208,9 @@ rpm-bundled: $(VENV)/.dev
 man: $(VENV)/.dev
 	@$(BIN)/python man/build.py man
 	@$(BIN)/python -m cortex.config.reference > docs/configuration.md
+
+dashboard:
+	@$(PYTHON) tools/dashboard.py > contrib/grafana/cortex.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -6,7 +6,6 @@ import faulthandler
 import gc
 import logging
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from cortex.prepared import Prepared, prepare
 from cortex.store.store import Store
 from cortex.telemetry import logs, sdnotify
 from cortex.telemetry.access import KeyMetrics, show_expiry
+from cortex.telemetry.build import show_build
 from cortex.telemetry.clock import SystemClock
 from cortex.telemetry.loop import LoopCollector
 from cortex.telemetry.metrics import FleetCollector, Metrics
@@ -60,8 +60,8 @@ def run(path: Path | None, environ: Mapping[str, str]) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code."""
     # The watchdog ends a stuck process by SIGABRT: the log then has the line it was stuck at.
     faulthandler.enable(STDERR)
-    logs.configure(environ.get("CORTEX_LOG_LEVEL", "INFO"))
     try:
+        logs.configure(environ)
         source = find(path, environ)
         config = load(source, environ)
     except ConfigError as exc:
@@ -74,7 +74,7 @@ def run(path: Path | None, environ: Mapping[str, str]) -> int:
     except* ConfigError as group:
         code = _refuse(group.exceptions[0])
     except* ListenError as group:
-        print(f"cortex: cannot serve: {group.exceptions[0]}", file=sys.stderr)  # noqa: T201
+        logs.complain([f"cannot serve: {group.exceptions[0]}"])
         code = EX_OSERR
     return code
 
@@ -200,11 +200,13 @@ class Daemon:
             FleetCollector(
                 fleet.snapshot,
                 queue_depths=fleet.depths,
+                queue_oldest_s=fleet.oldest_s,
                 why_due=fleet.why_due,
                 store_ok=self._store_figures,
             )
         )
         self._metrics.registry.register(LoopCollector())
+        show_build(self._metrics.registry)
 
     async def _recall_usage(self, store: Store, quotas: Quotas) -> None:
         """What keys have used of this day, where it matters: a busy day takes a moment to read."""
@@ -359,6 +361,5 @@ def _is_long(value: object) -> bool:
 
 
 def _refuse(error: Exception) -> int:
-    for line in str(error).splitlines():
-        print(f"cortex: {line}", file=sys.stderr)  # noqa: T201
+    logs.complain(str(error).splitlines())
     return EX_CONFIG

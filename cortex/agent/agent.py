@@ -40,9 +40,9 @@ def run(settings: Settings, environ: Mapping[str, str] = os.environ) -> int:
     """Report until SIGTERM or SIGINT; returns the exit code.
 
     Raises:
-        ConfigError: The state directory cannot be used.
+        ConfigError: The state directory cannot be used, or the log not be written as it is wanted.
     """
-    logs.configure(environ.get("CORTEX_LOG_LEVEL", "INFO"))
+    logs.configure(environ)
     with Memory(settings.state_dir) as memory, asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(Agent(settings, memory).serve())
     return 0

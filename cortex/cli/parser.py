@@ -39,6 +39,7 @@ ENVIRONMENT = {
     "CORTEX_SECTION__KEY": "a key of the configuration, over the file: CORTEX_GATEWAY__LISTEN",
     "SSL_CERT_FILE": "certificates that vouch for gateways and nodes at https",
     "CORTEX_LOG_LEVEL": "DEBUG, INFO, WARNING or ERROR, of the gateway and the agent",
+    "CORTEX_LOG_FORMAT": "text or json; by default text on a terminal, json elsewhere",
     "NO_COLOR": "no colour on a terminal; piped output never has any",
 }
 

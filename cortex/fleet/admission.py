@@ -66,6 +66,15 @@ class Admission:
     def depths(self) -> dict[ModelId, int]:
         return {model: self.depth(model) for model in self._lanes}
 
+    def oldest_s(self) -> dict[ModelId, float]:
+        """For how long the request has waited that has waited longest, by model; 0 = none waits."""
+        now_s = self._state.clock.now_s()
+        return {
+            model: now_s
+            - min((lane.oldest_s for lane in lanes.values() if lane), default=now_s)
+            for model, lanes in self._lanes.items()
+        }
+
     def close(self, reason: str) -> None:
         """Refuse what waits and what comes: the process is draining."""
         self._closed = reason

@@ -159,12 +159,12 @@ class Fleet:
     def model(self, name: NodeName, model: ModelId) -> ModelView | None:
         return self._state.model(name, model)
 
-    def asked(self, model: ModelId) -> None:
-        """A request for it has come; to be said once, whatever becomes of it."""
+    def asked(self, want: Want) -> None:
+        """A request has come; to be said once, whatever becomes of it."""
         try:
-            self._state.asked(model)
+            self._state.asked(want.model)
         except Exception as exc:  # noqa: BLE001 - a forecast that fails costs no request
-            self.guard.met("forecasts", exc)
+            self.guard.met("forecasts", exc, request_id=want.request_id)
 
     async def lease(self, want: Want, client: str = "", beat: Beat | None = None) -> Admitted:
         """A hold on the model, loaded first where need be; see `Admission.acquire`."""
@@ -201,6 +201,10 @@ class Fleet:
     def depths(self) -> dict[ModelId, int]:
         """Requests that wait, by model."""
         return self._admission.depths()
+
+    def oldest_s(self) -> dict[ModelId, float]:
+        """How long the longest wait has lasted, by model; 0 = nobody waits."""
+        return self._admission.oldest_s()
 
     def close(self, reason: str) -> None:
         """Refuse what waits and what comes."""

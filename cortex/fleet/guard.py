@@ -60,11 +60,17 @@ class Guard:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, waits.guard_longest_s)
 
-    def met(self, loop: str, error: Exception) -> None:
-        """Take note of a bug; call it where `error` is handled, for its traceback."""
+    def met(self, loop: str, error: Exception, **about: object) -> None:
+        """Take note of a bug; call it where `error` is handled, for its traceback.
+
+        Args:
+            loop: What met it.
+            error: The bug.
+            about: What else the line in the log says.
+        """
         self._counted(loop)
         self._met[loop] = _Met(type(error).__name__, self._clock.now_s())
-        log.error("internal error", extra={"fields": {"loop": loop}}, exc_info=error)
+        log.error("internal error", extra={"fields": {"loop": loop, **about}}, exc_info=error)
 
     def reasons(self) -> list[str]:
         """What was met of late, for `/health`."""

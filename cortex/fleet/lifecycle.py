@@ -164,9 +164,7 @@ class Lifecycle:
             await self._make_room(job, victims, node)
             free_mib = await self._measure(transition, node)
             self._check_room(transition)
-            began_s = self._state.clock.now_s()
-            async with asyncio.timeout(self._state.policy.load_timeout_s):
-                ours = await bring_in(node, transition.model, self._state.waits)
+            took_s = await self._bring_in(transition, node)
         except _WithdrawnError as exc:
             failure = str(exc)
             self._transitions.withdraw_load(transition, failure)
@@ -180,16 +178,36 @@ class Lifecycle:
                 transition, reason=failure, wedged=wedged, free_mib=free_mib
             )
         else:
-            took_s = self._state.clock.now_s() - began_s if ours else None
             self._transitions.end_load(transition, load_s=took_s)
-            if took_s is not None:
-                self._watcher.loaded(transition.node, transition.model, took_s)
-            await self._learn(transition, node, free_mib if ours else None)
+            await self._learn(transition, node, None if took_s is None else free_mib)
         finally:
             for victim in victims:
                 self._transitions.revive(victim, f"{transition.model} no longer needs the room")
         await self._keep(transition)
         return failure
+
+    async def _bring_in(self, transition: Transition, node: NodeControl) -> float | None:
+        """Have the node load the model.
+
+        Returns:
+            How long that took in seconds; None = someone else had it loaded.
+
+        Raises:
+            NodeError: It was not loaded.
+            TimeoutError: Nor was that said in time.
+        """
+        clock = self._state.clock
+        began_s = clock.now_s()
+        ours, ok = True, False
+        try:
+            async with asyncio.timeout(self._state.policy.load_timeout_s):
+                ours = await bring_in(node, transition.model, self._state.waits)
+            ok = True
+        finally:
+            spent_s = clock.now_s() - began_s
+            if ours:
+                self._watcher.load_ended(transition.node, transition.model, spent_s, ok=ok)
+        return spent_s if ours else None
 
     async def _make_room(
         self, job: _Job, victims: Sequence[Transition], node: NodeControl
@@ -296,7 +314,9 @@ class Lifecycle:
             model = view.models[transition.model]
             await self._store.save(node_record(view), residency_record(view.name, model))
         except StoreError as exc:
-            log.warning(
-                "not saved",
-                extra={"fields": {"transition": str(transition), "reason": exc.message}},
-            )
+            fields = {
+                "transition": str(transition),
+                "request_id": transition.request_id,
+                "reason": exc.message,
+            }
+            log.warning("not saved", extra={"fields": fields})

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from cortex.core.decisions import Load
 from cortex.core.footprint import NOISE_MIB, floor_mib, is_out_of_memory, learned_mib
 from cortex.core.health import CLOSED
-from cortex.core.ids import ModelId, NodeName
+from cortex.core.ids import ModelId, NodeName, RequestId
 from cortex.core.records import EventKind
 from cortex.core.snapshot import ModelStatus, ModelView
 from cortex.core.warmth import is_warm, learned, read_since_mib
@@ -24,6 +24,8 @@ class Transition(Held):
     """A change of one model on one node that is under way."""
 
     generation: int
+    request_id: RequestId | None = None
+    """The request that it is for, which all that is said of it repeats; None = it is for no one."""
 
     def __str__(self) -> str:
         return f"{self.model} on {self.node}"
@@ -52,7 +54,8 @@ class Transitions:
         guess_mib = load.need_mib if load.guess else None
         if guess_mib is not None:
             view = replace(view, guess_mib=guess_mib)
-        transition = self._enter(load.node, view, ModelStatus.LOADING)
+        request_id = load.cause.request_id
+        transition = self._enter(load.node, view, ModelStatus.LOADING, request_id)
         self._state.event(
             EventKind.LOAD,
             load.reason,
@@ -66,7 +69,9 @@ class Transitions:
             **_because(load),
         )
         victims = tuple(
-            self._drain(load.node, victim, EventKind.EVICT, f"to make room for {load.model}")
+            self._drain(
+                load.node, victim, EventKind.EVICT, f"to make room for {load.model}", request_id
+            )
             for victim in load.evict
         )
         for victim in load.evict:
@@ -296,12 +301,17 @@ class Transitions:
         return self._current(transition) is not None
 
     def _drain(
-        self, node: NodeName, model: ModelId, kind: EventKind, reason: str
+        self,
+        node: NodeName,
+        model: ModelId,
+        kind: EventKind,
+        reason: str,
+        request_id: RequestId | None = None,
     ) -> Transition:
         view = self._state.model(node, model)
         assert view is not None
         assert view.resident, f"{model} is {view.status} on {node}"
-        transition = self._enter(node, view, ModelStatus.DRAINING)
+        transition = self._enter(node, view, ModelStatus.DRAINING, request_id)
         idle_ms = self._state.clock.now_ms() - view.last_used_at_ms
         self._say(
             kind,
@@ -314,7 +324,13 @@ class Transitions:
         )
         return transition
 
-    def _enter(self, node: NodeName, view: ModelView, status: ModelStatus) -> Transition:
+    def _enter(
+        self,
+        node: NodeName,
+        view: ModelView,
+        status: ModelStatus,
+        request_id: RequestId | None,
+    ) -> Transition:
         generation = view.generation + 1
         loading = status is ModelStatus.LOADING
         self._state.moved(
@@ -327,7 +343,7 @@ class Transitions:
                 generation=generation,
             ),
         )
-        return Transition(self._state.ref(node), view.id, generation)
+        return Transition(self._state.ref(node), view.id, generation, request_id)
 
     def _leave(self, transition: Transition, view: ModelView) -> None:
         self._state.moved(transition.node, view)
@@ -346,6 +362,8 @@ class Transitions:
     def _say(
         self, kind: EventKind, reason: str, transition: Transition, **detail: object
     ) -> None:
+        if transition.request_id is not None:
+            detail["request_id"] = transition.request_id
         self._state.event(kind, reason, transition.node, transition.model, **detail)
 
 

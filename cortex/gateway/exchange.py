@@ -163,7 +163,7 @@ class Exchange:
         if line.record.stream:
             opening = Opening(self._call.reply, line, self._dialect.waiting)
             beat = Beat(opening.beat, COMMENT_S)
-        self._svc.fleet.asked(want.model)
+        self._svc.fleet.asked(want)
         tries = _Tries(want)
         try:
             while True:

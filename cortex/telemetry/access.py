@@ -14,6 +14,10 @@ LIMITS = {
     "rate_limit_tokens_day": "tokens_day",
 }
 """The value of `limit` by the code of the refusal."""
+MAX_KEYS = 1000
+"""With series of their own since the start; a key beyond that counts as `other`, for counters of keys
+that went with a reload stay."""
+OTHER = "other"
 
 
 class KeyMetrics:
@@ -37,7 +41,8 @@ class KeyMetrics:
         """Count one finished request."""
         found = self._keys.get(key)
         if found is None:
-            found = self._keys[key] = _Key(self, key)
+            key = key if len(self._keys) < MAX_KEYS else OTHER
+            found = self._keys.setdefault(key, _Key(self, key))
         found.count(record)
 
 

@@ -32,10 +32,31 @@ LOOPS = ("defrag", "job", "keeper", "poll", "reload", "store", "watchdog")
 MIB = 1024 * 1024
 
 _DURATION_S = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800)
-_TTFT_S = (0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60, 120)
+_TTFT_S = (
+    0.025,
+    0.05,
+    0.1,
+    0.2,
+    0.35,
+    0.5,
+    0.75,
+    1,
+    1.5,
+    2.5,
+    5,
+    10,
+    20,
+    30,
+    60,
+    120,
+    180,
+    300,
+    600,
+    900,
+)
 _QUEUE_S = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-_TOKENS_PER_S = (1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 400, 800)
-_LOAD_S = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600)
+_TOKENS_PER_S = (1, 2, 5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500)
+_LOAD_S = (0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 180, 300, 600, 1200, 1800)
 _GUESS_ERROR = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1, 2, 5)
 _POLL_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
@@ -152,6 +173,13 @@ class Metrics:
             ("model", "node"),
             registry=registry,
         )
+        self.cold_wait_s = Histogram(
+            "cortex_cold_wait_seconds",
+            "What those requests waited for loads.",
+            ("model",),
+            buckets=_LOAD_S,
+            registry=registry,
+        )
         self.retries = Counter(
             "cortex_retries", "Tries beyond the first.", ("node",), registry=registry
         )
@@ -162,9 +190,15 @@ class Metrics:
         self.evictions.labels(ROOM)
         self.load_s = Histogram(
             "cortex_model_load_seconds",
-            "Loads that cortex began.",
+            "Loads that cortex began, and that ended with a model.",
             ("model", "node"),
             buckets=_LOAD_S,
+            registry=registry,
+        )
+        self.load_spent_s = Counter(
+            "cortex_load_seconds",
+            "Time that nodes spent on loads that cortex began, failed ones included.",
+            ("model", "node"),
             registry=registry,
         )
         self.guess_error = Histogram(
@@ -231,7 +265,9 @@ class Metrics:
         if record.error_code is not None:
             self.errors.labels(record.error_code).inc()
         if record.cold_start:
-            self.cold_starts.labels(*self._pair(record.model, record.node)).inc()
+            model, node = self._pair(record.model, record.node)
+            self.cold_starts.labels(model, node).inc()
+            self.cold_wait_s.labels(model).observe(record.load_wait_ms / 1000)
         if record.attempts > 1:
             self.retries.labels(record.node or UNKNOWN).inc(record.attempts - 1)
 
@@ -251,8 +287,11 @@ class Metrics:
     def internal_error(self, loop: str) -> None:
         self.internal_errors.labels(loop).inc()
 
-    def loaded(self, node: NodeName, model: ModelId, load_s: float) -> None:
-        self.load_s.labels(*self._pair(model, node)).observe(load_s)
+    def load_ended(self, node: NodeName, model: ModelId, spent_s: float, *, ok: bool) -> None:
+        pair = self._pair(model, node)
+        self.load_spent_s.labels(*pair).inc(spent_s)
+        if ok:
+            self.load_s.labels(*pair).observe(spent_s)
 
     def polled(self, name: NodeName, *, ok: bool, duration_s: float) -> None:
         self.polls.labels(name, "ok" if ok else "failed").observe(duration_s)
@@ -266,11 +305,13 @@ class FleetCollector(Collector):
         snapshot: Callable[[], FleetSnapshot],
         *,
         queue_depths: Callable[[], dict[ModelId, int]],
+        queue_oldest_s: Callable[[], dict[ModelId, float]],
         why_due: Callable[[NodeView], str | None],
         store_ok: Callable[[], tuple[bool, int, int]],
     ) -> None:
         self._snapshot = snapshot
         self._queue_depths = queue_depths
+        self._queue_oldest_s = queue_oldest_s
         self._why_due = why_due
         self._store_ok = store_ok
 
@@ -281,6 +322,14 @@ class FleetCollector(Collector):
         for model, waiting in self._queue_depths().items():
             depth.add_metric([model], waiting)
         yield depth
+        oldest = GaugeMetricFamily(
+            "cortex_queue_oldest_seconds",
+            "For how long the request has waited that has waited longest; 0 = none waits.",
+            labels=["model"],
+        )
+        for model, waited_s in self._queue_oldest_s().items():
+            oldest.add_metric([model], waited_s)
+        yield oldest
         ok, queued, dropped = self._store_ok()
         yield GaugeMetricFamily(
             "cortex_store_ok", "1 while SQLite takes writes.", value=int(ok)
@@ -327,6 +376,11 @@ class FleetCollector(Collector):
             "1 while a pinned model is not where it is wanted.",
             labels=labels,
         )
+        wedged = GaugeMetricFamily(
+            "cortex_model_wedged",
+            "1 while it cannot be loaded again before its node is restarted.",
+            labels=labels,
+        )
         in_flight = GaugeMetricFamily("cortex_in_flight", "Leases held.", labels=labels)
         snapshot = self._snapshot()
         for node in snapshot.nodes.values():
@@ -335,5 +389,6 @@ class FleetCollector(Collector):
                     absent.add_metric([node.name, model.id], snapshot.pin_absent(model))
                 resident.add_metric([node.name, model.id], model.resident)
                 pinned.add_metric([node.name, model.id], model.pinned)
+                wedged.add_metric([node.name, model.id], model.wedged and not model.phantom)
                 in_flight.add_metric([node.name, model.id], model.in_flight)
-        yield from (resident, pinned, absent, in_flight)
+        yield from (resident, pinned, absent, wedged, in_flight)

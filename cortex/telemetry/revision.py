@@ -1,11 +1,13 @@
 """Which commit this program was made from."""
 
+from functools import cache
 from pathlib import Path
 
 STAMPED = "$Format:%H$"
 """`git archive` writes the commit here (.gitattributes), and setup.py does so in what it builds."""
 
 
+@cache
 def revision() -> str | None:
     """Twelve digits of the commit, with `-dirty` when the checkout has changes; None if unknown."""
     if not STAMPED.startswith("$"):

@@ -336,7 +336,7 @@ class World:
         began_s = clock.now_s()
         patience_s = self.rng.choice([float("inf")] * 4 + [10.0, 60.0])
         if not excluded:
-            self.fleet.asked(model)
+            self.fleet.asked(Want(model))
         try:
             async with asyncio.timeout(None if patience_s == float("inf") else patience_s):
                 admitted = await self.fleet.lease(

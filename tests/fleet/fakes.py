@@ -103,13 +103,14 @@ class Watched:
     def __init__(self) -> None:
         self.polls: Counter[tuple[NodeName, bool]] = Counter()
         self.loads: list[tuple[NodeName, ModelId, float]] = []
+        self.failed_loads: list[tuple[NodeName, ModelId, float]] = []
         self.bugs: Counter[str] = Counter()
 
     def polled(self, name: NodeName, *, ok: bool, duration_s: float) -> None:
         self.polls[name, ok] += 1
 
-    def loaded(self, node: NodeName, model: ModelId, load_s: float) -> None:
-        self.loads.append((node, model, load_s))
+    def load_ended(self, node: NodeName, model: ModelId, spent_s: float, *, ok: bool) -> None:
+        (self.loads if ok else self.failed_loads).append((node, model, spent_s))
 
     def internal_error(self, loop: str) -> None:
         self.bugs[loop] += 1

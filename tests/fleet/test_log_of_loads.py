@@ -84,14 +84,21 @@ async def test_a_size_that_was_not_known_is_told_once_it_is_measured(tmp_path: P
         scripted(["a"], unloaded=["a"], size_mib=3000, vram_total_mib=10_000) as node,
         running(tmp_path, [node]) as gateway,
     ):
+        asked = []
         for _ in range(2):
-            assert (await gateway.chat("a")).status == 200
+            asked.append(await gateway.chat("a"))
+            assert asked[-1].status == 200
             assert (
                 await gateway.post("/cortex/v1/models/unload", {"model": "a"})
             ).status == 200
         sized = await of_kind(gateway, "sized")
         assert [row["detail"] for row in sized] == [
-            {"taken_mib": 3000, "expected_mib": None, "guess_mib": None}
+            {
+                "taken_mib": 3000,
+                "expected_mib": None,
+                "guess_mib": None,
+                "request_id": asked[0].headers["x-request-id"],
+            }
         ]
         loads = [row["detail"] for row in await of_kind(gateway, "loaded")]
         assert [(d["size_mib"], d["read_since_mib"]) for d in loads] == [
@@ -106,8 +113,9 @@ async def test_a_guess_is_told_as_one_and_how_far_off_it_was(tmp_path: Path) -> 
         scripted(["a", "b"], unloaded=["a", "b"], size_mib={"a": 4000, "b": 3200}) as node,
         running(tmp_path, [node]) as gateway,
     ):
-        for model in ("a", "b"):
-            assert (await gateway.chat(model)).status == 200
+        assert (await gateway.chat("a")).status == 200
+        asked = await gateway.chat("b")
+        assert asked.status == 200
 
         async def sized() -> bool:
             return len(await of_kind(gateway, "sized")) == 2
@@ -124,6 +132,7 @@ async def test_a_guess_is_told_as_one_and_how_far_off_it_was(tmp_path: Path) -> 
             "taken_mib": 3200,
             "expected_mib": None,
             "guess_mib": 4000,
+            "request_id": asked.headers["x-request-id"],
         }
         lines = (await gateway.metrics()).splitlines()
         assert "cortex_model_size_guess_error_ratio_count 1.0" in lines

@@ -21,7 +21,13 @@ ALL = ".*"
 
 def alerts() -> list[dict[str, Any]]:
     [group] = yaml.safe_load(RULES.read_text())["groups"]
-    return list(group["rules"])
+    return [rule for rule in group["rules"] if "alert" in rule]
+
+
+def recorded() -> dict[str, str]:
+    """The expressions that are computed for others, by name."""
+    [group] = yaml.safe_load(RULES.read_text())["groups"]
+    return {rule["record"]: rule["expr"] for rule in group["rules"] if "record" in rule}
 
 
 def every_panel() -> list[dict[str, Any]]:

@@ -1,16 +1,36 @@
 """The dashboard as a file: what Grafana would draw without complaint, and a person understand."""
 
 import re
+import subprocess
+import sys
 from itertools import combinations
 from typing import Any
 
 import pytest
 
 from cortex.cli.parser import build_parser
+from tests.command import ROOT
 from tests.monitoring.files import DASHBOARD, commands, documented_metrics, every_panel, panels
 
 WIDTH = 24
 PANELS = [pytest.param(panel, id=panel["title"]) for panel in panels()]
+
+
+def test_it_is_what_its_source_writes() -> None:
+    """`make dashboard` was run after the last change of it."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "tools/dashboard.py"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert done.stdout == (ROOT / "contrib/grafana/cortex.json").read_text()
+
+
+def test_it_has_four_rows() -> None:
+    rows = [panel["title"] for panel in every_panel() if panel["type"] == "row"]
+    assert rows == ["Fleet", "Models", "Requests", "Swaps"]
 
 
 def test_it_can_be_imported_and_provisioned_alike() -> None:

@@ -126,7 +126,7 @@ def live(clientele: Clientele, seed: int = 1) -> Lived:
                 client=client,
             )
             began_s = clock.now_s()
-            fleet.asked(model)
+            fleet.asked(Want(model))
             try:
                 admitted = await fleet.lease(Want(model=model, request_id=record.request_id))
             except CapacityError as exc:

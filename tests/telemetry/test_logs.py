@@ -1,16 +1,20 @@
-"""Log lines: one JSON object each, whatever is logged."""
+"""Log lines: one JSON object each, or text; whatever is logged."""
 
 import io
 import json
 import logging
-from collections.abc import Iterator
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cortex.telemetry.logs import JsonFormatter, configure
+from cortex.core.errors import ConfigError
+from cortex.telemetry.logs import JsonFormatter, TextFormatter, complain, configure
 from tests.gateway.conftest import scripted
 from tests.running import running
 
@@ -114,22 +118,130 @@ def test_a_traceback_of_exceptions_that_caused_each_other_ends(lines: Lines) -> 
     assert line["traceback"].count("ValueError") == 2
 
 
-def test_everything_of_the_process_goes_to_stderr(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    root = logging.getLogger()
-    before, level = root.handlers[:], root.level
-    try:
-        configure("warning")
-        logging.getLogger("some.library").warning("hello")
-        logging.getLogger("cortex").info("too quiet")
-        assert [type(handler.formatter) for handler in root.handlers] == [JsonFormatter]
-    finally:
-        root.handlers[:] = before
-        root.setLevel(level)
+@pytest.fixture
+def whole_process() -> Iterator[None]:
+    """Puts the loggers back after `configure`."""
+    root, ours = logging.getLogger(), logging.getLogger("cortex")
+    before = root.handlers[:], root.level, ours.level
+    yield
+    root.handlers[:], level, own = before
+    root.setLevel(level)
+    ours.setLevel(own)
+
+
+@pytest.mark.usefixtures("whole_process")
+def test_everything_of_the_process_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    configure({"CORTEX_LOG_LEVEL": "warning"})
+    logging.getLogger("some.library").warning("hello")
+    logging.getLogger("cortex").info("too quiet")
     out, err = capsys.readouterr()
     assert out == ""
     assert [json.loads(line)["message"] for line in err.splitlines()] == ["hello"]
+
+
+@pytest.mark.usefixtures("whole_process")
+def test_debug_is_about_requests_and_not_about_what_libraries_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure({"CORTEX_LOG_LEVEL": "DEBUG"})
+    logging.getLogger("aiosqlite").debug("every step")
+    logging.getLogger("cortex.request").debug("request")
+    assert "every step" not in (err := capsys.readouterr().err)
+    assert json.loads(err)["message"] == "request"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        (
+            "CORTEX_LOG_LEVEL",
+            "loud",
+            "environment CORTEX_LOG_LEVEL: expected DEBUG, INFO, WARNING or ERROR, found 'loud'",
+        ),
+        (
+            "CORTEX_LOG_FORMAT",
+            "xml",
+            "environment CORTEX_LOG_FORMAT: expected json or text, found 'xml'",
+        ),
+    ],
+)
+def test_a_slip_is_a_mistake_in_the_configuration(name: str, value: str, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configure({name: value})
+    assert caught.value.lines == [line]
+
+
+def text_of(message: str, fields: Mapping[str, object], error: Exception | None = None) -> str:
+    level = logging.ERROR if error is not None else logging.WARNING
+    exc_info = None if error is None else (type(error), error, error.__traceback__)
+    record = logging.LogRecord("cortex", level, "x.py", 1, message, (), exc_info)
+    record.fields = fields
+    return TextFormatter(timed=False).format(record)
+
+
+def test_text_is_for_people() -> None:
+    fields = {"node": "n0", "model": None, "error": "CUDA: no memory", "ids": ["a b"], "n": 1.5}
+    assert text_of("load_failed", fields) == (
+        'warning load_failed node=n0 error="CUDA: no memory" ids=["a b"] n=1.5'
+    )
+
+
+def test_text_begins_with_the_time_of_day() -> None:
+    record = logging.LogRecord("cortex", logging.INFO, "x.py", 1, "listening", (), None)
+    time, _, rest = TextFormatter().format(record).partition(" ")
+    assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3}", time)
+    assert rest == "info    listening"
+
+
+@pytest.mark.parametrize("odd", ["two\nlines", "\x1b[31mred", "\u2028", "\x9b1m"])
+def test_nothing_in_a_line_of_text_breaks_it_or_reaches_a_terminal(odd: str) -> None:
+    written = text_of(odd, {"reason": odd, "list": [odd]})
+    assert written.isprintable()
+
+
+def test_a_traceback_follows_its_line_of_text() -> None:
+    try:
+        int("PROMPT")
+    except ValueError as exc:
+        first, *more = text_of("bug", {}, exc).split("\n")
+    assert first == "error   bug"
+    assert more[0] == "  Traceback (most recent call last):"
+    assert more[-1] == "  ValueError"
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+def test_the_journal_is_told_priorities(
+    form: str, whole_process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (tmp_path / "journal").open("w+") as journal:
+        found = os.fstat(journal.fileno())
+        monkeypatch.setattr(sys, "stderr", journal)
+        stream = f"{found.st_dev}:{found.st_ino}"
+        configure({"JOURNAL_STREAM": stream, "CORTEX_LOG_FORMAT": form})
+        logging.getLogger("cortex").info("one")
+        logging.getLogger("cortex").warning("two")
+        try:
+            int("nonsense")
+        except ValueError:
+            logging.getLogger("cortex").exception("three")
+        monkeypatch.setenv("JOURNAL_STREAM", stream)
+        complain(["cannot serve", "for two reasons"])
+        journal.seek(0)
+        lines = journal.read().splitlines()
+    assert [line[:3] for line in lines[:3]] == ["<6>", "<4>", "<3>"]
+    assert {line[:3] for line in lines[3:]} == {"<3>"}
+    assert lines[-2:] == ["<3>cortex: cannot serve", "<3>cortex: for two reasons"]
+    assert lines[0][3:].startswith("{" if form == "json" else "info    one")
+    assert len(lines) > 5 if form == "text" else len(lines) == 5
+
+
+def test_another_stream_than_the_journals_gets_none(
+    whole_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The variable is passed on to whatever a service starts, with its streams elsewhere."""
+    configure({"JOURNAL_STREAM": "9:9"})
+    logging.getLogger("cortex").warning("two")
+    assert capsys.readouterr().err.startswith("{")
 
 
 async def test_a_request_that_failed_for_us_is_a_warning_with_its_figures(
@@ -210,3 +322,23 @@ async def test_a_change_of_the_fleet_is_logged_with_its_reason(
             "a",
             "no weights",
         )
+
+
+async def test_every_line_of_a_load_names_the_request_that_it_is_for(
+    tmp_path: Path, lines: Lines
+) -> None:
+    async with (
+        scripted(["a", "b"], unloaded=["b"], size_mib=6000, vram_total_mib=10_000) as node,
+        running(tmp_path, [node]) as gateway,
+    ):
+        assert (await gateway.chat("a")).status == 200
+        reply = await gateway.chat("b")
+        assert reply.status == 200
+        told = {
+            line["message"]: line.get("request_id")
+            for line in lines.read()
+            if line["logger"] == "cortex.daemon"
+        }
+        for kind in ("load", "evict", "unload", "unloaded", "loaded"):
+            assert told[kind] == reply.headers["x-request-id"], kind
+        assert told["node_up"] is None

@@ -1,16 +1,21 @@
 """Names, labels and buckets: dashboards and alerts are written against exactly these."""
 
+import platform
 from collections.abc import Iterator
 from itertools import pairwise
 
 import pytest
-from prometheus_client import Metric, generate_latest
+from prometheus_client import CollectorRegistry, Metric, generate_latest
 
+from cortex import __version__
 from cortex.core.health import Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName, RequestId
 from cortex.core.records import EventKind, FleetEvent, Outcome, RequestRecord
 from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView
+from cortex.telemetry.access import MAX_KEYS, KeyMetrics
+from cortex.telemetry.build import show_build
 from cortex.telemetry.metrics import MAX_PAIRS, FleetCollector, Metrics
+from cortex.telemetry.revision import revision
 
 PLACE = {"route", "model", "node"}
 PAIR = {"model", "node"}
@@ -27,9 +32,11 @@ CONTRACT = {
     "cortex_cached_prompt_tokens_total": ("counter", PAIR),
     "cortex_request_errors_total": ("counter", {"code"}),
     "cortex_cold_starts_total": ("counter", PAIR),
+    "cortex_cold_wait_seconds": ("histogram", {"model"}),
     "cortex_retries_total": ("counter", {"node"}),
     "cortex_evictions_total": ("counter", {"reason"}),
     "cortex_model_load_seconds": ("histogram", PAIR),
+    "cortex_load_seconds_total": ("counter", PAIR),
     "cortex_model_size_guess_error_ratio": ("histogram", set()),
     "cortex_model_load_failures_total": ("counter", PAIR),
     "cortex_events_total": ("counter", {"kind"}),
@@ -40,8 +47,10 @@ CONTRACT = {
     "cortex_model_resident": ("gauge", PAIR),
     "cortex_model_pinned": ("gauge", PAIR),
     "cortex_pin_absent": ("gauge", PAIR),
+    "cortex_model_wedged": ("gauge", PAIR),
     "cortex_in_flight": ("gauge", PAIR),
     "cortex_queue_depth": ("gauge", {"model"}),
+    "cortex_queue_oldest_seconds": ("gauge", {"model"}),
     "cortex_defrag_cycles": ("gauge", {"node"}),
     "cortex_defrag_due": ("gauge", {"node"}),
     "cortex_device_vram_used_bytes": ("gauge", {"node"}),
@@ -90,7 +99,8 @@ def fleet(*nodes: NodeView) -> FleetSnapshot:
 
 def busy_node() -> NodeView:
     held = ModelView(id=ModelId("a"), status=ModelStatus.LOADED, pinned=True, in_flight=3)
-    absent = ModelView(id=ModelId("b"))
+    absent = ModelView(id=ModelId("b"), wedged=True)
+    phantom = ModelView(id=ModelId("no-such"), wedged=True, phantom=True)
     return NodeView(
         name=NodeName("n0"),
         liveness=Liveness(NodeHealth.UP),
@@ -98,7 +108,7 @@ def busy_node() -> NodeView:
         free_mib=4_576,
         in_flight=3,
         cycles=50,
-        models={held.id: held, absent.id: absent},
+        models={held.id: held, absent.id: absent, phantom.id: phantom},
     )
 
 
@@ -114,6 +124,7 @@ def collector(*nodes: NodeView) -> FleetCollector:
     return FleetCollector(
         lambda: fleet(*nodes),
         queue_depths=lambda: {ModelId("a"): 2},
+        queue_oldest_s=lambda: {ModelId("a"): 41.5},
         why_due=lambda node: "50 cycles" if node.cycles else None,
         store_ok=lambda: (False, 7, 9),
     )
@@ -136,12 +147,13 @@ def metrics() -> Metrics:
             completion_tokens=7,
             cached_tokens=3,
             cold_start=True,
+            load_wait_ms=180_500.0,
             attempts=3,
         )
     )
     metrics.event(event(EventKind.EVICT, cause="idle"))
     metrics.event(event(EventKind.LOAD_FAILED))
-    metrics.loaded(NodeName("n0"), ModelId("a"), 12.0)
+    metrics.load_ended(NodeName("n0"), ModelId("a"), 12.0, ok=True)
     metrics.polled(NodeName("n0"), ok=True, duration_s=0.004)
     return metrics
 
@@ -180,10 +192,11 @@ def test_no_series_is_scraped_twice_for_its_time_of_creation(metrics: Metrics) -
     ("name", "least", "most"),
     [
         ("cortex_request_duration_seconds", 0.05, 1800),
-        ("cortex_time_to_first_token_seconds", 0.025, 120),
+        ("cortex_time_to_first_token_seconds", 0.025, 900),
         ("cortex_queue_wait_seconds", 0.01, 600),
-        ("cortex_tokens_per_second", 1, 800),
-        ("cortex_model_load_seconds", 0.5, 600),
+        ("cortex_tokens_per_second", 1, 500),
+        ("cortex_model_load_seconds", 0.5, 1800),
+        ("cortex_cold_wait_seconds", 0.5, 1800),
         ("cortex_model_size_guess_error_ratio", 0.02, 5),
         ("cortex_poll_duration_seconds", 0.001, 5),
     ],
@@ -210,6 +223,7 @@ def test_a_request_is_counted_once_everywhere(metrics: Metrics) -> None:
     assert seen[f"cortex_cached_prompt_tokens_total{pair}"] == 3
     assert seen['cortex_request_errors_total{code="node_truncated"}'] == 1
     assert seen[f"cortex_cold_starts_total{pair}"] == 1
+    assert seen['cortex_cold_wait_seconds_sum{model="a"}'] == pytest.approx(180.5)
     assert seen['cortex_retries_total{node="n0"}'] == 2
 
 
@@ -292,7 +306,12 @@ def test_the_gauges_are_the_fleet_at_the_moment_of_the_scrape(metrics: Metrics) 
     assert seen['cortex_model_pinned{model="a",node="n0"}'] == 1
     assert seen['cortex_model_pinned{model="b",node="n0"}'] == 0
     assert seen['cortex_in_flight{model="a",node="n0"}'] == 3
+    assert seen['cortex_model_wedged{model="a",node="n0"}'] == 0
+    assert seen['cortex_model_wedged{model="b",node="n0"}'] == 1
+    # Nobody misses it, so nobody need get up for it.
+    assert seen['cortex_model_wedged{model="no-such",node="n0"}'] == 0
     assert seen['cortex_queue_depth{model="a"}'] == 2
+    assert seen['cortex_queue_oldest_seconds{model="a"}'] == 41.5
     assert (seen["cortex_store_ok"], seen["cortex_store_queued_rows"]) == (0, 7)
     assert seen["cortex_store_dropped_rows"] == 9
 
@@ -304,12 +323,45 @@ def test_memory_is_in_bytes_and_absent_where_a_node_reports_none(metrics: Metric
     assert not [name for name in seen if "vram" in name and "n1" in name]
 
 
+def test_what_failed_loads_took_counts_as_time_spent_and_as_no_load() -> None:
+    metrics = Metrics()
+    metrics.load_ended(NodeName("n0"), ModelId("a"), 12.0, ok=True)
+    metrics.load_ended(NodeName("n0"), ModelId("a"), 300.0, ok=False)
+    seen = values(metrics)
+    assert seen['cortex_load_seconds_total{model="a",node="n0"}'] == 312
+    assert seen['cortex_model_load_seconds_count{model="a",node="n0"}'] == 1
+
+
+def test_it_says_which_program_it_is() -> None:
+    registry = CollectorRegistry()
+    show_build(registry)
+    [line] = [s for s in generate_latest(registry).decode().splitlines() if s[0] != "#"]
+    assert line.startswith("cortex_build_info{")
+    assert line.endswith("} 1.0")
+    assert f'version="{__version__}"' in line
+    assert f'python="{platform.python_version()}"' in line
+    assert f'revision="{revision() or ""}"' in line
+
+
+def test_keys_without_end_make_no_series_without_end() -> None:
+    """Each reload may bring others, and what was counted stays."""
+    registry = CollectorRegistry()
+    keys = KeyMetrics(registry)
+    for number in range(MAX_KEYS + 200):
+        keys.request_done(f"key-{number}", record(prompt_tokens=1))
+    keys.request_done("key-0", record(prompt_tokens=1))
+    counted = registry.get_sample_value
+    assert counted("cortex_key_requests_total", {"key": "other", "outcome": "ok"}) == 200
+    assert counted("cortex_key_prompt_tokens_total", {"key": "other"}) == 200
+    assert counted("cortex_key_requests_total", {"key": "key-0", "outcome": "ok"}) == 2
+
+
 def test_models_without_end_make_no_series_without_end() -> None:
     metrics = Metrics()
     for number in range(MAX_PAIRS + 200):
         model = ModelId(f"m{number}")
         metrics.request_done(record(model=model, prompt_tokens=1, cold_start=True))
-        metrics.loaded(NodeName("n0"), model, 1.0)
+        metrics.load_ended(NodeName("n0"), model, 1.0, ok=True)
         metrics.event(
             FleetEvent(
                 at_ms=0, kind=EventKind.LOAD, reason="", node=NodeName("n0"), model=model
