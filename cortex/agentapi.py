@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from cortex.adminapi import Body
+from cortex.core.traits import MAX_CONTEXT_TOKENS
 
 MOST_MIB = 1 << 40
 """An exbibyte: above any machine, and far below where figures run over."""
@@ -31,6 +32,11 @@ class WeightsReading(Body):
     size_mib: int = Field(ge=0, le=MOST_MIB)
     cached_mib: int | None = Field(None, ge=0, le=MOST_MIB)
     """What of them the machine's memory holds; None = the agent may not know."""
+    context_tokens: int | None = Field(None, ge=1, le=MAX_CONTEXT_TOKENS)
+    """The longest prompt with its answer, as what lies beside the weights says."""
+    kinds: list[str] | None = None
+    """Words of `core.traits.Kind`; others are passed over."""
+    quantization: str | None = Field(None, max_length=64)
 
 
 class CommandAck(Body):

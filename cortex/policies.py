@@ -3,6 +3,7 @@
 from cortex.config.schema import Config
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.rules import EvictionRules, Strategy
+from cortex.core.traits import Kind, Traits
 from cortex.fleet.policy import FleetPolicy, ModelPolicy, NodePolicy
 
 FILES_RESERVED = 128
@@ -35,6 +36,10 @@ def fleet_policy(config: Config) -> FleetPolicy:
                 nodes=None if model.nodes is None else frozenset(map(NodeName, model.nodes)),
                 idle_unload_s=model.idle_unload_s,
                 max_copies=model.max_copies,
+                traits=Traits(
+                    context_tokens=model.context_tokens,
+                    kinds=None if model.kinds is None else frozenset(map(Kind, model.kinds)),
+                ),
             )
             for model_id, model in config.models.items()
         },

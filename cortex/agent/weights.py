@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from cortex.agent.pagecache import cached_bytes
+from cortex.agent.traits import traits_of
 from cortex.agentapi import WeightsReading
 
 MIB = 1024 * 1024
@@ -106,6 +107,7 @@ def read(models: Sequence[str], folders: Sequence[Path]) -> list[WeightsReading]
             if not size:
                 continue
             held = [cached_bytes(file) for file in files]
+            traits = traits_of(files)
         except (OSError, ValueError):
             continue
         known = [part for part in held if part is not None]
@@ -114,6 +116,9 @@ def read(models: Sequence[str], folders: Sequence[Path]) -> list[WeightsReading]
                 model=model,
                 size_mib=-(-size // MIB),
                 cached_mib=sum(known) // MIB if len(known) == len(held) else None,
+                context_tokens=traits.context_tokens,
+                kinds=None if traits.kinds is None else sorted(traits.kinds),
+                quantization=traits.quantization,
             )
         )
     return readings

@@ -18,8 +18,13 @@ COLUMNS = (
     Column("model", elastic=True),
     Column("status"),
     Column("in flight", right=True),
+    Column("context", right=True),
+    Column("for"),
+    Column("quantized"),
     Column("on", elastic=True),
 )
+ALWAYS = 3
+"""Columns from there on to the last are shown where there is something in them."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(as_json(answer))
     elif entries:
-        screen.show(screen.table(COLUMNS, [_row(entry) for entry in entries]))
+        screen.show(screen.table(*_filled([_row(entry) for entry in entries])))
     elif screen.is_terminal:
         screen.show(Text("no node lists a model yet", style="yellow"))
     return Exit.OK
@@ -53,6 +58,17 @@ def entries_of(answer: object, client: Client) -> Iterator[Entry]:
             yield entry
 
 
+def _filled(rows: list[list[Cell]]) -> tuple[list[Column], list[list[Cell]]]:
+    """The columns without those that would be empty."""
+    last = len(COLUMNS) - 1
+    kept = [
+        at
+        for at in range(len(COLUMNS))
+        if not ALWAYS <= at < last or any(row[at] != ABSENT for row in rows)
+    ]
+    return [COLUMNS[at] for at in kept], [[row[at] for at in kept] for row in rows]
+
+
 def _row(entry: Entry) -> list[Cell]:
     status = safe(entry.get("status") or ABSENT)
     places = [place for place in _list(entry.get("locations")) if isinstance(place, dict)]
@@ -65,6 +81,9 @@ def _row(entry: Entry) -> list[Cell]:
         safe(entry["id"]),
         Text(status, style=STATUS_STYLES.get(status, "")),
         str(sum(in_flight)) if in_flight else ABSENT,
+        f"{context:,}" if isinstance(context := entry.get("context_length"), int) else ABSENT,
+        safe(",".join(map(str, _list(entry.get("modalities")))) or ABSENT),
+        safe(entry.get("quantization") or ABSENT),
         where,
     ]
 

@@ -115,6 +115,8 @@ Name = Annotated[str, AfterValidator(plain_name)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 SecondsOrOff = Annotated[Seconds | None, BeforeValidator(_seconds_or_off)]
 Count = Annotated[int, Field(ge=1)]
+KindName = Literal["chat", "vision", "embeddings", "image", "speech"]
+"""As `core.traits.Kind`, which a test holds it to."""
 
 
 class Section(BaseModel):
@@ -249,6 +251,16 @@ class Model(Section):
         None,
         description="Copies up to which one more is loaded where every copy is full; default as many"
         " as free memory holds.",
+    )
+    context_tokens: Count | None = Field(
+        None,
+        description="The longest prompt with its answer; longer ones are refused before a load."
+        " Default: as nodes and agents tell.",
+    )
+    kinds: Annotated[tuple[KindName, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="All that it can be asked for: `chat`, `vision`, `embeddings`, `image`, `speech`;"
+        " anything else is refused. Default: as nodes and agents tell.",
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cortex.core.ids import ModelId
+from cortex.core.traits import Traits
 
 
 class ReportedStatus(StrEnum):
@@ -38,6 +39,8 @@ class Listing:
     """`loaded` wins where an id was listed twice."""
     duplicated: frozenset[ModelId] = frozenset()
     """Ids that were listed twice: their `reloading` flag has leaked."""
+    traits: Mapping[ModelId, Traits] = field(default_factory=dict)
+    """What is said of them beside."""
     remark: str = ""
     """What was left out of it, for people."""
 

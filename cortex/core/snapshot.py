@@ -12,6 +12,7 @@ from cortex.core.footprint import least_mib
 from cortex.core.health import CLOSED, UNSEEN, Breaker, Liveness, NodeHealth
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.rules import EvictionRules
+from cortex.core.traits import NOTHING, Traits
 
 DEFAULT_PRIORITY = 100
 FRESH_S = 5.0
@@ -167,6 +168,8 @@ class Weights(NamedTuple):
     size_mib: int
     cached_mib: int | None
     """What the machine's memory holds of them; None = the agent cannot tell."""
+    traits: Traits = NOTHING
+    """What they say of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +213,10 @@ class NodeView:
     """What loads have read there, all together, as far as their sizes were known."""
     weights: Mapping[ModelId, Weights] = field(default_factory=dict)
     """Of the models whose files an agent found; empty = there is no agent, or it is silent."""
+    listed: Mapping[ModelId, Traits] = field(default_factory=dict)
+    """What the node itself says of its models."""
+    refused: Mapping[ModelId, Traits] = field(default_factory=dict)
+    """What its refusals since its restart say of them."""
     residue_mib: int = 0
     """Memory that unloads since the last restart did not give back."""
     derived: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -345,6 +352,8 @@ class FleetSnapshot:
     """`[models."ID"] nodes`: where a model may run; absent = anywhere."""
     max_copies: Mapping[ModelId, int] = field(default_factory=dict)
     """`[models."ID"] max_copies`; absent = as many as there is free memory for."""
+    traits: Mapping[ModelId, Traits] = field(default_factory=dict)
+    """What the configuration says of models."""
     eviction: EvictionRules = field(default_factory=EvictionRules)
     pins: frozenset[tuple[NodeName | None, ModelId]] = frozenset()
     """What shall be kept where, by the configuration or by request; node None = anywhere."""

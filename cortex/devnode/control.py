@@ -48,6 +48,10 @@ class Control:
             entry["root"] = model
         return entry if status is None else entry | {"status": status}
 
+    async def page_models(self, _request: web.Request) -> web.Response:
+        """GET /ui/api/list_models: what chats and speaks, as it was at the start."""
+        return answer_json({"models": self._node.page_models})
+
     async def status(self, request: web.Request) -> web.Response:
         """POST /v1/models/status."""
         name = await self._model_id(request)

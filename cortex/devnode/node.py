@@ -44,6 +44,10 @@ def _log_failure(task: asyncio.Task[Any]) -> None:
         _log.error("a job of the node failed", exc_info=task.result().error)
 
 
+PAGE_KINDS = frozenset({"text", "multimodal", "speech"})
+"""What mistral.rs's page can talk to."""
+
+
 class Node:
     """Serves mistral.rs's HTTP API over any `Engine`.
 
@@ -75,6 +79,8 @@ class Node:
         """`/v1/responses` resources by id; per process, so a start empties it."""
         self.histories: dict[str, list[Json]] = {}
         self.files: dict[str, Json] = {}
+        self.page_models: list[Json] = []
+        """What its page offers, as it was at the start."""
         self.residency: Residency
         self._declared = declared
         self._tasks: asyncio.TaskGroup | None = None
@@ -109,6 +115,11 @@ class Node:
             stats=self.stats,
         )
         self.responses, self.histories, self.files = {}, {}, {}
+        self.page_models = [
+            {"name": model, "kind": kind}
+            for model in self._declared.models
+            if (kind := self.knobs.category_of(model)) in PAGE_KINDS
+        ]
         self._tasks = asyncio.TaskGroup()
         await self._tasks.__aenter__()
         await self.engine.start(self._declared.resident)

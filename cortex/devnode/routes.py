@@ -63,6 +63,7 @@ def build(node: "Node") -> web.Application:
             web.get("/", control.health),
             web.get("/health", control.health),
             web.get("/v1/models", control.models),
+            web.get("/ui/api/list_models", control.page_models),
             web.post("/v1/models/status", control.status),
             web.post("/v1/models/unload", control.unload),
             web.post("/v1/models/reload", control.reload),

@@ -178,6 +178,8 @@ class Fleet:
         """Take a lease back, and what its request found out about the node."""
         if verdict.contradicts is not None:
             self._observations.contradicted(lease.node, lease.model, verdict.contradicts)
+        if verdict.declined is not None:
+            self._observations.declined(lease.node, lease.model, verdict.declined)
         if verdict.unreachable is not None:
             self._observations.refused(lease.node, verdict.unreachable)
         if verdict.ask_node:

@@ -9,6 +9,7 @@ from cortex.core.listing import Listing, NodeInfo, ReportedStatus
 from cortex.core.reconcile import agrees, reconcile
 from cortex.core.records import EventKind
 from cortex.core.snapshot import ModelStatus, ModelView, NodeView, Weights
+from cortex.core.traits import NOTHING, Kind, Traits, combined
 from cortex.fleet.state import FleetState
 
 
@@ -42,7 +43,14 @@ class Observations:
         )
         if restarted:
             state.event(EventKind.NODE_RESTARTED, "its process start changed", name)
-            node = replace(node, cycles=0, residue_mib=0, restarted_at_ms=state.clock.now_ms())
+            node = replace(
+                node,
+                cycles=0,
+                residue_mib=0,
+                restarted_at_ms=state.clock.now_ms(),
+                listed={},
+                refused={},
+            )
         models = {
             model: self._listed(node, model, status, listing, restarted=restarted, fence=fence)
             for model, status in listing.models.items()
@@ -58,6 +66,7 @@ class Observations:
                 liveness=node.liveness.answered(listing.remark),
                 boot_at_s=listing.created_at_s or node.boot_at_s,
                 models=models,
+                listed=_told(node.listed, listing.traits),
             )
         )
         # The same view where nothing is new, with all that was derived from it.
@@ -83,6 +92,21 @@ class Observations:
         )
         state.put(state.govern(fresh))
         state.changed()
+
+    def kinds(self, name: NodeName, kinds: Mapping[ModelId, frozenset[Kind]]) -> None:
+        """Take in what a node says its models are for."""
+        node = self._state.node(name)
+        if node is not None and kinds:
+            told = {model: Traits(kinds=found) for model, found in kinds.items()}
+            self._state.put(replace(node, listed=_told(node.listed, told)))
+
+    def declined(self, name: NodeName, model: ModelId, traits: Traits) -> None:
+        """Take in what the refusal of a request tells of the model; true until the node restarts."""
+        node = self._state.node(name)
+        if node is not None and model in node.models:
+            refused = _told(node.refused, {model: traits})
+            if refused != node.refused:
+                self._state.put(replace(node, refused=refused))
 
     def measured(self, name: NodeName, *, free_mib: int) -> None:
         """Take in the free memory that an agent reads beside the node."""
@@ -172,6 +196,7 @@ class Observations:
             and listing.created_at_s in (None, node.boot_at_s)
             and not listing.duplicated
             and listing.models.keys() == models.keys()
+            and (not listing.traits or _told(node.listed, listing.traits) == node.listed)
             and all(
                 agrees(models[model], status) and models[model].last_used_at_ms <= now_ms
                 for model, status in listing.models.items()
@@ -231,6 +256,15 @@ class Observations:
             why = _why_wedged(seen, longest_s)
             self._state.event(EventKind.WEDGED, why, node.name, model)
         return seen
+
+
+def _told(
+    before: Mapping[ModelId, Traits], now: Mapping[ModelId, Traits]
+) -> Mapping[ModelId, Traits]:
+    if not now:
+        return before
+    changed = {model: combined(before.get(model, NOTHING), said) for model, said in now.items()}
+    return {**before, **changed}
 
 
 def _why_wedged(view: ModelView, load_timeout_s: float) -> str:

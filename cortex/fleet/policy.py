@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.rules import EvictionRules
 from cortex.core.snapshot import DEFAULT_PRIORITY, ModelView, NodeView
+from cortex.core.traits import NOTHING, Traits
 from cortex.core.versions import why_unload_destroys
 
 _OFF = 'lifecycle = "off"'
@@ -37,6 +38,7 @@ class ModelPolicy:
     nodes: frozenset[NodeName] | None = None
     idle_unload_s: float | None = None
     max_copies: int | None = None
+    traits: Traits = NOTHING
 
 
 NO_RULE = ModelPolicy()
@@ -70,6 +72,7 @@ class FleetPolicy:
         init=False, repr=False, compare=False
     )
     max_copies: Mapping[ModelId, int] = field(init=False, repr=False, compare=False)
+    traits: Mapping[ModelId, Traits] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         rules = self.models.items()
@@ -79,6 +82,7 @@ class FleetPolicy:
             "max_copies": {
                 m: rule.max_copies for m, rule in rules if rule.max_copies is not None
             },
+            "traits": {m: rule.traits for m, rule in rules if rule.traits != NOTHING},
         }
         for name, value in derived.items():
             object.__setattr__(self, name, value)

@@ -1,6 +1,7 @@
 """Asks every node what it holds, each in its own task, and tells the state."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
@@ -191,7 +192,14 @@ class Poller:
             return False
         self._uninformed.discard(name)
         self._observations.informed(name, info)
+        await self._ask_kinds(name, node)
         return True
+
+    async def _ask_kinds(self, name: NodeName, node: NodeControl) -> None:
+        """Read what its models are for; most nodes do not say, and are no worse for it."""
+        with contextlib.suppress(TimeoutError, NodeError):
+            async with asyncio.timeout(self._state.policy.poll_timeout_s):
+                self._observations.kinds(name, await node.kinds())
 
     async def _save(self, name: NodeName) -> None:
         """Keep what changed for the next start."""

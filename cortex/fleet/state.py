@@ -84,6 +84,7 @@ class FleetState:
                 aliases=self.policy.aliases,
                 allowed_nodes=self.policy.allowed_nodes,
                 max_copies=self.policy.max_copies,
+                traits=self.policy.traits,
                 eviction=self.policy.eviction,
                 pins=self._all_pins,
             )

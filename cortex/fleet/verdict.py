@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from cortex.core.snapshot import ModelStatus
+from cortex.core.traits import Traits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +20,8 @@ class Verdict:
     """The model did something for somebody, which counts for the order of last use."""
     contradicts: ModelStatus | None = None
     """The node refused for a model that was thought loaded: what it is instead."""
+    declined: Traits | None = None
+    """What its refusal of the request tells of the model."""
     unreachable: str | None = None
     """Why it could not be connected to."""
     ask_node: bool = False

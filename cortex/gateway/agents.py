@@ -4,10 +4,11 @@ import hmac
 
 from aiohttp import web
 
-from cortex.agentapi import AgentCommand, AgentReply, AgentReport, CommandAck
+from cortex.agentapi import AgentCommand, AgentReply, AgentReport, CommandAck, WeightsReading
 from cortex.core.errors import RequestError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.snapshot import Weights
+from cortex.core.traits import Kind, Traits
 from cortex.gateway.jsonio import body_of, json_of
 from cortex.gateway.services import SERVICES, Services
 
@@ -25,7 +26,7 @@ async def report(request: web.Request) -> web.Response:
             f"there is no node {body.node[:80]!r}", code="not_found", param="node"
         )
     weights = {
-        ModelId(found.model): Weights(found.size_mib, found.cached_mib)
+        ModelId(found.model): Weights(found.size_mib, found.cached_mib, _traits(found))
         for found in body.weights
     }
     svc.fleet.agents.found(name, weights, ram_total_mib=body.ram_total_mib)
@@ -51,6 +52,13 @@ async def report(request: web.Request) -> web.Response:
             ]
         )
     )
+
+
+def _traits(found: WeightsReading) -> Traits:
+    kinds = None
+    if found.kinds is not None:
+        kinds = frozenset(kind for kind in Kind if kind in found.kinds)
+    return Traits(found.context_tokens, kinds or None, quantization=found.quantization)
 
 
 def _failure(ack: CommandAck) -> str | None:

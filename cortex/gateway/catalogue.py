@@ -1,9 +1,11 @@
 """`/v1/models`: every model of every node, once, in OpenAI's shape or Anthropic's."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 from aiohttp import web
 
+from cortex.core.abilities import Abilities, Known, abilities
 from cortex.core.errors import RequestError
 from cortex.core.ids import ModelId
 from cortex.core.snapshot import FleetSnapshot, ModelStatus
@@ -74,7 +76,29 @@ def _entry(snapshot: FleetSnapshot, model: ModelId, created: int) -> dict[str, o
             }
             for node, view in views
         ],
+        **_known(abilities(snapshot, model)),
     }
+
+
+def _known(able: Abilities) -> dict[str, object]:
+    """What is known of the model, and who says so; what nobody says is left out."""
+    said: dict[str, Known[Any] | None] = {
+        "context_length": able.context_tokens,
+        "modalities": able.kinds,
+        "quantization": able.quantization,
+        "size_mib": able.size_mib,
+    }
+    known = {name: fact for name, fact in said.items() if fact is not None}
+    if not known:
+        return {}
+    return {
+        **{name: _plain(fact.value) for name, fact in known.items()},
+        "sources": {name: fact.source for name, fact in known.items()},
+    }
+
+
+def _plain(value: object) -> object:
+    return sorted(value) if isinstance(value, frozenset) else value
 
 
 def _anthropic_page(request: web.Request, svc: Services) -> dict[str, object]:

@@ -295,8 +295,7 @@ class Exchange:
     async def _attempt(self, admitted: Admitted) -> Relayed:
         """One node: send, relay, and give the lease back with what is to be thought of the node."""
         svc, line, call = self._svc, self._line, self._call
-        lease = admitted.lease
-        node = lease.node
+        lease, node = admitted.lease, admitted.lease.node
         verdict = UNHEARD
         outbound: Outbound | None = None
         sending: Sending | None = None
@@ -326,7 +325,7 @@ class Exchange:
         except NodeError as exc:
             if isinstance(exc, NodeFaultError) and outbound is not None:
                 exc.compared(outbound.body.chunks)
-            verdict = judged(svc.fleet.node(lease.node), exc)
+            verdict = judged(svc.fleet.node(lease.node), exc, line.record.route)
             raise
         finally:
             if sending is not None:
@@ -371,7 +370,8 @@ class Exchange:
             # Nobody can be asked for a second opinion any more.
             verdict = Verdict(failure=error.fault.reason, client=self._caller.who)
         else:
-            verdict = replace(judged(self._svc.fleet.node(lease.node), error), count=True)
+            node = self._svc.fleet.node(lease.node)
+            verdict = replace(judged(node, error, self._line.record.route), count=True)
         return replace(verdict, ask_node=True)
 
     def _let_go(self, body: Body, unanswered: set[Failing], sending: Sending) -> None:

@@ -20,6 +20,7 @@ from cortex.gateway.body import Body, read_body, written
 from cortex.gateway.call import AiohttpSource, Call
 from cortex.gateway.errors import JSON
 from cortex.gateway.exchange import Exchange, Outbound
+from cortex.gateway.fitness import may_be_long, refuse_kind, refuse_length
 from cortex.gateway.line import Line
 from cortex.gateway.relay import Dialect, Passing
 from cortex.gateway.services import SERVICES, Services, caller_of
@@ -96,6 +97,9 @@ async def _ask(
     line.record.stream = wanted.stream
     model = resolve(svc, wanted.model, caller)
     line.record.model = model
+    able = refuse_kind(svc, caller, model, line.record.route)
+    if may_be_long(able, body.size):
+        await refuse_length(svc, able, body)
     message_id = f"msg_{secrets.token_hex(12)}"
     if wanted.nothing_to_say:
         _nothing(call, line, wanted, message_id)

@@ -15,6 +15,7 @@ from cortex.gateway.auth import Caller
 from cortex.gateway.body import Body, read_body, small_body, written
 from cortex.gateway.call import Call
 from cortex.gateway.exchange import Exchange, Outbound
+from cortex.gateway.fitness import may_be_long, refuse_kind, refuse_length
 from cortex.gateway.line import Line
 from cortex.gateway.relay import OPENAI, Passing
 from cortex.gateway.services import Services
@@ -58,6 +59,9 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
         preferred = svc.fleet.affinity.preferred(model, sticky)
         want = Want(model, preferred, only, request_id=call.request_id)
         line.record.model = want.model
+        able = refuse_kind(svc, caller, model, line.record.route)
+        if may_be_long(able, body.size):
+            await refuse_length(svc, able, body)
         if want.model != body.envelope.model:
             body = body.with_model(want.model)
         asked = _Asked(call, body, svc, want.model)

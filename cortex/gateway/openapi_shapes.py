@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from cortex.core.traits import Kind
 from cortex.liveapi import LiveFrame
 
 Json = dict[str, Any]
@@ -93,6 +94,11 @@ SHAPES: dict[str, Json] = {
         status=TEXT,
         parent=TEXT,
         locations={"type": "array", "items": _LOCATION},
+        context_length={"type": "integer", "minimum": 1},
+        modalities={"type": "array", "items": {"enum": [kind.value for kind in Kind]}},
+        quantization=TEXT,
+        size_mib={"type": "integer", "minimum": 0},
+        sources={"type": "object", "additionalProperties": TEXT},
     ),
     "ModelList": _object(
         ["object", "data"],

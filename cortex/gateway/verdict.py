@@ -4,12 +4,19 @@ from cortex.core.errors import NodeError, NodeUntriedError
 from cortex.core.health import NodeHealth
 from cortex.core.nodefaults import Blame
 from cortex.core.snapshot import ModelStatus, NodeView
+from cortex.core.traits import refused
 from cortex.fleet.verdict import Verdict
 from cortex.gateway.errors import NodeFaultError
 
 
-def judged(node: NodeView | None, error: NodeError) -> Verdict:
-    """What a failure before the first byte says of `node`, as it is known by now."""
+def judged(node: NodeView | None, error: NodeError, route: str) -> Verdict:
+    """What a failure before the first byte says of `node`, as it is known by now.
+
+    Args:
+        node: It.
+        error: The failure.
+        route: What was asked for.
+    """
     if isinstance(error, NodeFaultError):
         fault = error.fault
         contradicts = None
@@ -21,6 +28,7 @@ def judged(node: NodeView | None, error: NodeError) -> Verdict:
         return Verdict(
             count=False,
             used=fault.blame is Blame.CALLER,
+            declined=refused(fault.code, fault.message, route),
             contradicts=contradicts,
             ask_node=contradicts is not None,
         )

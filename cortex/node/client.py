@@ -6,6 +6,7 @@ relay watches.
 
 import json
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -14,9 +15,10 @@ from cortex.core.fields import Fields
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, Work
 from cortex.core.nodefaults import read_message
+from cortex.core.traits import Kind
 from cortex.node.pool import Pool
 from cortex.node.upstream import RequestBody, Upstream
-from cortex.node.wire import read_lifecycle, read_listing, read_system_info
+from cortex.node.wire import read_kinds, read_lifecycle, read_listing, read_system_info
 
 T = TypeVar("T")
 CONTROL_LIMIT_BYTES = 1024 * 1024
@@ -93,6 +95,16 @@ class NodeClient:
         if status >= 400:
             raise NodeProtocolError(f"{self.name}: /v1/system/info answered HTTP {status}")
         return read_system_info(text)
+
+    async def kinds(self) -> Mapping[ModelId, frozenset[Kind]]:
+        """GET /ui/api/list_models: what models are for, where the node has its page (contract §1.5).
+
+        Its list was made at its start, and has chats and speech only; empty where there is none.
+        """
+        return await self._ask("GET", "/ui/api/list_models", None, self._read_kinds)
+
+    def _read_kinds(self, status: int, text: bytes) -> Mapping[ModelId, frozenset[Kind]]:
+        return read_kinds(text) if status == HTTPStatus.OK else {}
 
     async def model_status(self, model: ModelId) -> LifecycleAnswer:
         return await self._lifecycle("status", model)

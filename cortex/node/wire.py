@@ -1,12 +1,13 @@
 """mistral.rs's JSON, read leniently: fields come and go between versions (contract §8)."""
 
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 
 from cortex.core.errors import NodeProtocolError
 from cortex.core.ids import ModelId
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, ReportedStatus
+from cortex.core.traits import MAX_CONTEXT_TOKENS, Kind, Traits
 
 MIB = 1024 * 1024
 MAX_MODELS = 500
@@ -35,6 +36,9 @@ class _Entry(_Wire):
     id: str
     created: int | None = None
     status: str | None = None
+    # mistral.rs says neither; vLLM and SGLang the first, others the second.
+    max_model_len: Any = None
+    context_length: Any = None
 
 
 class _Models(_Wire):
@@ -45,6 +49,15 @@ class _Models(_Wire):
 class _Lifecycle(_Wire):
     status: str
     error: str | None = None
+
+
+class _UiEntry(_Wire):
+    name: str
+    kind: str = ""
+
+
+class _UiModels(_Wire):
+    models: Annotated[list[_UiEntry], FailFast(), Field(max_length=MAX_MODELS)]
 
 
 class _Device(_Wire):
@@ -79,6 +92,7 @@ def read_listing(body: bytes) -> Listing:
     entries = _parse(_Models, body).data
     models: dict[ModelId, ReportedStatus] = {}
     duplicated: set[ModelId] = set()
+    traits: dict[ModelId, Traits] = {}
     created = None
     ignored = 0
     for entry in entries:
@@ -89,6 +103,10 @@ def read_listing(body: bytes) -> Listing:
             ignored += 1
             continue
         model = ModelId(entry.id)
+        if (
+            context := _tokens(entry.max_model_len) or _tokens(entry.context_length)
+        ) is not None:
+            traits[model] = Traits(context_tokens=context)
         status = _status(entry.status)
         if model in models:
             duplicated.add(model)
@@ -99,8 +117,31 @@ def read_listing(body: bytes) -> Listing:
         created_at_s=created,
         models=models,
         duplicated=frozenset(duplicated),
+        traits=traits,
         remark=_ignored(ignored) if ignored else "",
     )
+
+
+def read_kinds(body: bytes) -> dict[ModelId, frozenset[Kind]]:
+    """Read `GET /ui/api/list_models` of mistral.rs, its page's list of models as they were at its start.
+
+    What is no word that we know says nothing.
+    """
+    return {
+        ModelId(entry.name): _KINDS[entry.kind.lower()]
+        for entry in _parse(_UiModels, body).models
+        if entry.kind.lower() in _KINDS and _plausible(entry.name, MAX_ID_LENGTH)
+    }
+
+
+_KINDS = {
+    "text": frozenset({Kind.CHAT}),
+    "vision": frozenset({Kind.CHAT, Kind.VISION}),
+    "multimodal": frozenset({Kind.CHAT, Kind.VISION}),
+    "embedding": frozenset({Kind.EMBEDDINGS}),
+    "diffusion": frozenset({Kind.IMAGE}),
+    "speech": frozenset({Kind.SPEECH}),
+}
 
 
 def read_lifecycle(body: bytes) -> LifecycleAnswer:
@@ -153,6 +194,11 @@ def _seconds(created: int | None) -> int | None:
     if created is not None and created > MAX_INSTANT_S:
         created //= 1000
     return created if created is not None and 0 <= created < MAX_INSTANT_S else None
+
+
+def _tokens(value: object) -> int | None:
+    plausible = isinstance(value, int) and 0 < value <= MAX_CONTEXT_TOKENS
+    return value if plausible and isinstance(value, int) else None
 
 
 def _sum_mib(parts: list[int | None]) -> int | None:

@@ -37,6 +37,17 @@ def test_the_catalogue(run: Run, gateway: FakeGateway):
     assert json.loads(run("models", "--json").out) == CATALOGUE
 
 
+def test_models_tell_what_they_can_do_where_anybody_knows(
+    gateway: FakeGateway, run: Run
+) -> None:
+    entry = {"id": "a", "status": "loaded", "locations": []}
+    known = {"context_length": 131072, "modalities": ["chat", "vision"]}
+    gateway.answers["/v1/models"] = {"data": [entry, entry | {"id": "b"} | known]}
+    head, *rows = [" ".join(line.split()) for line in run("models").out.splitlines() if line]
+    assert head.lower().split() == ["model", "status", "in-flight", "context", "for", "on"]
+    assert any("131,072 chat,vision" in row for row in rows)
+
+
 def test_hostile_names(run: Run, gateway: FakeGateway):
     entry = {"id": NASTY, "status": NASTY, "parent": NASTY, "locations": [{"node": NASTY}]}
     gateway.answers["/v1/models"] = {"data": [entry]}

@@ -9,6 +9,7 @@ from cortex.core.clock import Clock
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, ReportedStatus, Work
 from cortex.core.records import FleetEvent, NodeRecord, Recollection, ResidencyRecord
+from cortex.core.traits import Kind
 from cortex.fleet.ports import Ports
 from cortex.fleet.waits import WAITS, Waits
 
@@ -150,6 +151,9 @@ class Node:
     async def system_info(self) -> NodeInfo:
         await asyncio.sleep(0)
         return NodeInfo(version="0.9.2", vram_total_mib=self.total_mib, free_mib=self.free_mib)
+
+    async def kinds(self) -> Mapping[ModelId, frozenset[Kind]]:
+        return {}
 
     async def model_status(self, model: ModelId) -> LifecycleAnswer:
         await asyncio.sleep(0)

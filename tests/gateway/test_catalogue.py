@@ -45,6 +45,8 @@ async def test_the_catalogue_merges_all_nodes(tmp_path: Path) -> None:
                 {"node": "n0", "status": "unloaded", "pinned": False, "in_flight": 0},
                 {"node": "n1", "status": "loaded", "pinned": False, "in_flight": 0},
             ],
+            "modalities": ["chat"],
+            "sources": {"modalities": "node n0"},
         }
         assert models["org/a"]["locations"][0]["pinned"] is True
         assert models["short"] == models["org/a"] | {"id": "short", "parent": "org/a"}

@@ -139,6 +139,8 @@ class RawNode:
             own = saying(whole(listing(*self.models)))
         elif own is None and got.path == "/v1/system/info":
             own = saying(whole(b'{"build": {"version": "0.9.2"}}'))
+        elif own is None and got.path == "/ui/api/list_models":
+            own = saying(whole(b'{"models": []}'))
         else:
             self.got.append(got)
         await (own or self.answer)(got, writer)

@@ -22,6 +22,7 @@ from cortex.core.errors import (
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import LifecycleAnswer, NodeInfo, ReportedStatus, Work
 from cortex.core.nodefaults import failed_load
+from cortex.core.traits import Kind, Traits
 from cortex.devnode.scripted import ScriptedNode
 from cortex.node.client import CONTROL_LIMIT_BYTES, NodeClient
 from tests.node.rawnode import (
@@ -155,6 +156,43 @@ async def test_one_connection_serves_many_calls() -> None:
                 assert await answer.read_at_most(1 << 20)
                 assert await answer.read_some() == b""
         assert node.stats.connections == 1
+
+
+async def test_the_page_says_what_models_are_for() -> None:
+    async with (
+        ScriptedNode(["m1", "m2", "m3"], category={"m2": "speech", "m3": "embedding"}) as node,
+        client_of(node.url) as client,
+    ):
+        assert await client.kinds() == {"m1": {Kind.CHAT}, "m2": {Kind.SPEECH}}
+
+
+async def test_words_of_the_page_that_nobody_knows_say_nothing() -> None:
+    answer = (
+        b'{"models": [{"name": "a", "kind": "Multimodal"}, {"name": "b", "kind": "mind"},'
+        b' {"name": "c"}, {"name": "\\u001b[31m", "kind": "text"}]}'
+    )
+    routes = {"/ui/api/list_models": saying(whole(answer))}
+    async with RawNode(["a"], routes=routes) as node, client_of(node.url) as client:
+        assert await client.kinds() == {"a": {Kind.CHAT, Kind.VISION}}
+
+
+async def test_a_node_without_a_page_says_nothing_of_its_models() -> None:
+    routes = {
+        "/ui/api/list_models": saying(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+    }
+    async with RawNode(["a"], routes=routes) as node, client_of(node.url) as client:
+        assert await client.kinds() == {}
+
+
+async def test_other_servers_say_in_their_list_how_much_a_model_takes() -> None:
+    listing = (
+        b'{"data": [{"id": "a", "max_model_len": 8192}, {"id": "b", "context_length": 4096},'
+        b' {"id": "c", "max_model_len": -1, "context_length": "many"}, {"id": "d"}]}'
+    )
+    routes = {"/v1/models": saying(whole(listing))}
+    async with RawNode([], routes=routes) as node, client_of(node.url) as client:
+        seen = await client.list_models()
+        assert seen.traits == {"a": Traits(8192), "b": Traits(4096)}
 
 
 async def test_a_version_without_system_info_has_none() -> None:

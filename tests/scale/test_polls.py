@@ -1,11 +1,13 @@
 """Many nodes are polled one after another, never all at once."""
 
 import asyncio
+from collections.abc import Mapping
 
 from bench.scale_polls import Polls, Silent
 from cortex.core.errors import NodeUnreachableError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.listing import Listing, NodeInfo, ReportedStatus
+from cortex.core.traits import Kind
 from cortex.fleet.guard import Guard
 from cortex.fleet.policy import FleetPolicy, NodePolicy
 from cortex.fleet.poller import Poller
@@ -32,6 +34,9 @@ class Node:
 
     async def system_info(self) -> NodeInfo:
         return NodeInfo(version="0.9.1", vram_total_mib=100, free_mib=50)
+
+    async def kinds(self) -> Mapping[ModelId, frozenset[Kind]]:
+        return {}
 
 
 def most_within_a_tenth(polls: Polls) -> int:

@@ -1,0 +1,82 @@
+"""What a model is made for and how much it takes in, as one source tells it."""
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+
+MAX_CONTEXT_TOKENS = 1_000_000_000
+"""A model that is said to take more is not believed."""
+
+
+class Kind(StrEnum):
+    """What a model can be asked for."""
+
+    CHAT = "chat"
+    """Text in, text out: chats, completions, responses."""
+    VISION = "vision"
+    """Images in a chat."""
+    EMBEDDINGS = "embeddings"
+    IMAGE = "image"
+    """Text in, an image out."""
+    SPEECH = "speech"
+    """Text in, speech out."""
+
+
+class Traits(NamedTuple):
+    """Of one model; None = the source does not say."""
+
+    context_tokens: int | None = None
+    """The longest prompt with its answer."""
+    kinds: frozenset[Kind] | None = None
+    """All that it can be asked for."""
+    not_kinds: frozenset[Kind] = frozenset()
+    """What it was asked for and has refused."""
+    quantization: str | None = None
+
+
+NOTHING = Traits()
+KINDS = {
+    "chat": Kind.CHAT,
+    "completions": Kind.CHAT,
+    "messages": Kind.CHAT,
+    "responses": Kind.CHAT,
+    "embeddings": Kind.EMBEDDINGS,
+    "images": Kind.IMAGE,
+    "speech": Kind.SPEECH,
+}
+"""What a request asks for, by the `route` of metrics and history."""
+
+# mistral.rs: "Prompt sequence length is greater than 8192, perhaps …"; vLLM, and OpenAI itself: "This model's maximum
+# context length is 8192 tokens".
+_LIMIT = re.compile(
+    r"(?:(?:greater|longer) than|(?:length|window) (?:is|of)|exceeds)\D{0,40}?(\d{2,10})\b"
+)
+_WRONG_KIND = re.compile(
+    r"\s*Received a request incompatible for this model's category", re.IGNORECASE
+)
+
+
+def refused(code: str, words: str, route: str) -> Traits | None:
+    """What a node's refusal of a request tells of the model; None = nothing.
+
+    Args:
+        code: Of the error, as `nodefaults` has it.
+        words: The node's own.
+        route: Of the request.
+    """
+    if _WRONG_KIND.match(words) and route in KINDS:
+        return Traits(not_kinds=frozenset({KINDS[route]}))
+    found = _LIMIT.search(words) if code == "context_length_exceeded" else None
+    if found is None or not 0 < int(found[1]) <= MAX_CONTEXT_TOKENS:
+        return None
+    return Traits(context_tokens=int(found[1]))
+
+
+def combined(older: Traits, newer: Traits) -> Traits:
+    """What one source has said, the newest word first."""
+    return Traits(
+        newer.context_tokens if newer.context_tokens is not None else older.context_tokens,
+        newer.kinds if newer.kinds is not None else older.kinds,
+        older.not_kinds | newer.not_kinds,
+        newer.quantization or older.quantization,
+    )
