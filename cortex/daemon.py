@@ -30,7 +30,7 @@ from cortex.gateway.tls import Certificate
 from cortex.gateway.tokens import TokenCounts
 from cortex.node.client import NodeClient
 from cortex.policies import anthropic_nodes, fleet_policy, needs_restart
-from cortex.prepared import Prepared, prepare
+from cortex.prepared import Prepared, prepare, tracing_of
 from cortex.store.store import Store
 from cortex.telemetry import logs, sdnotify
 from cortex.telemetry.access import KeyMetrics, show_expiry
@@ -131,6 +131,8 @@ class Daemon:
             stack.push_async_callback(store.close)
             stack.push_async_callback(self._close_clients)
             await self._build(store)
+            if (tracing := self._services.tracing) is not None:
+                stack.push_async_callback(asyncio.to_thread, tracing.close)
             async with asyncio.TaskGroup() as self._group:
                 self._loop("store", store.run)
                 self._fleet.run(self._group)
@@ -190,6 +192,7 @@ class Daemon:
             anthropic_nodes=anthropic_nodes(self._config),
             started_at_ms=self._clock.now_ms(),
             started_s=self._clock.now_s(),
+            tracing=tracing_of(self._config),
         )
         fleet.when_down.append(self._services.recent.leave)
         fleet.when_renamed.append(self._services.recent.renamed)

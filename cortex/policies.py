@@ -84,6 +84,8 @@ def needs_restart(old: Config, new: Config) -> list[str]:
         changed.append("gateway")
     if old.state != new.state:
         changed.append("state")
+    if old.tracing != new.tracing:
+        changed.append("tracing")
     if (old.tls.certificate is None) != (new.tls.certificate is None):
         changed.append("tls")
     return changed

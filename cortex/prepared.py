@@ -11,6 +11,7 @@ from cortex.core.errors import ConfigError
 from cortex.core.ids import NodeName
 from cortex.gateway.auth import Keyring
 from cortex.node.client import NodeClient
+from cortex.telemetry.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,12 @@ def prepare(config: Config, running: Mapping[NodeName, NodeClient]) -> Prepared:
     except ValueError as exc:
         # Each file was good when the configuration was checked: one of them changed meanwhile.
         raise ConfigError([f"a file with a secret: {exc}"]) from exc
+
+
+def tracing_of(config: Config) -> Tracing | None:
+    """What makes spans; None = no collector is named."""
+    wanted = config.tracing
+    return None if wanted.endpoint is None else Tracing(wanted.endpoint, wanted.sample_ratio)
 
 
 def _client(node: Node, config: Config, running: Mapping[NodeName, NodeClient]) -> NodeClient:

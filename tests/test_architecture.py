@@ -32,6 +32,7 @@ MAY_USE = {
 ONLY_IN = {
     "aiosqlite": {"store"},
     "sqlite3": {"store"},
+    "opentelemetry": {"telemetry"},
     "prometheus_client": {"telemetry", "gateway"},
     "rich": {"cli"},
     "pydantic": {"config", "node", "adminapi", "agentapi", "liveapi", "gateway"},

@@ -16,8 +16,8 @@ from cortex.cli.progress import progress
 from cortex.cli.surveying import survey_all
 from cortex.cli.tables import Column, Row, Screen
 from cortex.cli.text import ABSENT, counted, safe
+from cortex.config.addresses import UNIX, endpoint_of
 from cortex.config.load import SYSTEM_FILE
-from cortex.config.schema import UNIX, endpoint_of
 from cortex.core.ids import NodeName
 from cortex.core.listing import NodeInfo
 from cortex.core.survey import Trouble

@@ -15,8 +15,9 @@ from cortex.cli.keys_options import LIMITS
 from cortex.cli.tables import Column, Row, Screen
 from cortex.cli.text import ABSENT, safe
 from cortex.config import keyfile
+from cortex.config.addresses import plain_name
 from cortex.config.load import SYSTEM_FILE
-from cortex.config.schema import Config, Key, plain_name
+from cortex.config.schema import Config, Key
 from cortex.core.errors import ConfigError
 
 PREFIX = "cortex_"

@@ -2,6 +2,7 @@
 
 import difflib
 import grp
+import importlib.util
 import os
 import stat
 import tomllib
@@ -163,6 +164,7 @@ def _contradictions(config: Config) -> Iterator[str]:
     yield from _alias_clashes(config)
     yield from _unusable_secret("agent.token_file", config.agent.token_file)
     yield from _unusable_tls(config)
+    yield from _no_tracing(config)
     if config.gateway.metrics_listen == config.gateway.listen:
         yield f'gateway.metrics_listen: expected another address than listen, found "{config.gateway.listen}"'
 
@@ -227,6 +229,23 @@ def _unusable_tls(config: Config) -> Iterator[str]:
         read_pair(config.tls)
     except ConfigError as exc:
         yield from exc.lines
+
+
+def _no_tracing(config: Config) -> Iterator[str]:
+    if config.tracing.endpoint is not None and not _is_there(
+        "opentelemetry.exporter.otlp.proto.http"
+    ):
+        yield (
+            "tracing.endpoint: expected OpenTelemetry's SDK to be installed (the extra `otel`, or the"
+            " package python3-opentelemetry-exporter-otlp-proto-http), which it is not"
+        )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 def _alias_clashes(config: Config) -> Iterator[str]:

@@ -219,7 +219,7 @@ class Exchange:
         if lease is None:
             return None
         admitted = Admitted(lease)
-        _note(self._line, admitted)
+        self._line.admitted(admitted)
         return admitted
 
     async def _admit(self, tries: "_Tries", beat: Beat | None) -> Admitted:
@@ -234,7 +234,7 @@ class Exchange:
             line.record.node = tries.failed_on
             raise tries.failure or exc from None
         tries.admitted(admitted)
-        _note(line, admitted)
+        line.admitted(admitted)
         return admitted
 
     async def _served_by(self, want: Want, admitted: Admitted) -> NodeName:
@@ -271,7 +271,7 @@ class Exchange:
         lease = svc.fleet.lease_at_once(others)
         if lease is not None:
             admitted = Admitted(lease)
-            _note(self._line, admitted)
+            self._line.admitted(admitted)
             try:
                 relayed = await self._attempt(admitted)
             except NodeFaultError as exc:
@@ -309,7 +309,7 @@ class Exchange:
                 outbound.path,
                 call.facts.forwarded,
                 outbound.body,
-                request_id=call.request_id,
+                own=line.own_headers(node),
             )
             unanswered.add(sending)
             relayed = await outbound.relay(
@@ -380,15 +380,6 @@ class Exchange:
         self._kept = b"".join(body.chunks) if body.size <= KEPT_BYTES else None
         body.release()
         self._svc.room.leave(self._call.source)
-
-
-def _note(line: Line, admitted: Admitted) -> None:
-    record = line.record
-    record.node = admitted.lease.node
-    record.attempts += 1
-    record.queue_ms += admitted.queue_s * 1000
-    record.load_wait_ms += admitted.load_wait_s * 1000
-    record.cold_start = record.cold_start or admitted.load_wait_s > 0
 
 
 def _response_headers(line: Line) -> dict[str, str]:

@@ -4,17 +4,28 @@ import asyncio
 import logging
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from cortex.core.clock import Clock
 from cortex.core.errors import CortexError
-from cortex.core.ids import RequestId
+from cortex.core.fields import Fields
+from cortex.core.ids import NodeName, RequestId
 from cortex.core.records import Outcome, RequestRecord
 from cortex.core.written import unquoted
+from cortex.fleet.admission import Admitted
 from cortex.gateway.errors import status_of
 from cortex.gateway.relayed import Relayed
 
 log = logging.getLogger("cortex.request")
+
+
+class Trace(Protocol):
+    """The spans of one request; see `telemetry.tracing.Traced`."""
+
+    def admitted(self, queue_s: float, load_wait_s: float) -> None: ...
+    def asking(self, node: str, model: str | None) -> str: ...
+    def done(self, record: RequestRecord) -> None: ...
+
 
 MESSAGE_CHARS = 300
 """As much of a message as is written down."""
@@ -23,7 +34,7 @@ MESSAGE_CHARS = 300
 class Line:
     """Fills a `RequestRecord`; a context manager around the whole handler."""
 
-    __slots__ = ("_done", "_first_s", "_started_s", "events", "now_s", "record")
+    __slots__ = ("_done", "_first_s", "_started_s", "events", "now_s", "record", "trace")
 
     def __init__(
         self,
@@ -39,9 +50,29 @@ class Line:
         #: Real events of the node's answer so far; one sent whole counts by the pieces it comes in.
         self.events = 0
         self._done = done
+        #: Its spans; None = it is not traced.
+        self.trace: Trace | None = None
         self.record = RequestRecord(
             request_id=request_id, started_at_ms=clock.now_ms(), route=route
         )
+
+    def admitted(self, admitted: Admitted) -> None:
+        """It has a lease."""
+        record = self.record
+        record.node = admitted.lease.node
+        record.attempts += 1
+        record.queue_ms += admitted.queue_s * 1000
+        record.load_wait_ms += admitted.load_wait_s * 1000
+        record.cold_start = record.cold_start or admitted.load_wait_s > 0
+        if self.trace is not None:
+            self.trace.admitted(admitted.queue_s, admitted.load_wait_s)
+
+    def own_headers(self, node: NodeName) -> Fields:
+        """What `node`, which is asked now, is sent of this very request."""
+        own = ("x-request-id", self.record.request_id)
+        if self.trace is None:
+            return (own,)
+        return (own, ("traceparent", self.trace.asking(node, self.record.model)))
 
     def attempt(self) -> None:
         """A node is asked, perhaps not the first: what another said before is not in the answer."""
@@ -122,6 +153,8 @@ class Line:
     def _close(self) -> None:
         record = self.record
         record.duration_ms = (self.now_s() - self._started_s) * 1000
+        if self.trace is not None:
+            self.trace.done(record)
         self._done(record)
         # The request log holds every request; the journal is for those that went wrong.
         level = logging.WARNING if record.status >= 500 else logging.DEBUG

@@ -34,7 +34,7 @@ MESSAGES = "/v1/messages"
 
 async def messages(call: Call, caller: Caller, svc: Services) -> None:
     """POST /v1/messages, streamed or whole."""
-    line = Line(call.request_id, "messages", svc.fleet.clock, svc.account)
+    line = svc.line(call, "messages")
     line.record.dialect = "anthropic"
     line.record.client = caller.name
     with svc.recent.running(line), line:

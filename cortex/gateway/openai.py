@@ -16,7 +16,6 @@ from cortex.gateway.body import Body, read_body, small_body, written
 from cortex.gateway.call import Call
 from cortex.gateway.exchange import Exchange, Outbound
 from cortex.gateway.fitness import may_be_long, refuse_kind, refuse_length
-from cortex.gateway.line import Line
 from cortex.gateway.relay import OPENAI, Passing
 from cortex.gateway.services import Services
 from cortex.gateway.translated import Gathering, Translated
@@ -43,7 +42,7 @@ _PASSING = Passing(OPENAI)
 
 async def infer(call: Call, caller: Caller, svc: Services) -> None:
     """POST to any of `ROUTES`, streamed or whole."""
-    line = Line(call.request_id, ROUTES[call.path], svc.fleet.clock, svc.account)
+    line = svc.line(call, ROUTES[call.path])
     line.record.client = caller.name
     with svc.recent.running(line), line:
         limits, room = svc.config.limits, svc.room

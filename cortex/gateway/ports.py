@@ -88,7 +88,7 @@ class Inference(Protocol):
         headers: Fields,
         body: Payload | None,
         *,
-        request_id: str | None = None,
+        own: Fields = (),
     ) -> Sending: ...
 
 

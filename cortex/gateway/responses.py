@@ -60,7 +60,7 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
             await Passing(OPENAI)(
                 call,
                 svc.nodes[name].send(
-                    request.method, path, _HEADERS, None, request_id=request[REQUEST_ID]
+                    request.method, path, _HEADERS, None, own=line.own_headers(name)
                 ),
                 line,
                 timer=GapTimer(

@@ -11,6 +11,8 @@ from cortex.core.records import RequestRecord
 from cortex.fleet.fleet import Fleet
 from cortex.gateway import cors
 from cortex.gateway.auth import Caller, Keyring
+from cortex.gateway.call import Call
+from cortex.gateway.line import Line
 from cortex.gateway.ports import Inference, Ledger
 from cortex.gateway.provenance import require_own_page
 from cortex.gateway.quotas import Quotas
@@ -21,6 +23,7 @@ from cortex.gateway.tokens import TokenCounts
 from cortex.gateway.wishes import Wishes
 from cortex.gateway.workshop import Workshop
 from cortex.telemetry.metrics import Metrics
+from cortex.telemetry.tracing import Tracing
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,6 +43,8 @@ class Services:
     started_at_ms: int
     started_s: float
     draining: bool = False
+    tracing: Tracing | None = None
+    """None = requests are not traced."""
     certificate: Certificate | None = None
     """None = the public address speaks no TLS."""
     public_address: str | None = None
@@ -62,6 +67,13 @@ class Services:
         origin = headers.get("Origin")
         if self.keyring.open and not (origin is not None and self.shares_with(origin)):
             require_own_page(headers, self.config.gateway.hosts)
+
+    def line(self, call: Call, route: str) -> Line:
+        """The account of a request to be answered."""
+        line = Line(call.request_id, route, self.fleet.clock, self.account)
+        if self.tracing is not None:
+            line.trace = self.tracing.request(route, call.headers.get("traceparent"))
+        return line
 
     def account(self, record: RequestRecord) -> None:
         """Take a finished request into metrics, recent figures and the request log."""

@@ -147,7 +147,7 @@ class NodeClient:
         headers: Fields,
         body: RequestBody | None,
         *,
-        request_id: str | None = None,
+        own: Fields = (),
         once: bool = False,
     ) -> Upstream:
         """What sends the request, once it is entered.
@@ -157,17 +157,17 @@ class NodeClient:
             path: Without the endpoint.
             headers: Besides those of every request; the same few again and again.
             body: None = there is none.
-            request_id: Its own.
+            own: Headers of this very request.
             once: Open a connection for it, on which nothing is sent twice.
 
         Raises:
             ValueError: A header has a line break in it.
         """
         head = self._heads.get((method, path, headers)) or self._head(method, path, headers)
-        if request_id is not None:
-            if not request_id.isprintable():
-                raise ValueError("a line break in a request id")
-            head += f"x-request-id: {request_id}\r\n"
+        for name, value in own:
+            if not value.isprintable():
+                raise ValueError("a line break in a header")
+            head += f"{name}: {value}\r\n"
         if body is not None:
             head += f"Content-Length: {body.size}\r\n"
         raw = f"{head}\r\n".encode()
