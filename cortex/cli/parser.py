@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from cortex import __version__
 from cortex.cli import (
     agent_options,
+    backup_options,
     chat_options,
     demo_options,
     doctor_options,
@@ -115,7 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
         options = _verb(verbs, operation.verb, operation.short, operation.long)
         add_operation(options, operation)
         add_gateway(options)
-    for add in (_replay, _doctor, _check_config, _keys, _agent, _demo, _completion):
+    for add in (_replay, _backup, _doctor, _check_config, _keys, _agent, _demo, _completion):
         add(verbs)
     return parser
 
@@ -215,6 +216,12 @@ def _why(verbs: "Verbs[Parser]") -> None:
 def _replay(verbs: "Verbs[Parser]") -> None:
     replay_options.add_options(
         _verb(verbs, "replay", replay_options.SHORT, replay_options.LONG)
+    )
+
+
+def _backup(verbs: "Verbs[Parser]") -> None:
+    backup_options.add_options(
+        _verb(verbs, "backup", backup_options.SHORT, backup_options.LONG)
     )
 
 

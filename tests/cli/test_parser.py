@@ -32,6 +32,7 @@ VERBS = [
     "undrain",
     "defrag",
     "replay",
+    "backup",
     "doctor",
     "check-config",
     "keys",

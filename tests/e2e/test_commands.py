@@ -25,6 +25,7 @@ OWN_WAY = {
     "chat",
     "why",
     "replay",
+    "backup",
 }
 """What asks no gateway, wants a question, or asks about one."""
 ARGUMENTS = {
