@@ -13,6 +13,7 @@ V = TypeVar("V")
 LEAST_BYTES_A_WORD = 2
 """A letter and what parts it from the next: a text of so many bytes has at most half as many words."""
 _WORD = re.compile(r"\S+")
+_FILES = "agent beside "
 
 
 class Known(NamedTuple, Generic[V]):
@@ -80,7 +81,7 @@ def _said(node: NodeView, model: ModelId, configured: Traits) -> Iterator[Known[
     if (listed := node.listed.get(model)) is not None:
         yield Known(listed, f"node {node.name}")
     if (files := node.weights.get(model)) is not None:
-        yield Known(files.traits, f"agent beside {node.name}")
+        yield Known(files.traits, f"{_FILES}{node.name}")
 
 
 def _first(
@@ -106,7 +107,10 @@ def _never(said: Sequence[Sequence[Known[Traits]]]) -> dict[Kind, str]:
 
 def _ruled_out(said: Sequence[Known[Traits]]) -> Iterator[tuple[Kind, str]]:
     kinds = _first(said, lambda traits: traits.kinds)
+    guessed = kinds is not None and kinds.source.startswith(_FILES)
     for kind in Kind:
+        if guessed and kind is Kind.EMBEDDINGS:
+            continue  # many a model that embeds has the files of one that chats
         if kinds is not None and kind not in kinds.value:
             yield kind, kinds.source
         elif kinds is None or kinds.source != "configuration":
@@ -124,7 +128,7 @@ def _size(nodes: Sequence[NodeView], model: ModelId) -> Known[int] | None:
             return Known(view.size_mib, f"memory of {node.name}")
     for node in nodes:
         if (files := node.weights.get(model)) is not None:
-            return Known(files.size_mib, f"agent beside {node.name}")
+            return Known(files.size_mib, f"{_FILES}{node.name}")
     return None
 
 

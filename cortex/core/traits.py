@@ -47,9 +47,12 @@ KINDS = {
 """What a request asks for, by the `route` of metrics and history."""
 
 # mistral.rs: "Prompt sequence length is greater than 8192, perhaps …"; vLLM, and OpenAI itself: "This model's maximum
-# context length is 8192 tokens".
+# context length is 8192 tokens". From the very beginning: what follows may be a client's own words, and a limit that
+# one client made up would be everybody's.
 _LIMIT = re.compile(
-    r"(?:(?:greater|longer) than|(?:length|window) (?:is|of)|exceeds)\D{0,40}?(\d{2,10})\b"
+    r"\s*(?:Prompt sequence length is greater than|This model's maximum context length is)"
+    r" (\d{2,10})\b",
+    re.IGNORECASE,
 )
 _WRONG_KIND = re.compile(
     r"\s*Received a request incompatible for this model's category", re.IGNORECASE
@@ -64,9 +67,11 @@ def refused(code: str, words: str, route: str) -> Traits | None:
         words: The node's own.
         route: Of the request.
     """
-    if _WRONG_KIND.match(words) and route in KINDS:
-        return Traits(not_kinds=frozenset({KINDS[route]}))
-    found = _LIMIT.search(words) if code == "context_length_exceeded" else None
+    if _WRONG_KIND.match(words):
+        kind = KINDS.get(route, Kind.CHAT)
+        # Of a chat it may be the image in it that is meant: it says nothing of other chats.
+        return None if kind is Kind.CHAT else Traits(not_kinds=frozenset({kind}))
+    found = _LIMIT.match(words) if code == "context_length_exceeded" else None
     if found is None or not 0 < int(found[1]) <= MAX_CONTEXT_TOKENS:
         return None
     return Traits(context_tokens=int(found[1]))

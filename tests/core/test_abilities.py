@@ -81,6 +81,15 @@ def test_it_is_ruled_out_only_where_no_node_may_do_it() -> None:
     assert abilities(fleet(declined), A).never == {Kind.EMBEDDINGS: "refusal by n1"}
 
 
+def test_files_of_a_chat_rule_out_no_embeddings() -> None:
+    chats = Weights(100, None, Traits(kinds=CHAT))
+    never = abilities(fleet(node("n0", weights=chats)), A).never
+    assert Kind.EMBEDDINGS not in never
+    assert never[Kind.SPEECH] == "agent beside n0"
+    embeds = Weights(100, None, Traits(kinds=EMBEDDINGS))
+    assert Kind.CHAT in abilities(fleet(node("n0", weights=embeds)), A).never
+
+
 def test_the_configuration_goes_before_a_refusal() -> None:
     declined = node("n0", refused=Traits(not_kinds=EMBEDDINGS))
     configured = Traits(kinds=CHAT | EMBEDDINGS)
@@ -110,6 +119,7 @@ def test_a_measured_size_goes_before_that_of_files() -> None:
             4096,
         ),
         (TOO_LONG, "the prompt is too long", None),
+        (TOO_LONG, "the prompt 'Prompt sequence length is greater than 20' is too long", None),
         (TOO_LONG, "Prompt sequence length is greater than 99999999999999, x", None),
         ("invalid_request", "Prompt sequence length is greater than 8192, x", None),
     ],
@@ -123,6 +133,8 @@ def test_a_refusal_tells_what_a_model_is_not_for() -> None:
     words = "Received a request incompatible for this model's category."
     told = refused("invalid_request", words, "embeddings")
     assert told == Traits(not_kinds=EMBEDDINGS)
+    # Of a chat it may have been an image: that must not take the model from those who send none.
+    assert refused("invalid_request", words, "chat") is None
     # A caller's text that has the words in it is none of them.
     assert refused("invalid_request", f"cannot parse: {words}", "embeddings") is None
 

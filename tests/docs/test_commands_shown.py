@@ -40,6 +40,7 @@ SYSTEMS = {
     "pip": "tests/packaging/test_wheel.py",
     "pre-commit": "hooks of a checkout",
     "promtool": "tests/monitoring",
+    "qwen": "a client of its own",
     "rm": "removes a file",
     "systemctl": "tests/packaging/test_machine.py",
 }

@@ -165,7 +165,9 @@ def test_reload(machine: Machine) -> None:
     good = config.read_text()
     config.write_text(good + "\n[oops]\n")
     machine.run("systemctl", "reload", "cortex", check=False)
-    machine.until("oops: unknown key", "journalctl", "--no-pager", "-u", "cortex", "-n", "20")
+    warnings = ("journalctl", "--no-pager", "-u", "cortex", "-p", "warning")
+    machine.until("oops: unknown key", *warnings)
+    assert '"message": "listening"' not in machine.run(*warnings)
     assert '"choices"' in chat(machine, "short")
     config.write_text(good)
     machine.run("systemctl", "reload", "cortex")
@@ -290,11 +292,14 @@ def test_what_cannot_start_says_why_in_one_line(machine: Machine, which: str) ->
         assert shown(machine, "ExecMainStatus") == str(bad.code)
         assert shown(machine, "NRestarts") == "0"
         machine.run("journalctl", "--sync")
-        said = machine.run(
+        journal = (
             *("journalctl", "--no-pager", "-o", "cat", "-u", "cortex"),
             f"_SYSTEMD_INVOCATION_ID={shown(machine, 'InvocationID')}",
         )
+        said = machine.run(*journal)
         (line,) = [line for line in said.splitlines() if line.startswith("cortex: ")]
+        # It is found among the errors.
+        assert line in machine.run(*journal, "-p", "err").splitlines()
         assert bad.said in line
         assert "Traceback" not in said
     finally:
