@@ -45,8 +45,10 @@ def guarded(run: Callable[[], int]) -> int:
         sys.stdout.flush()
         return code
     except CliError as error:
+        from cortex.telemetry.journal import error_mark
+
         for line in str(error).splitlines():
-            sys.stderr.write(f"cortex: {safe(line)}\n")
+            sys.stderr.write(f"{error_mark()}cortex: {safe(line)}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return Exit.INTERRUPTED

@@ -56,7 +56,10 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose complaint is one line, not a page of usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(Exit.USAGE, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
+        from cortex.telemetry.journal import error_mark
+
+        said = f"{self.prog}: {message} (see `{self.prog} --help`)\n"
+        self.exit(Exit.USAGE, error_mark() + said)
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):

@@ -6,15 +6,14 @@ priority (sd-daemon(3)), which the journal takes off again: `journalctl -p warni
 
 import json
 import logging
-import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TextIO
 
 from cortex.core.errors import ConfigError
+from cortex.telemetry.journal import error_mark, is_journal
 
 LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
 OURS = "cortex"
@@ -95,7 +94,7 @@ def priority(level: int) -> int:
 
 def complain(lines: Iterable[str]) -> None:
     """Tell people on stderr why this process ends; in the journal they are errors."""
-    mark = f"<{priority(logging.ERROR)}>" if _is_journal(sys.stderr, os.environ) else ""
+    mark = error_mark()
     for line in lines:
         print(f"{mark}{OURS}: {line}", file=sys.stderr)  # noqa: T201
 
@@ -111,7 +110,7 @@ def configure(environ: Mapping[str, str]) -> None:
     level = _chosen(environ, "CORTEX_LOG_LEVEL", "INFO", LEVELS, str.upper)
     usual = Format.TEXT if sys.stderr.isatty() else Format.JSON
     form = _chosen(environ, "CORTEX_LOG_FORMAT", usual, list(Format), str.lower)
-    journal = _is_journal(sys.stderr, environ)
+    journal = is_journal(sys.stderr, environ)
     inner = JsonFormatter() if form == Format.JSON else TextFormatter(timed=not journal)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Prioritized(inner) if journal else inner)
@@ -137,15 +136,6 @@ def _chosen(
             ]
         )
     return value
-
-
-def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
-    """Whether the service manager says so, by device and inode (`JOURNAL_STREAM` of systemd.exec(5))."""
-    try:
-        found = os.fstat(stream.fileno())
-    except (OSError, ValueError):
-        return False  # closed, or no file at all
-    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
 
 
 def _at(record: logging.LogRecord) -> datetime:

@@ -17,6 +17,8 @@ from tests.command import CORTEX, ROOT, SOURCE
 from tests.running import free_ports
 
 START_S = 20.0
+UNTRUSTING = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
+"""For what asks nobody: aiohttp reads the machine's certificates at its import, a sixth of a start."""
 END_S = 20.0
 
 
@@ -234,7 +236,7 @@ class Processes:
         argv = [part for model in models for part in ("--model", model)]
         argv += [part for model in unloaded for part in ("--unloaded", model)]
         argv += ["--knobs", json.dumps({"info_delay_s": 0.0} | knobs)]
-        return self.listening("scripted", *argv)
+        return self.listening("scripted", *argv, environ=UNTRUSTING)
 
     def listening(
         self, *argv: str, environ: Mapping[str, str] | None = None, within_s: float = START_S

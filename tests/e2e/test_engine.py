@@ -8,12 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from cortex.devnode.real import find_gguf
 from tests.e2e.processes import Processes, eventually, request
+from tests.sdks import anthropic, openai
 
 GGUF = find_gguf()
 GREEDY = {"temperature": 0}

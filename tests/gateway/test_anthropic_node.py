@@ -6,12 +6,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from tests.gateway.conftest import scripted
 from tests.running import Running, running
+from tests.sdks import anthropic, openai
 
 HI: Any = [{"role": "user", "content": "hi"}]
 TOOLS: Any = [
@@ -40,7 +39,7 @@ async def fleet(folder: Path, **knobs: Any) -> AsyncIterator[tuple[Any, Running]
 
 
 @asynccontextmanager
-async def client_of(gateway: Running) -> AsyncIterator[openai.AsyncOpenAI]:
+async def client_of(gateway: Running) -> "AsyncIterator[openai.AsyncOpenAI]":
     url = f"{gateway.url}/v1"
     async with openai.AsyncOpenAI(base_url=url, api_key="any", max_retries=0) as client:
         yield client

@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import anthropic
 import pytest
 
 from tests.gateway.conftest import scripted
 from tests.running import Running, running
+from tests.sdks import anthropic
 
 TOOLS: Any = [
     {
@@ -28,7 +28,7 @@ HI: Any = [{"role": "user", "content": "hi"}]
 @asynccontextmanager
 async def client_of(
     folder: Path, toml: str = "", **knobs: Any
-) -> AsyncIterator[tuple[Running, anthropic.AsyncAnthropic]]:
+) -> "AsyncIterator[tuple[Running, anthropic.AsyncAnthropic]]":
     async with (
         scripted(["m1"], **knobs) as node,
         running(folder, [node], toml=toml) as gateway,

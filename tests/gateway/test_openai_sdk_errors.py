@@ -3,17 +3,19 @@
 import asyncio
 from pathlib import Path
 
-import openai
 import pytest
 
 from tests.gateway.conftest import scripted, sdk
 from tests.running import Running, running, until
+from tests.sdks import openai
 
 HI = [{"role": "user", "content": "hi"}]
 TURNS_TO_429 = "[limits]\nmax_in_flight_per_model = 1\nmax_queue = 1"
 
 
-async def refusal(gateway: Running, model: str = "m1", **more: object) -> openai.APIStatusError:
+async def refusal(
+    gateway: Running, model: str = "m1", **more: object
+) -> "openai.APIStatusError":
     """The exception that a chat ends in."""
     async with sdk(gateway) as client:
         with pytest.raises(openai.APIStatusError) as caught:

@@ -9,14 +9,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import anthropic
-import openai
 import pytest
 
 from cortex.core.versions import FIRST_SAFE_UNLOAD
 from cortex.devnode.real import find_gguf
 from tests.e2e.processes import Gateway, Processes, chat_body, eventually, request
 from tests.real.server import BINARY, MODELS, Server, version_of
+from tests.sdks import anthropic, openai
 
 IS_THERE = os.access(BINARY, os.X_OK)
 VERSION = version_of(BINARY) if IS_THERE else (0, 0, 0)
