@@ -13,6 +13,10 @@ from cortex.gateway.services import Services
 
 MOST_NAMED = 5
 """Models that are named in an error."""
+_PROMPTS = {"completions": "prompt", "images": "prompt"} | dict.fromkeys(
+    ("embeddings", "responses", "speech"), "input"
+)
+"""The field with the prompt, where it is not `messages`."""
 _WORDS = {
     Kind.CHAT: "chat",
     Kind.VISION: "images in a chat",
@@ -51,7 +55,7 @@ def _is_for(able: Abilities, kind: Kind) -> bool:
     return able.kinds is not None and kind in able.kinds.value and kind not in able.never
 
 
-async def refuse_length(svc: Services, able: Abilities, body: Body) -> None:
+async def refuse_length(svc: Services, able: Abilities, body: Body, route: str) -> None:
     """Refuse a prompt that is certainly longer than the model takes at any node.
 
     Raises:
@@ -64,7 +68,7 @@ async def refuse_length(svc: Services, able: Abilities, body: Body) -> None:
             f"the prompt is too long: at least {least} tokens, and the model takes"
             f" {longest.value} with its answer (source: {longest.source})",
             code="context_length_exceeded",
-            param="messages",
+            param=_PROMPTS.get(route, "messages"),
         )
 
 

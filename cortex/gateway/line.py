@@ -153,13 +153,13 @@ class Line:
     def _close(self) -> None:
         record = self.record
         record.duration_ms = (self.now_s() - self._started_s) * 1000
-        if self.trace is not None:
-            self.trace.done(record)
         self._done(record)
         # The request log holds every request; the journal is for those that went wrong.
         level = logging.WARNING if record.status >= 500 else logging.DEBUG
         if log.isEnabledFor(level):
             log.log(level, "request", extra={"fields": _fields(record)})
+        if self.trace is not None:
+            self.trace.done(record)
 
 
 def _fields(record: RequestRecord) -> dict[str, object]:

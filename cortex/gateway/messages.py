@@ -99,7 +99,7 @@ async def _ask(
     line.record.model = model
     able = refuse_kind(svc, caller, model, line.record.route)
     if may_be_long(able, body.size):
-        await refuse_length(svc, able, body)
+        await refuse_length(svc, able, body, line.record.route)
     message_id = f"msg_{secrets.token_hex(12)}"
     if wanted.nothing_to_say:
         _nothing(call, line, wanted, message_id)

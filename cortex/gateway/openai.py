@@ -60,7 +60,7 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
         line.record.model = want.model
         able = refuse_kind(svc, caller, model, line.record.route)
         if may_be_long(able, body.size):
-            await refuse_length(svc, able, body)
+            await refuse_length(svc, able, body, line.record.route)
         if want.model != body.envelope.model:
             body = body.with_model(want.model)
         asked = _Asked(call, body, svc, want.model)

@@ -6,6 +6,7 @@ priority (sd-daemon(3)), which the journal takes off again: `journalctl -p warni
 
 import json
 import logging
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +27,8 @@ _PRIORITIES = (
 )
 """Of syslog(3), by the lowest level that has it."""
 _DEBUG_PRIORITY = 7
+_ODD = re.compile(r'[ "=]|\A\Z')
+"""What a word of a line of text has not: it would be taken for several, or for none."""
 
 
 class Format(StrEnum):
@@ -144,10 +147,9 @@ def _at(record: logging.LogRecord) -> datetime:
 
 def _value(value: object) -> str:
     """Text quoted where it would not be one word."""
-    if not isinstance(value, str):
-        return _printable(json.dumps(value, ensure_ascii=False, default=str))
-    plain = value and value.isprintable() and not any(char in value for char in ' "=')
-    return value if plain else json.dumps(value, ensure_ascii=not value.isprintable())
+    if isinstance(value, str) and value.isprintable() and not _ODD.search(value):
+        return value
+    return _printable(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def _printable(text: str) -> str:

@@ -96,6 +96,7 @@ async def test_a_prompt_that_is_certainly_too_long_is_refused_before_a_load(
         )
         if path != "/v1/messages":
             assert refused.json["error"]["code"] == "context_length_exceeded"
+            assert refused.json["error"]["param"] in body
         assert await loads(gateway) == 0
         short = {key: "hi" if value == WORDS else value for key, value in body.items()}
         if "messages" in short:

@@ -193,7 +193,9 @@ def test_text_begins_with_the_time_of_day() -> None:
     assert rest == "info    listening"
 
 
-@pytest.mark.parametrize("odd", ["two\nlines", "\x1b[31mred", "\u2028", "\x9b1m"])
+@pytest.mark.parametrize(
+    "odd", ["two\nlines", "\x1b[31mred", "\u2028", "\x9b1m", "\x7f", "a \x7f"]
+)
 def test_nothing_in_a_line_of_text_breaks_it_or_reaches_a_terminal(odd: str) -> None:
     written = text_of(odd, {"reason": odd, "list": [odd]})
     assert written.isprintable()
