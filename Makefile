@@ -35,7 +35,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Most tests wait for something, so there are more processes than two cores could keep busy; tests/conftest.py says what
 # stays together.
-SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
+SPREAD := -n 4 --dist loadfile --no-loadscope-reorder
 
 # Without what starts processes, and without the planner against every small fleet.
 UNIT   := tests/core tests/config tests/cli tests/store tests/telemetry tests/node tests/test_architecture.py \
