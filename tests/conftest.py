@@ -18,20 +18,24 @@ TOGETHER = {
     "tests/faults/test_clock.py": "world",
     "tests/faults/test_disk.py": "world",
     "tests/faults/test_limits.py": "world",
-    "tests/faults/test_network.py": "world",
+    "tests/faults/test_network.py": "browser",
     "tests/faults/test_nodes.py": "world",
+    "tests/web/test_browser.py": "browser",
+    "tests/web/test_chat.py": "browser",
+    "tests/web/test_looks.py": "browser",
 }
-"""Files that share something that takes long to make."""
+"""Files that share something that takes long to make; and those that must not run beside each other: Chromium gives
+up what it is about when the machine gets another network interface, or loses one.
+"""
 FIRST = (
     "packages",
     "tests/packaging/test_wheel.py",
     "tests/bench/test_bench.py",
     "tests/packaging/test_binary.py",
+    "browser",
     "world",
-    "tests/web/test_looks.py",
     "tests/e2e/test_engine.py",
     "tests/hostile/test_hostile_nodes.py",
-    "tests/web/test_browser.py",
 )
 """What takes longest begins first, or one process would be busy with it when the others are done."""
 
