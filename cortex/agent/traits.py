@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cortex.core.traits import MAX_CONTEXT_TOKENS, NOTHING, Kind, Traits
+from cortex.core.traits import NOTHING, Kind, Traits, plausible_context
 
 MOST_CONFIG_BYTES = 4 * 1024 * 1024
 MOST_HEADER_BYTES = 1024 * 1024
+MOST_BITS = 64
+"""Of a weight; no quantisation has more."""
 """Of a GGUF file: what is said of the model comes before its vocabulary."""
 _CHAT, _VISION = frozenset({Kind.CHAT}), frozenset({Kind.CHAT, Kind.VISION})
 _CONTEXT_KEYS = (
@@ -77,7 +79,12 @@ def of_config(config: Mapping[str, Any]) -> Traits:
     parts = [config, *(part for key in ("text_config", "llm_config", "language_config")
                        if isinstance(part := config.get(key), dict))]  # fmt: skip
     context = next(
-        (found for part in parts for key in _CONTEXT_KEYS if (found := _count(part.get(key)))),
+        (
+            found
+            for part in parts
+            for key in _CONTEXT_KEYS
+            if (found := plausible_context(part.get(key)))
+        ),
         None,
     )
     return Traits(context, _kinds_of(config), quantization=_quantization_of(parts))
@@ -99,8 +106,9 @@ def _quantization_of(parts: Sequence[Mapping[str, Any]]) -> str | None:
     for part in parts:
         if isinstance(said := part.get("quantization_config"), dict):
             method = str(said.get("quant_method", ""))[:32]
-            bits = _count(said.get("bits"))
-            return f"{method or 'int'}-{bits}bit" if bits else method or None
+            bits = said.get("bits")
+            known = type(bits) is int and 0 < bits <= MOST_BITS
+            return f"{method or 'int'}-{bits}bit" if known else method or None
     plain = next((word for part in parts for key in ("dtype", "torch_dtype")
                   if isinstance(word := part.get(key), str)), None)  # fmt: skip
     return plain[:64] if plain else None
@@ -108,7 +116,7 @@ def _quantization_of(parts: Sequence[Mapping[str, Any]]) -> str | None:
 
 def _of_header(fields: Mapping[str, Any]) -> Traits:
     architecture = str(fields.get("general.architecture", ""))
-    context = _count(fields.get(f"{architecture}.context_length"))
+    context = plausible_context(fields.get(f"{architecture}.context_length"))
     pooled = f"{architecture}.pooling_type" in fields
     kinds = None
     if pooled or architecture.startswith(_EMBEDDING_ARCHITECTURES):
@@ -208,12 +216,3 @@ class _Reader:
         taken = self._data[self._at : self._at + size]
         self._at += size
         return taken
-
-
-def _count(value: object) -> int | None:
-    plausible = (
-        isinstance(value, int)
-        and not isinstance(value, bool)
-        and 0 < value <= MAX_CONTEXT_TOKENS
-    )
-    return value if plausible and isinstance(value, int) else None

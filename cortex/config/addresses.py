@@ -87,6 +87,13 @@ def plain_name(value: str) -> str:
     return value
 
 
+def some_of(values: tuple[str, ...]) -> tuple[str, ...]:
+    # Not by `min_length`, which would complain of an empty list where each of several was wrong.
+    if not values:
+        raise ValueError("one at least")
+    return values
+
+
 def seconds_or_off(value: object) -> object:
     return None if value == "off" else value
 

@@ -22,6 +22,7 @@ from cortex.config.addresses import (
     origin,
     plain_name,
     seconds_or_off,
+    some_of,
 )
 
 Address = Annotated[str, AfterValidator(address)]
@@ -188,7 +189,7 @@ class Model(Section):
         description="The longest prompt with its answer; longer ones are refused before a load."
         " Default: as nodes and agents tell.",
     )
-    kinds: Annotated[tuple[KindName, ...], Field(min_length=1)] | None = Field(
+    kinds: Annotated[tuple[KindName, ...], AfterValidator(some_of)] | None = Field(
         None,
         description="All that it can be asked for: `chat`, `vision`, `embeddings`, `image`, `speech`;"
         " anything else is refused. Default: as nodes and agents tell.",

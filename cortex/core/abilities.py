@@ -76,8 +76,8 @@ def _said(node: NodeView, model: ModelId, configured: Traits) -> Iterator[Known[
     """What is said of the model there, whoever is believed most first."""
     if configured is not NOTHING:
         yield Known(configured, "configuration")
-    if (refused := node.refused.get(model)) is not None:
-        yield Known(refused, f"refusal by {node.name}")
+    if (declined := node.declined.get(model)) is not None:
+        yield Known(declined, f"refusal by {node.name}")
     if (listed := node.listed.get(model)) is not None:
         yield Known(listed, f"node {node.name}")
     if (files := node.weights.get(model)) is not None:

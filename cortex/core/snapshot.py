@@ -215,7 +215,7 @@ class NodeView:
     """Of the models whose files an agent found; empty = there is no agent, or it is silent."""
     listed: Mapping[ModelId, Traits] = field(default_factory=dict)
     """What the node itself says of its models."""
-    refused: Mapping[ModelId, Traits] = field(default_factory=dict)
+    declined: Mapping[ModelId, Traits] = field(default_factory=dict)
     """What its refusals since its restart say of them."""
     residue_mib: int = 0
     """Memory that unloads since the last restart did not give back."""

@@ -35,6 +35,15 @@ class Traits(NamedTuple):
 
 
 NOTHING = Traits()
+
+
+def plausible_context(value: object) -> int | None:
+    """A context length that a node, a file or a refusal gives, in tokens; None = not to be believed."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 < value <= MAX_CONTEXT_TOKENS else None
+
+
 KINDS = {
     "chat": Kind.CHAT,
     "completions": Kind.CHAT,
@@ -72,9 +81,8 @@ def refused(code: str, words: str, route: str) -> Traits | None:
         # Of a chat it may be the image in it that is meant: it says nothing of other chats.
         return None if kind is Kind.CHAT else Traits(not_kinds=frozenset({kind}))
     found = _LIMIT.match(words) if code == "context_length_exceeded" else None
-    if found is None or not 0 < int(found[1]) <= MAX_CONTEXT_TOKENS:
-        return None
-    return Traits(context_tokens=int(found[1]))
+    tokens = plausible_context(int(found[1])) if found is not None else None
+    return None if tokens is None else Traits(context_tokens=tokens)
 
 
 def combined(older: Traits, newer: Traits) -> Traits:

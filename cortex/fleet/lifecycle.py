@@ -201,7 +201,9 @@ class Lifecycle:
         ours, ok = True, False
         try:
             async with asyncio.timeout(self._state.policy.load_timeout_s):
-                ours = await bring_in(node, transition.model, self._state.waits)
+                ours = await bring_in(
+                    node, transition.model, self._state.waits, transition.request_id
+                )
             ok = True
         finally:
             spent_s = clock.now_s() - began_s

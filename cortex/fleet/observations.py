@@ -49,7 +49,7 @@ class Observations:
                 residue_mib=0,
                 restarted_at_ms=state.clock.now_ms(),
                 listed={},
-                refused={},
+                declined={},
             )
         models = {
             model: self._listed(node, model, status, listing, restarted=restarted, fence=fence)
@@ -104,9 +104,9 @@ class Observations:
         """Take in what the refusal of a request tells of the model; true until the node restarts."""
         node = self._state.node(name)
         if node is not None and model in node.models:
-            refused = _told(node.refused, {model: traits})
-            if refused != node.refused:
-                self._state.put(replace(node, refused=refused))
+            declined = _told(node.declined, {model: traits})
+            if declined != node.declined:
+                self._state.put(replace(node, declined=declined))
 
     def measured(self, name: NodeName, *, free_mib: int) -> None:
         """Take in the free memory that an agent reads beside the node."""

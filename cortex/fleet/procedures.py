@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from cortex.core.errors import NodeError, NodeTimeoutError
 from cortex.core.footprint import NOISE_MIB, is_returned, residue_mib
-from cortex.core.ids import ModelId
+from cortex.core.ids import ModelId, RequestId
 from cortex.core.listing import LifecycleAnswer, NodeInfo, ReportedStatus, Work
 from cortex.core.nodefaults import failed_load
 from cortex.fleet.ports import NodeControl
@@ -43,7 +43,9 @@ class LoadFailedError(NodeError):
         self.wedged = wedged
 
 
-async def bring_in(node: NodeControl, model: ModelId, waits: Waits) -> bool:
+async def bring_in(
+    node: NodeControl, model: ModelId, waits: Waits, request_id: RequestId | None = None
+) -> bool:
     """Load `model`; True when it was we who did it. The caller's deadline bounds it.
 
     1. Read the status. Loaded: done. Reloading: someone else is at it, follow.
@@ -52,7 +54,8 @@ async def bring_in(node: NodeControl, model: ModelId, waits: Waits) -> bool:
     3. Only where neither made it load: `reload`, once, and only of what was just read as
        `unloaded`, for it would poison a model that is loaded by then.
 
-    An answer lost on the way is followed by status calls, never by a second attempt.
+    An answer lost on the way is followed by status calls, never by a second attempt; the log has
+    `request_id` with that, of the request that it is loaded for.
 
     Raises:
         NodeError: It ended without the model.
@@ -65,7 +68,8 @@ async def bring_in(node: NodeControl, model: ModelId, waits: Waits) -> bool:
         try:
             refusal = await node.wake(model, work)
         except NodeError as exc:
-            await _follow_lost(node, model, exc, waits)
+            _log_lost(model, exc, request_id)
+            await _follow(node, model, waits)
             return True
         if refusal is not None and (why := failed_load(refusal)) is not None:
             raise LoadFailedError(why)
@@ -76,15 +80,18 @@ async def bring_in(node: NodeControl, model: ModelId, waits: Waits) -> bool:
         if status is not ReportedStatus.UNLOADED:
             await _await_other(node, model, status, waits)
             return False
-    return await _reload(node, model, waits)
+    return await _reload(node, model, waits, request_id)
 
 
-async def _reload(node: NodeControl, model: ModelId, waits: Waits) -> bool:
+async def _reload(
+    node: NodeControl, model: ModelId, waits: Waits, request_id: RequestId | None
+) -> bool:
     """For what no request brings in: versions that load nothing by themselves, and other kinds."""
     try:
         answer = await node.reload(model)
     except NodeError as exc:
-        await _follow_lost(node, model, exc, waits)
+        _log_lost(model, exc, request_id)
+        await _follow(node, model, waits)
         return True
     match answer.status:
         case ReportedStatus.LOADED:
@@ -110,14 +117,11 @@ async def _await_other(
         raise LoadFailedError(f"cannot load: the node says {status}")
 
 
-async def _follow_lost(
-    node: NodeControl, model: ModelId, lost: NodeError, waits: Waits
-) -> None:
+def _log_lost(model: ModelId, lost: NodeError, request_id: RequestId | None) -> None:
     log.warning(
         "the answer to a load was lost; following by status",
-        extra={"fields": {"model": model, "reason": lost.message}},
+        extra={"fields": {"request_id": request_id, "model": model, "reason": lost.message}},
     )
-    await _follow(node, model, waits)
 
 
 async def model_status(node: NodeControl, model: ModelId, waits: Waits) -> LifecycleAnswer:

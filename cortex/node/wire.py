@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field, ValidationError
 from cortex.core.errors import NodeProtocolError
 from cortex.core.ids import ModelId
 from cortex.core.listing import LifecycleAnswer, Listing, NodeInfo, ReportedStatus
-from cortex.core.traits import MAX_CONTEXT_TOKENS, Kind, Traits
+from cortex.core.traits import Kind, Traits, plausible_context
 
 MIB = 1024 * 1024
 MAX_MODELS = 500
@@ -103,9 +103,10 @@ def read_listing(body: bytes) -> Listing:
             ignored += 1
             continue
         model = ModelId(entry.id)
-        if (
-            context := _tokens(entry.max_model_len) or _tokens(entry.context_length)
-        ) is not None:
+        context = plausible_context(entry.max_model_len) or plausible_context(
+            entry.context_length
+        )
+        if context is not None:
             traits[model] = Traits(context_tokens=context)
         status = _status(entry.status)
         if model in models:
@@ -194,11 +195,6 @@ def _seconds(created: int | None) -> int | None:
     if created is not None and created > MAX_INSTANT_S:
         created //= 1000
     return created if created is not None and 0 <= created < MAX_INSTANT_S else None
-
-
-def _tokens(value: object) -> int | None:
-    plausible = isinstance(value, int) and 0 < value <= MAX_CONTEXT_TOKENS
-    return value if plausible and isinstance(value, int) else None
 
 
 def _sum_mib(parts: list[int | None]) -> int | None:

@@ -52,6 +52,12 @@ EMBEDDINGS = frozenset({Kind.EMBEDDINGS})
             Traits(1024, quantization="fp8"),
         ),
         ({"model_type": "dia"}, Traits(kinds=frozenset({Kind.SPEECH}))),
+        # What no weight has.
+        (
+            {"quantization_config": {"quant_method": "gptq", "bits": 4000}},
+            Traits(quantization="gptq"),
+        ),
+        ({"quantization_config": {"bits": True}}, NOTHING),
         # What they are for is anybody's guess.
         ({"architectures": ["BertModel"]}, NOTHING),
         ({"architectures": "x", "max_position_embeddings": "many"}, NOTHING),

@@ -45,7 +45,7 @@ def test_who_is_believed_most() -> None:
     sources = {
         "weights": files,
         "listed": Traits(8192, CHAT),
-        "refused": Traits(2048),
+        "declined": Traits(2048),
     }
     whole = node("n0", **sources)
     able = abilities(fleet(whole, configured=Traits(1024)), A)
@@ -54,7 +54,7 @@ def test_who_is_believed_most() -> None:
     assert able.quantization == Known("Q4_K_M", "agent beside n0")
     assert able.size_mib == Known(100, "agent beside n0")
     for left, context in (
-        (("weights", "listed", "refused"), Known(2048, "refusal by n0")),
+        (("weights", "listed", "declined"), Known(2048, "refusal by n0")),
         (("weights", "listed"), Known(8192, "node n0")),
         (("weights",), Known(4096, "agent beside n0")),
     ):
@@ -76,7 +76,7 @@ def test_it_is_ruled_out_only_where_no_node_may_do_it() -> None:
         kind: "node n0" for kind in Kind if kind is not Kind.CHAT
     }
     assert abilities(fleet(chats, unknown), A).never == {}
-    declined = node("n1", refused=Traits(not_kinds=EMBEDDINGS))
+    declined = node("n1", declined=Traits(not_kinds=EMBEDDINGS))
     assert abilities(fleet(chats, declined), A).never == {Kind.EMBEDDINGS: "node n0"}
     assert abilities(fleet(declined), A).never == {Kind.EMBEDDINGS: "refusal by n1"}
 
@@ -91,7 +91,7 @@ def test_files_of_a_chat_rule_out_no_embeddings() -> None:
 
 
 def test_the_configuration_goes_before_a_refusal() -> None:
-    declined = node("n0", refused=Traits(not_kinds=EMBEDDINGS))
+    declined = node("n0", declined=Traits(not_kinds=EMBEDDINGS))
     configured = Traits(kinds=CHAT | EMBEDDINGS)
     able = abilities(fleet(declined, configured=configured), A)
     assert Kind.EMBEDDINGS not in able.never

@@ -8,7 +8,6 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,8 @@ from tests.access.certificates import make
 from tests.cli.test_parser import VERBS
 from tests.command import CORTEX, ROOT
 from tests.docs.test_snippets import snippets
-from tests.e2e.processes import Processes, request
+from tests.e2e.processes import Processes, eventually, request
+from tests.monitoring.files import commands
 from tests.running import free_ports
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -79,8 +79,7 @@ def test_commands_of_blocks_are_known(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_commands_in_the_text_are_known(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    for shown in re.findall(r"`((?:sudo )?cortex [^`]+)`", text):
-        command = " ".join(shown.split()).removeprefix("sudo ")
+    for command in commands(text):
         if command in NO_VERB:
             continue
         # Optional parts stand in brackets, and what may be several in three dots.
@@ -195,15 +194,14 @@ class User:
 
     def answered(self, status: int) -> None:
         """Wait until the gateway answers so."""
-        end_s = time.monotonic() + 20
-        while time.monotonic() < end_s:
+
+        def so() -> bool:
             try:
-                if request(self.url + "/v1/models").status == status:
-                    return
+                return request(self.url + "/v1/models").status == status
             except OSError:
-                pass
-            time.sleep(0.05)
-        pytest.fail((self.folder / "log").read_text())
+                return False
+
+        eventually(so, f"an answer {status}", timeout_s=20)
 
     def end(self) -> None:
         if self.pid.exists():

@@ -1,13 +1,14 @@
 """How a node's memory is seen to come back, and what counts as left behind."""
 
+import logging
 from collections.abc import Sequence
 
 import pytest
 
 from cortex.core.errors import NodeProtocolError, NodeTimeoutError
-from cortex.core.ids import ModelId
-from cortex.core.listing import LifecycleAnswer, NodeInfo, ReportedStatus
-from cortex.fleet.procedures import Freed, UnloadFailedError, take_out
+from cortex.core.ids import ModelId, RequestId
+from cortex.core.listing import LifecycleAnswer, NodeInfo, ReportedStatus, Work
+from cortex.fleet.procedures import Freed, UnloadFailedError, bring_in, take_out
 from cortex.fleet.waits import Waits
 from tests.fleet.fakes import Node
 
@@ -98,3 +99,22 @@ async def test_what_a_node_keeps_serves_on() -> None:
         await take_out(node, A, size_mib=None, took_mib=None, before_mib=None, waits=HASTY)
     assert caught.value.serves
     assert node.calls == ["missed", "missed"]
+
+
+class Lossy(Node):
+    """Loads what it is asked for, and its answer never comes."""
+
+    async def wake(self, model: ModelId, work: Work) -> str | None:
+        self.models[model] = ReportedStatus.LOADED
+        raise NodeTimeoutError("no answer")
+
+
+async def test_a_lost_answer_is_told_with_the_request_it_was_for(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    request_id, node = RequestId("req-1"), Lossy(loaded=())
+    node.models[A] = ReportedStatus.UNLOADED
+    with caplog.at_level(logging.WARNING, "cortex.lifecycle"):
+        assert await bring_in(node, A, Waits(status_interval_s=0.001), request_id)
+    [told] = [getattr(record, "fields", {}) for record in caplog.records]
+    assert told == {"request_id": request_id, "model": A, "reason": "no answer"}

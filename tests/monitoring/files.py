@@ -63,7 +63,7 @@ def chosen(*values: str) -> str:
 def commands(text: str) -> list[str]:
     """Every `cortex …` that a text tells to run."""
     flat = " ".join(text.split())
-    return [found for found in re.findall(r"`([^`]+)`", flat) if found.startswith("cortex ")]
+    return re.findall(r"`(?:sudo )?(cortex [^`]+)`", flat)
 
 
 def documented_metrics() -> set[str]:

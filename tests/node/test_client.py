@@ -187,7 +187,8 @@ async def test_a_node_without_a_page_says_nothing_of_its_models() -> None:
 async def test_other_servers_say_in_their_list_how_much_a_model_takes() -> None:
     listing = (
         b'{"data": [{"id": "a", "max_model_len": 8192}, {"id": "b", "context_length": 4096},'
-        b' {"id": "c", "max_model_len": -1, "context_length": "many"}, {"id": "d"}]}'
+        b' {"id": "c", "max_model_len": -1, "context_length": "many"}, {"id": "d"},'
+        b' {"id": "e", "max_model_len": true}]}'
     )
     routes = {"/v1/models": saying(whole(listing))}
     async with RawNode([], routes=routes) as node, client_of(node.url) as client:
