@@ -38,6 +38,7 @@ from cortex.telemetry.build import show_build
 from cortex.telemetry.clock import SystemClock
 from cortex.telemetry.loop import LoopCollector
 from cortex.telemetry.metrics import FleetCollector, Metrics
+from cortex.telemetry.requests import RequestLines
 
 log = logging.getLogger("cortex.daemon")
 
@@ -187,6 +188,7 @@ class Daemon:
             ledger=store,
             metrics=self._metrics,
             recent=Recent(),
+            lines=RequestLines(self._clock),
             tokens=TokenCounts(),
             quotas=quotas,
             anthropic_nodes=anthropic_nodes(self._config),

@@ -1,7 +1,6 @@
 """The account of one request, kept as it proceeds and closed once: metrics, request log, log line."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
@@ -15,8 +14,6 @@ from cortex.core.written import unquoted
 from cortex.fleet.admission import Admitted
 from cortex.gateway.errors import status_of
 from cortex.gateway.relayed import Relayed
-
-log = logging.getLogger("cortex.request")
 
 
 class Trace(Protocol):
@@ -154,29 +151,5 @@ class Line:
         record = self.record
         record.duration_ms = (self.now_s() - self._started_s) * 1000
         self._done(record)
-        # The request log holds every request; the journal is for those that went wrong.
-        level = logging.WARNING if record.status >= 500 else logging.DEBUG
-        if log.isEnabledFor(level):
-            log.log(level, "request", extra={"fields": _fields(record)})
         if self.trace is not None:
             self.trace.done(record)
-
-
-def _fields(record: RequestRecord) -> dict[str, object]:
-    return {
-        "request_id": record.request_id,
-        "route": record.route,
-        "model": record.model,
-        "node": record.node,
-        "client": record.client,
-        "outcome": record.outcome.value,
-        "error_code": record.error_code,
-        "error": record.error_message,
-        "status": record.status,
-        "queue_ms": round(record.queue_ms, 1),
-        "load_wait_ms": round(record.load_wait_ms, 1),
-        "ttft_ms": record.ttft_ms and round(record.ttft_ms, 1),
-        "duration_ms": round(record.duration_ms, 1),
-        "prompt_tokens": record.prompt_tokens,
-        "completion_tokens": record.completion_tokens,
-    }

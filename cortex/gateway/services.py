@@ -23,6 +23,7 @@ from cortex.gateway.tokens import TokenCounts
 from cortex.gateway.wishes import Wishes
 from cortex.gateway.workshop import Workshop
 from cortex.telemetry.metrics import Metrics
+from cortex.telemetry.requests import RequestLines
 from cortex.telemetry.tracing import Tracing
 
 
@@ -35,6 +36,7 @@ class Services:
     ledger: Ledger
     metrics: Metrics
     recent: Recent
+    lines: RequestLines
     tokens: TokenCounts
     quotas: Quotas
     anthropic_nodes: frozenset[NodeName]
@@ -76,12 +78,13 @@ class Services:
         return line
 
     def account(self, record: RequestRecord) -> None:
-        """Take a finished request into metrics, recent figures and the request log."""
+        """Take a finished request into metrics, recent figures, the request log and the journal."""
         self.metrics.request_done(record)
         self.recent.request_done(record)
         if record.client in self.keyring.names:
             self.quotas.request_done(record)
         self.ledger.request_done(record)
+        self.lines.request_done(record)
 
 
 SERVICES = web.AppKey("services", Services)

@@ -291,7 +291,7 @@ async def test_a_request_that_went_well_or_was_the_callers_fault_is_no_warning(
         assert (await gateway.chat("a")).status == 200
         assert (await gateway.chat("b")).status == 404
         levels = [line["level"] for line in lines.read() if line["logger"] == "cortex.request"]
-        assert levels == ["debug", "debug"]
+        assert levels == ["info", "info"]
 
 
 async def test_what_clients_send_is_not_logged(tmp_path: Path, lines: Lines) -> None:

@@ -1,0 +1,84 @@
+"""The log line of every finished request, as far as a journal can take them."""
+
+import logging
+
+from cortex.core.clock import Clock
+from cortex.core.records import Outcome, RequestRecord
+
+log = logging.getLogger("cortex.request")
+
+LINES_PER_S = 100
+"""The journal drops what a service says beyond 333 lines a second (`RateLimitBurst=` of journald.conf(5)), changes of
+the fleet too; and a line costs a quarter of what the request did.
+"""
+
+
+class RequestLines:
+    """Writes them: at level warning of those that went wrong, which others cannot crowd out.
+
+    Those beyond `LINES_PER_S` are counted by the next line, unless the level is debug: then each is written.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._now_s = clock.now_s
+        self._usual, self._wrong = _Allowance(), _Allowance()
+
+    def request_done(self, record: RequestRecord) -> None:
+        """Write the line of one request."""
+        wrong = _went_wrong(record)
+        level = logging.WARNING if wrong else logging.INFO
+        if not log.isEnabledFor(level):
+            return
+        allowance = self._wrong if wrong else self._usual
+        if not (log.isEnabledFor(logging.DEBUG) or allowance.take(int(self._now_s()))):
+            return
+        if allowance.omitted:
+            fields = {"requests": allowance.omitted, "most_per_s": LINES_PER_S}
+            log.log(level, "requests left out of this log", extra={"fields": fields})
+            allowance.omitted = 0
+        log.log(level, "request", extra={"fields": _fields(record)})
+
+
+class _Allowance:
+    """So many lines in each second."""
+
+    __slots__ = ("_left", "_second", "omitted")
+
+    def __init__(self) -> None:
+        self._second, self._left = 0, LINES_PER_S
+        self.omitted = 0
+        """Lines that were refused and that nobody was told of."""
+
+    def take(self, second: int) -> bool:
+        if second != self._second:
+            self._second, self._left = second, LINES_PER_S
+        if self._left:
+            self._left -= 1
+            return True
+        self.omitted += 1
+        return False
+
+
+def _went_wrong(record: RequestRecord) -> bool:
+    """Whether it failed without being wrong itself, in the middle of its answer too."""
+    return record.status >= 500 or (record.outcome is Outcome.ERROR and record.status < 400)
+
+
+def _fields(record: RequestRecord) -> dict[str, object]:
+    return {
+        "request_id": record.request_id,
+        "route": record.route,
+        "model": record.model,
+        "node": record.node,
+        "client": record.client,
+        "outcome": record.outcome.value,
+        "error_code": record.error_code,
+        "error": record.error_message,
+        "status": record.status,
+        "queue_ms": round(record.queue_ms, 1),
+        "load_wait_ms": round(record.load_wait_ms, 1),
+        "ttft_ms": record.ttft_ms and round(record.ttft_ms, 1),
+        "duration_ms": round(record.duration_ms, 1),
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+    }
