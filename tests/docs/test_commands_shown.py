@@ -29,6 +29,7 @@ SYSTEMS = {
     "aider": "a client of its own",
     "cat": "writes a file of settings",
     "claude": "tests/e2e/test_coding_agent.py",
+    "cline": "a client of its own",
     "cp": "copies a file",
     "curl": "below, and tests/docs/test_snippets.py",
     "dnf": "tests/packaging/test_machine.py",
