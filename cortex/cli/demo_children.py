@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from cortex.cli.failures import CliError
 from cortex.cli.text import safe
@@ -15,6 +16,8 @@ LAST_LINES = 15
 TERM_S = 8.0
 """From SIGTERM to SIGKILL, for each; the gateway drains for at most 5 s of it."""
 TICK_S = 0.1
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Those that end a demo."""
 
 
 class Child:
@@ -82,8 +85,10 @@ class Children:
 
     def start(self, name: str, argv: Sequence[str]) -> Child:
         log = self._directory / f"{len(self._children)}.log"
-        child = Child(name, argv, log, self._environ)
-        self._children.append(child)
+        # A process that nobody knows of yet would outlive the demo.
+        with held():
+            child = Child(name, argv, log, self._environ)
+            self._children.append(child)
         return child
 
     def check(self) -> None:
@@ -123,18 +128,31 @@ class Children:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """SIGTERM and SIGHUP act as Ctrl-C does, and none of them can stop the cleaning up after."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(number) for number in signals]
-    for number in signals:
-        signal.signal(number, signal.default_int_handler)
+    with _handled(signal.default_int_handler):
+        yield
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Signals that come during this are delivered after it."""
+    came: list[int] = []
+    with _handled(lambda number, _frame: came.append(number)):
+        yield
+    if came:
+        signal.raise_signal(came[0])
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    before = [signal.signal(number, handler) for number in SIGNALS]
     try:
         yield
     finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+        for number, earlier in zip(SIGNALS, before, strict=True):
+            signal.signal(number, earlier)
 
 
 def deaf() -> None:
     """Take no more signals: the end has begun and is bounded."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -2,13 +2,15 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cortex.cli import demo, main
-from cortex.cli.demo_children import Children
+from cortex.cli.demo_children import Children, interruptible
 from cortex.cli.exit_codes import Exit
 from cortex.cli.failures import CliError
 from tests.cli.conftest import start
@@ -81,6 +83,27 @@ def test_a_signal_while_it_starts(temporary: Path):
     _, err = child.communicate(timeout=30)
     assert (child.returncode, err) == (Exit.INTERRUPTED, "")
     assert_nothing_left(temporary)
+
+
+class Interrupted(subprocess.Popen[bytes]):
+    """One during whose start, when it is there and nobody knows of it, a signal comes."""
+
+    def __init__(self, *argv: Any, **options: Any) -> None:
+        super().__init__(*argv, **options)
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_in_the_middle_of_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cortex.cli.demo_children.subprocess.Popen", Interrupted)
+    marked = tmp_path / "mark"
+    children = Children(tmp_path, {"MARK": str(marked)})
+    with interruptible(), pytest.raises(KeyboardInterrupt):
+        children.start("node one", ["sleep", "60"])
+    assert len(processes_below(marked)) == 1
+    children.end()
+    assert processes_below(marked) == []
 
 
 def test_a_dead_child_is_named_with_its_last_lines(temporary: Path):
