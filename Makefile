@@ -8,7 +8,7 @@
 # make soak   ten minutes of mixed load and faults; what leaks or is lost; ARGS="--minutes 60"
 # make floors the suite on the oldest versions of the dependencies that are allowed
 # make real   a real mistral.rs server under cortex; MISTRALRS=/path/to/mistralrs names it
-# make coding-agent  a coding agent's own command line against a gateway (npm, 364 MB)
+# make clients  the clients of docs/clients.md, with the settings shown there, against a gateway (npm and pip, 3 GB)
 # make lock   requirements/dev.txt anew; make lock-check: does it fit pyproject.toml?
 # make packages  every package built, and the whole suite of processes run with each of them
 # make audit  known vulnerabilities of what is locked (asks a service on the network)
@@ -44,7 +44,7 @@ UNIT   := tests/core tests/config tests/cli tests/store tests/telemetry tests/no
 FLOORS := tests/core tests/config tests/store tests/telemetry tests/node tests/gateway/test_smoke.py tests/e2e/test_start.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup unit test check lint types format engine real chaos days fuzz soak floors coding-agent lock lock-check packages audit sbom binary srpm rpm rpm-bundled man dashboard bench bench-quick bench-scale bench-warm clean
+.PHONY: help demo setup unit test check lint types format engine real chaos days fuzz soak floors clients lock lock-check packages audit sbom binary srpm rpm rpm-bundled man dashboard bench bench-quick bench-scale bench-warm clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -76,9 +76,16 @@ $(VENV)/.dev: $(VENV)/.base
 	@$(if $(LOCKED),$(PIP) install --quiet --no-deps --no-build-isolation --editable .,test -e $(VENV)/.whole || $(PIP) install --quiet --editable '.[speed,dev]')
 	@touch $@
 
-$(VENV)/.agent: $(VENV)/.base
-	@echo "[agent] a coding agent's command line (npm, 364 MB)"
-	@npm install --prefix $(VENV)/agent --no-fund --no-audit --loglevel=error @anthropic-ai/claude-code@2.1.330
+# aider wants other versions of what the others stand on.
+$(VENV)/.clients: $(VENV)/.base tests/clients/package.json tests/clients/python.txt tests/clients/aider.txt
+	@echo "[clients] what docs/clients.md has settings for (npm and pip, 3 GB)"
+	@mkdir -p $(VENV)/clients && cp tests/clients/package.json $(VENV)/clients/
+	@npm install --prefix $(VENV)/clients --no-fund --no-audit --loglevel=error
+	@for some in python aider; do \
+		$(PYTHON) -m venv $(VENV)/clients/$$some && \
+		$(VENV)/clients/$$some/bin/python -m pip --disable-pip-version-check install --quiet \
+			--requirement tests/clients/$$some.txt || exit; \
+	done
 	@touch $@
 
 # Rules for pages that everybody can use, for one test; where npm is not there, that test is skipped.
@@ -139,8 +146,8 @@ floors:
 		--requirement requirements/floors.txt --editable '.[check]'
 	@$(VENV)/floors/bin/python -m pytest -q -p no:cacheprovider -W default $(FLOORS) $(ARGS)
 
-coding-agent: $(VENV)/.dev $(VENV)/.agent
-	@$(BIN)/python -m pytest -n0 tests/e2e/test_coding_agent.py $(ARGS)
+clients: $(VENV)/.dev $(VENV)/.clients
+	@$(BIN)/python -m pytest -n0 tests/clients $(ARGS)
 
 lock-check: $(VENV)/.dev
 	@$(BIN)/python tools/lock.py

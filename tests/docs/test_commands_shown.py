@@ -26,10 +26,10 @@ from tests.running import free_ports
 
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
 SYSTEMS = {
-    "aider": "a client of its own",
+    "aider": "tests/clients",
     "cat": "writes a file of settings",
-    "claude": "tests/e2e/test_coding_agent.py",
-    "cline": "a client of its own",
+    "claude": "tests/clients",
+    "cline": "tests/clients",
     "cp": "copies a file",
     "curl": "below, and tests/docs/test_snippets.py",
     "dnf": "tests/packaging/test_machine.py",
@@ -41,7 +41,7 @@ SYSTEMS = {
     "pip": "tests/packaging/test_wheel.py",
     "pre-commit": "hooks of a checkout",
     "promtool": "tests/monitoring",
-    "qwen": "a client of its own",
+    "qwen": "tests/clients",
     "rm": "removes a file",
     "systemctl": "tests/packaging/test_machine.py",
 }

@@ -70,6 +70,18 @@ def test_every_kind_of_snippet_is_found() -> None:
     assert all(snippets(language) for language in ("json", "toml", "yaml", "js"))
 
 
+def test_the_versions_that_are_run_are_those_it_names() -> None:
+    """`make clients` runs them."""
+    folder = ROOT / "tests/clients"
+    packages = json.loads((folder / "package.json").read_text())["dependencies"]
+    del packages["@ai-sdk/openai-compatible"]  # a part of the AI SDK
+    pinned = [line for name in ("python", "aider") for line in
+              (folder / f"{name}.txt").read_text().splitlines()]  # fmt: skip
+    versions = [*packages.values(), *(line.partition("==")[2] for line in pinned)]
+    checked = " ".join(CLIENTS.partition("\n## How this was checked\n")[2].split())
+    assert [version for version in versions if f" {version}" not in checked] == []
+
+
 @pytest.mark.parametrize("snippet", snippets("sh", mark="run"))
 async def test_curl(tmp_path: Path, snippet: str) -> None:
     said = await shell(tmp_path, snippet)

@@ -32,11 +32,11 @@ QUICK = (
 """Little compression, and of %check only what may differ in a package."""
 _PYTEST = ("-q", "-p", "no:cacheprovider", "-n", "2")
 SUITE = (
-    (*_PYTEST, "tests/e2e", "-m", "not engine", "--ignore=tests/e2e/test_coding_agent.py")
+    (*_PYTEST, "tests/e2e", "-m", "not engine")
     if WHOLE
     else (*_PYTEST, *(f"tests/e2e/test_{it}.py" for it in ("start", "restart")))
 )
-"""What is run with an installed command; the engine and the coding agent are not about that."""
+"""What is run with an installed command; the engine is not about that."""
 SHORT = SUITE if WHOLE else (*_PYTEST, "tests/e2e/test_start.py")
 """Where the dependencies are those that the suite itself runs on."""
 

@@ -1,7 +1,6 @@
 """A coding agent's own command line against the gateway, in a home folder of its own.
 
-`make coding-agent` installs it (364 MB) beside the Python environment; `CORTEX_CODING_AGENT` names
-another place.
+`make clients` installs it beside the Python environment; `CORTEX_CODING_AGENT` names another place.
 """
 
 import json
@@ -17,7 +16,7 @@ from tests.e2e.processes import Gateway, Processes, eventually, request
 
 PLACES = (
     os.environ.get("CORTEX_CODING_AGENT", ""),
-    str(Path(sys.prefix) / "agent" / "node_modules" / ".bin" / "claude"),
+    str(Path(sys.prefix) / "clients" / "node_modules" / ".bin" / "claude"),
 )
 AGENT = next((place for place in PLACES if place and Path(place).is_file()), None)
 
@@ -25,7 +24,7 @@ pytestmark = [
     pytest.mark.timeout(120),
     pytest.mark.skipif(
         AGENT is None,
-        reason="no coding agent is installed: `make coding-agent` does that (npm, 364 MB)",
+        reason="no coding agent is installed: `make clients` does that",
     ),
 ]
 
