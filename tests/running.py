@@ -4,9 +4,11 @@ import asyncio
 import json
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
+from itertools import cycle
 from pathlib import Path
 from random import SystemRandom
 from typing import Any, Protocol
@@ -22,6 +24,10 @@ from cortex.gateway.inference import PATHS
 START_S = 10.0
 STOP_S = 15.0
 _any = SystemRandom()
+PORTS = range(10_000, 32_768)
+"""Below those that Linux gives to outgoing connections, which would take one before it is used."""
+PORTS_OF_ONE = 512
+"""Enough that none comes round while the kernel still remembers its last connections."""
 
 
 class Node(Protocol):
@@ -139,19 +145,32 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Ports nobody uses just now; different ones, since all are held until the last is found.
-
-    They lie below those that Linux gives to outgoing connections, which would take one before it is used.
-    """
+    """Ports nobody uses just now, nor will before they are used here."""
     found: list[int] = []
-    with ExitStack() as held:
-        while len(found) < count:
-            port = _any.randrange(10_000, 32_768)
-            probe = held.enter_context(socket.socket())
-            with suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                found.append(port)
+    while len(found) < count:
+        port = next(_own_ports())
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
     return tuple(found)
+
+
+@cache
+def _own_ports() -> Iterator[int]:
+    """Round and round a part of all ports that no other process of these tests takes from."""
+    parts = list(range(len(PORTS) // PORTS_OF_ONE))
+    _any.shuffle(parts)
+    for part in parts:
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            # A name that ends with this process, however that ends.
+            claim.bind(f"\0cortex-tests-ports-{part}")
+        except OSError:
+            claim.close()
+            continue
+        claim.detach()
+        return cycle(PORTS[part * PORTS_OF_ONE :][:PORTS_OF_ONE])
+    raise RuntimeError("every port is taken by some process of tests")
 
 
 def configuration(

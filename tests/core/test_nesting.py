@@ -77,7 +77,9 @@ def pieces(rng: random.Random, body: bytes) -> Iterator[bytes]:
 @pytest.mark.parametrize("seed", range(60))
 def test_a_skimmed_body_has_the_fields_it_has(seed: int) -> None:
     rng = random.Random(seed)
-    fields = {f"f{n}": [anything(rng, 0) for _ in range(rng.randrange(60))] for n in range(9)}
+    # Every sixth is some megabytes, the others some hundred kilobytes.
+    most = 60 if seed % 6 == 0 else 6
+    fields = {f"f{n}": [anything(rng, 0) for _ in range(rng.randrange(most))] for n in range(9)}
     fields |= {"model": "m", "stream": True, "prompt_cache_key": "k"}
     order = list(fields)
     rng.shuffle(order)
