@@ -10,9 +10,9 @@ from cortex.core.traits import NOTHING, Kind, Traits, plausible_context
 
 MOST_CONFIG_BYTES = 4 * 1024 * 1024
 MOST_HEADER_BYTES = 1024 * 1024
-MOST_BITS = 64
-"""Of a weight; no quantisation has more."""
 """Of a GGUF file: what is said of the model comes before its vocabulary."""
+MOST_BITS = 64
+"""Of one weight; a configuration that gives it more is not believed."""
 _CHAT, _VISION = frozenset({Kind.CHAT}), frozenset({Kind.CHAT, Kind.VISION})
 _CONTEXT_KEYS = (
     "max_position_embeddings",
