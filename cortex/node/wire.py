@@ -174,11 +174,17 @@ def _parse(shape: type[_T], body: bytes) -> _T:
     try:
         return shape.model_validate_json(body)
     except ValidationError as exc:
-        first = exc.errors(include_url=False, include_input=False)[0]
-        if first["type"] == "too_long" and first["loc"] == ("data",):
-            raise NodeProtocolError(f"listed more than {MAX_MODELS} models") from exc
-        where = ".".join(str(part) for part in first["loc"])
-        raise NodeProtocolError(f"unexpected answer: {where} {first['msg']}".strip()) from exc
+        why = _complaint(exc)
+    # Not in there: pydantic's error holds all that was read, and would be held as the cause of this one.
+    raise NodeProtocolError(why)
+
+
+def _complaint(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "too_long" and first["loc"] == ("data",):
+        return f"listed more than {MAX_MODELS} models"
+    where = ".".join(str(part) for part in first["loc"])
+    return f"unexpected answer: {where} {first['msg']}".strip()
 
 
 def _status(word: str | None) -> ReportedStatus:

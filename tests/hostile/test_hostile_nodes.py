@@ -158,7 +158,7 @@ KEPT = {
     "a small-cut line without end": (True, floods(stream_head() + chunked(b"data: "), chunked(b"x" * 500) * 100, FLOOD_BYTES)),
     "an event without end": (True, floods(stream_head(), chunked(b"data:\n" * 10_000), FLOOD_BYTES)),
     "comments without end, whole": (False, floods(stream_head(), chunked(b": x\n\n" * 10_000), FLOOD_BYTES)),
-    "an answer without end, whole": (False, floods(stream_head(), chunked(event(content="word " * 100) * 50), FLOOD_BYTES)),
+    "an answer without end, whole": (False, floods(stream_head(), chunked(event(content="word ") * 500), FLOOD_BYTES)),
     "a tool call without end": (True, floods(stream_head(), chunked(event(tool_calls=[{"index": 0, "function": {"arguments": "x" * 900}}]) * 50), FLOOD_BYTES)),
     "tool calls without end": (True, floods(stream_head(), chunked(b"".join(event(tool_calls=[{"index": n, "id": f"c{n}"}]) for n in range(3000))), FLOOD_BYTES)),
 }  # fmt: skip

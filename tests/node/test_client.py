@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import resource
 import socket
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -194,6 +196,22 @@ async def test_other_servers_say_in_their_list_how_much_a_model_takes() -> None:
     async with RawNode([], routes=routes) as node, client_of(node.url) as client:
         seen = await client.list_models()
         assert seen.traits == {"a": Traits(8192), "b": Traits(4096)}
+
+
+async def test_an_answer_that_cannot_be_read_is_let_go_of_at_once() -> None:
+    """Polled five times a second, megabytes that wait for the collector would be a hundred of them."""
+    routes = {"/v1/models": saying(whole(b'{"data": [{}]}'))}
+    async with RawNode([], routes=routes) as node, client_of(node.url) as client:
+        gc.disable()
+        try:
+            await client.list_models()
+        except NodeProtocolError as exc:
+            assert "data.0.id" in exc.message
+            assert exc.__context__ is None
+            error = weakref.ref(exc)
+        finally:
+            gc.enable()
+        assert error() is None
 
 
 async def test_a_version_without_system_info_has_none() -> None:
