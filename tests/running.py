@@ -157,7 +157,7 @@ def free_ports(count: int) -> tuple[int, ...]:
 
 @cache
 def _own_ports() -> Iterator[int]:
-    """Round and round a part of all ports that no other process of these tests takes from."""
+    """Endlessly the ports of one part of `PORTS`, which no other process of these tests takes from."""
     parts = list(range(len(PORTS) // PORTS_OF_ONE))
     _any.shuffle(parts)
     for part in parts:

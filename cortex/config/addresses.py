@@ -90,7 +90,7 @@ def plain_name(value: str) -> str:
 def some_of(values: tuple[str, ...]) -> tuple[str, ...]:
     # Not by `min_length`, which would complain of an empty list where each of several was wrong.
     if not values:
-        raise ValueError("one at least")
+        raise ValueError("at least one")
     return values
 
 

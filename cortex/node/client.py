@@ -230,7 +230,8 @@ class NodeClient:
                 return read(answer.status, text)
             except NodeProtocolError as exc:
                 # It may be the answer to something else, and its own still to come: nobody's next
-                # request may be given that. Not by what is raised, which would hold the connection that held it.
+                # request may be given that. With an error of its own: what is raised leads to this connection,
+                # which would hold it until the garbage collector comes.
                 answer.fail(NodeProtocolError(exc.message))
                 raise
 

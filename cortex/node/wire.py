@@ -175,7 +175,7 @@ def _parse(shape: type[_T], body: bytes) -> _T:
         return shape.model_validate_json(body)
     except ValidationError as exc:
         why = _complaint(exc)
-    # Not in there: pydantic's error holds all that was read, and would be held as the cause of this one.
+    # Raised out here, without a cause: pydantic's error holds all that was read.
     raise NodeProtocolError(why)
 
 

@@ -8,8 +8,8 @@ from cortex.core.records import Outcome, RequestRecord
 log = logging.getLogger("cortex.request")
 
 LINES_PER_S = 100
-"""The journal drops what a service says beyond 333 lines a second (`RateLimitBurst=` of journald.conf(5)), changes of
-the fleet too; and a line costs a quarter of what the request did.
+"""By default the journal drops what a service says beyond 333 lines a second (`RateLimitBurst=` of journald.conf(5)),
+changes of the fleet too; and a line costs a third of what the request did.
 """
 
 
@@ -60,7 +60,7 @@ class _Allowance:
 
 
 def _went_wrong(record: RequestRecord) -> bool:
-    """Whether it failed without being wrong itself, in the middle of its answer too."""
+    """Whether it failed though nothing was wrong with it; in the middle of its answer counts too."""
     return record.status >= 500 or (record.outcome is Outcome.ERROR and record.status < 400)
 
 

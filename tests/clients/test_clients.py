@@ -3,14 +3,16 @@
 `make clients` installs them beside the Python environment, in the versions that the files beside this one name.
 """
 
+import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from signal import SIGKILL
+from typing import Any
 
 import pytest
 
@@ -51,10 +53,10 @@ pytestmark = [
 ]
 
 
-def shown(heading: str, language: str, mark: str | None = None) -> str:
+def shown(heading: str, language: str) -> str:
     """The first snippet of a language below a heading."""
     section = CLIENTS.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    return snippets(language, section, mark=mark)[0]
+    return snippets(language, section)[0]
 
 
 def command_in_text(beginning: str) -> str:
@@ -81,7 +83,7 @@ class User:
         path.write_text(self._here(text))
 
     def types(self, script: str) -> str:
-        """What the commands print; they end well, the words of the model are among it, and the gateway counts them."""
+        """What the commands print: the words of the model are among it, and the gateway has a row of them."""
         ran = subprocess.run(
             ["bash", "-euo", "pipefail", "-c", self._here(script)],
             stdin=subprocess.DEVNULL,
@@ -92,16 +94,22 @@ class User:
             cwd=self.home,
             check=False,
         )
-        said = ran.stdout + ran.stderr
-        assert ran.returncode == 0, said
-        assert any(word.strip() in ran.stdout for word in WORDS), said
-        eventually(self._was_served, f"a row of the request; it said: {said}")
-        return said
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        assert any(word.strip() in ran.stdout for word in WORDS), ran.stdout + ran.stderr
+        row = self.rows(1)[0]
+        assert (row["outcome"], row["model"]) == ("ok", "org/model")
+        return ran.stdout
 
-    def _was_served(self) -> bool:
-        url = f"{self.gateway.url}/cortex/v1/history?client=reader"
-        rows = request(url, headers={"Authorization": "Bearer OWNERS-KEY"}).json["rows"]
-        return any(row["outcome"] == "ok" and row["model"] == "org/model" for row in rows)
+    def rows(self, count: int) -> list[Any]:
+        """Of the history, once there are so many."""
+
+        def found() -> list[Any]:
+            url = f"{self.gateway.url}/cortex/v1/history?client=reader"
+            reply = request(url, headers={"Authorization": "Bearer OWNERS-KEY"})
+            return list(reply.json["rows"])
+
+        eventually(lambda: len(found()) >= count, f"{count} rows")
+        return found()
 
     def _here(self, text: str) -> str:
         return text.replace("http://gateway:8000", self.gateway.url)
@@ -115,22 +123,52 @@ class User:
                     os.kill(int(process.name), SIGKILL)
 
 
-@pytest.fixture
-def user(processes: Processes, tmp_path: Path) -> Iterator[User]:
-    someone = User(tmp_path / "home", processes.serve(processes.node("org/model"), toml=KEYS))
+@contextmanager
+def somebody(processes: Processes, **knobs: Any) -> Iterator[User]:
+    """A user of a gateway with one node, which does as its knobs say."""
+    node = processes.node("org/model", **knobs)
+    someone = User(processes.folder / "home", processes.serve(node, toml=KEYS))
     try:
         yield someone
     finally:
         someone.end()
 
 
+@pytest.fixture
+def user(processes: Processes) -> Iterator[User]:
+    with somebody(processes) as someone:
+        yield someone
+
+
 def test_claude_code(user: User) -> None:
     user.types(shown("Claude Code", "sh").rstrip() + ' -p "say hi"')
 
 
-def test_claude_code_by_its_settings(user: User) -> None:
-    user.writes(".claude/settings.json", shown("Claude Code", "json"))
-    user.types('claude -p "say hi"')
+def test_claude_code_by_its_settings(processes: Processes) -> None:
+    with somebody(processes, tokens=12) as user:
+        user.writes(".claude/settings.json", shown("Claude Code", "json"))
+        answer = json.loads(user.types('claude -p "say hi" --output-format json'))
+        assert answer["is_error"] is False
+        assert answer["result"]
+        assert answer["usage"]["output_tokens"] == 12
+        assert answer["usage"]["input_tokens"] > 100
+        assert {(row["route"], row["dialect"], row["outcome"]) for row in user.rows(1)} == {
+            ("messages", "anthropic", "ok")
+        }
+
+
+def test_claude_code_runs_a_tool_and_its_result_comes_back(processes: Processes) -> None:
+    command = {"command": "echo it-was-run > proof", "description": "prove it"}
+    knobs = {"tokens": 8, "tool_trigger": "please look", "tool_arguments": command}
+    with somebody(processes, **knobs) as user:
+        user.writes(".claude/settings.json", shown("Claude Code", "json"))
+        options = "--output-format json --tools Bash --allowedTools Bash"
+        answer = json.loads(user.types(f'claude -p "please look" {options}'))
+        assert answer["is_error"] is False
+        assert answer["num_turns"] == 2, answer
+        assert answer["permission_denials"] == [], answer
+        assert (user.home / "proof").read_text() == "it-was-run\n"
+        assert len(user.rows(2)) == 2
 
 
 def test_continue(user: User) -> None:

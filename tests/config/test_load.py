@@ -66,7 +66,7 @@ def test_the_seeds_file_works_unchanged(tmp_path: Path) -> None:
         ('[[nodes]]\nname = "a"\nendpoint = "a:1"\n', 'nodes[0].endpoint: expected a URL like "http://gpu-1.internal:8080", found "a:1"'),
         ('[models.a]\nkinds = ["chat", "sing"]\n', "models.a.kinds[1]: expected 'chat', 'vision', 'embeddings', 'image' or 'speech', found \"sing\""),
         ('[models.a]\nkinds = ["sing"]\n', "models.a.kinds[0]: expected 'chat', 'vision', 'embeddings', 'image' or 'speech', found \"sing\""),
-        ("[models.a]\nkinds = []\n", "models.a.kinds: expected one at least, found []"),
+        ("[models.a]\nkinds = []\n", "models.a.kinds: expected at least one, found []"),
         ("listen = ", "not valid TOML: Invalid value (at end of document)"),
     ],
 )  # fmt: skip

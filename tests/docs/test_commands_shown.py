@@ -196,13 +196,13 @@ class User:
     def answered(self, status: int) -> None:
         """Wait until the gateway answers so."""
 
-        def so() -> bool:
+        def answers() -> bool:
             try:
                 return request(self.url + "/v1/models").status == status
             except OSError:
                 return False
 
-        eventually(so, f"an answer {status}", timeout_s=20)
+        eventually(answers, f"an answer {status}", timeout_s=20)
 
     def end(self) -> None:
         if self.pid.exists():

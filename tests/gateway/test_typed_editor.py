@@ -1,7 +1,7 @@
 """An editor whose types allow for nothing unexpected: what it sends, and every event that it must be able to read.
 
 The shapes are those of Zed's crate `open_ai`, which reads a line at a time, takes any line that begins with `data:`, and
-gives up the answer at the first one that fits neither of its two types.
+abandons the answer at the first one that fits neither of its two types.
 """
 
 import json
