@@ -117,7 +117,9 @@ def test_a_start_costs_little_more_than_that_of_its_libraries(
         1000 * statistics.median(one.took_s for one in both)
         for both in zip(*pairs, strict=True)
     ]
-    ratio = statistics.median(cortex.cpu_s / bare.cpu_s for cortex, bare in pairs)
+    # Others on the machine only ever add to what a start costs: the least is what it needs.
+    cpu_s = [min(one.cpu_s for one in both) for both in zip(*pairs, strict=True)]
+    ratio = cpu_s[0] / cpu_s[1]
     print(
         f"ready: first {first.took_s * 1000:.0f} ms, then {took_ms[0]:.0f}; bare {took_ms[1]:.0f}; CPU {ratio:.2f}"
     )
