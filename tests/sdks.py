@@ -1,22 +1,23 @@
 """The clients' own libraries, imported when a test first uses one: each takes seconds, in every process of the suite."""
 
-import importlib.util
-import sys
-from types import ModuleType
+import importlib
+from typing import Any
 
 
-def _later(name: str) -> ModuleType:
-    """The module, which is read at the first look at one of its names."""
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.find_spec(name)
-    assert spec is not None, f"{name} is not installed: the dev extra"
-    assert spec.loader is not None
-    loader = spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+class _Later:
+    """A library that is read at the first look at one of its public names.
+
+    Not `importlib.util.LazyLoader`: pytest asks everything that it finds in a module for `__test__`, and that would do.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("_"):
+            raise AttributeError(attribute)
+        return getattr(importlib.import_module(self._name), attribute)
 
 
-anthropic = _later("anthropic")
-openai = _later("openai")
+anthropic: Any = _Later("anthropic")
+openai: Any = _Later("openai")

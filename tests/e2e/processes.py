@@ -18,7 +18,7 @@ from tests.running import free_ports
 
 START_S = 20.0
 UNTRUSTING = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
-"""For what asks nobody: aiohttp reads the machine's certificates at its import, a sixth of a start."""
+"""Nobody out there is asked: aiohttp reads the machine's certificates at its import, a sixth of a start."""
 END_S = 20.0
 
 
@@ -197,12 +197,12 @@ class Processes:
 
     def spawn(self, *argv: str, environ: Mapping[str, str] | None = None) -> Child:
         """`python argv…`, with this source at hand."""
-        found = {"PYTHONPATH": str(ROOT)}
+        found = UNTRUSTING | {"PYTHONPATH": str(ROOT)}
         return self._start((sys.executable, *argv), found | dict(environ or {}))
 
     def command(self, *argv: str, environ: Mapping[str, str] | None = None) -> Child:
         """`cortex argv…`."""
-        return self._start((*CORTEX, *argv), SOURCE | dict(environ or {}))
+        return self._start((*CORTEX, *argv), UNTRUSTING | SOURCE | dict(environ or {}))
 
     def program(self, *argv: str, environ: Mapping[str, str] | None = None) -> Child:
         """Somebody else's."""
@@ -236,7 +236,7 @@ class Processes:
         argv = [part for model in models for part in ("--model", model)]
         argv += [part for model in unloaded for part in ("--unloaded", model)]
         argv += ["--knobs", json.dumps({"info_delay_s": 0.0} | knobs)]
-        return self.listening("scripted", *argv, environ=UNTRUSTING)
+        return self.listening("scripted", *argv)
 
     def listening(
         self, *argv: str, environ: Mapping[str, str] | None = None, within_s: float = START_S

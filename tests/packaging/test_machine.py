@@ -17,7 +17,7 @@ import pytest
 
 from cortex import __version__
 from tests.command import ROOT
-from tests.packaging.conftest import OLDER, SHORT, Built
+from tests.packaging.conftest import OLDER, SUITE, Built
 from tests.packaging.machine import PACKAGES, Machine, why_not
 
 pytestmark = pytest.mark.timeout(600)
@@ -400,7 +400,7 @@ def test_the_suite_of_processes_passes_with_what_is_installed(machine: Machine) 
     said = machine.run(
         *("env", f"--chdir={ROOT}", "CORTEX_UNDER_TEST=/usr/bin/cortex"),
         # The sources are there to be read only.
-        *("PYTHONDONTWRITEBYTECODE=1", sys.executable, "-m", "pytest", *SHORT),
+        *("PYTHONDONTWRITEBYTECODE=1", sys.executable, "-m", "pytest", *SUITE),
         timeout_s=280,
     )
     assert re.search(r"\d+ passed", said)

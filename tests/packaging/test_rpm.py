@@ -10,7 +10,7 @@ import pytest
 
 from cortex import __version__
 from tests.command import ROOT
-from tests.packaging.conftest import Built, build
+from tests.packaging.conftest import WHOLE, Built, build
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -102,6 +102,7 @@ def test_rpmlint_finds_no_error(built: Built) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.skipif(not WHOLE, reason="a build more: `make packages` does that")
 def test_the_source_package_builds_by_itself_and_twice_the_same(
     built: Built, sources: Path, tmp_path: Path
 ) -> None:
