@@ -7,7 +7,7 @@ from typing import Any
 class _Later:
     """A library that is read at the first look at one of its public names.
 
-    Not `importlib.util.LazyLoader`: pytest asks everything that it finds in a module for `__test__`, and that would do.
+    Not by `importlib.util.LazyLoader`: pytest looks for `__test__` in all that it finds, which would be the first look.
     """
 
     def __init__(self, name: str) -> None:

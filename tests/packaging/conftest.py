@@ -24,24 +24,19 @@ QUICK = (
     *(() if WHOLE else ("--define", f"check_tests {' '.join(CHECKED)}")),
 )
 """Little compression, and of %check only what may differ in a package."""
-_PYTEST = ("-q", "-p", "no:cacheprovider")
-SUITE = (
-    (*_PYTEST, "-n", "2", "tests/e2e", "-m", "not engine")
-    if WHOLE
-    else (
-        *_PYTEST,
-        *(
-            f"tests/e2e/{name}"
-            for name in (
-                "test_start.py::test_every_mistake_in_the_configuration_is_one_line_and_nothing_starts",
-                "test_start.py::test_a_state_file_of_a_newer_version",
-                "test_start.py::test_the_service_manager_is_told_of_start_reload_and_end",
-                "test_restart.py::test_a_killed_gateway_has_kept_every_request_older_than_a_flush",
-            )
-        ),
-    )
+STARTS = "tests/e2e/test_start.py"
+SHORT = (
+    f"{STARTS}::test_every_mistake_in_the_configuration_is_one_line_and_nothing_starts",
+    f"{STARTS}::test_a_state_file_of_a_newer_version",
+    f"{STARTS}::test_the_service_manager_is_told_of_start_reload_and_end",
+    "tests/e2e/test_restart.py::test_a_killed_gateway_has_kept_every_request_older_than_a_flush",
 )
-"""What is run with an installed command: in the short form, what hangs on files and libraries that come with it."""
+"""What hangs on files and libraries that come with an installation."""
+SUITE = (
+    *("-q", "-p", "no:cacheprovider"),
+    *(("-n", "2", "tests/e2e", "-m", "not engine") if WHOLE else SHORT),
+)
+"""What is run with an installed command; the engine is not about that."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Every request has a line, those that went wrong a warning, and a flood of them leaves the journal to others."""
 
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,9 +14,10 @@ OK, LEFT_OUT = "request", "requests left out of this log"
 
 
 @pytest.fixture
-def heard(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    with caplog.at_level(logging.INFO, "cortex.request"):
-        yield caplog
+def heard(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    # Not `at_level`: what a test sets inside it would outlive it.
+    caplog.set_level(logging.INFO, "cortex.request")
+    return caplog
 
 
 def done(status: int = 200, outcome: Outcome = Outcome.OK) -> RequestRecord:
