@@ -131,8 +131,9 @@ class Child:
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """Its log lines, each an object."""
-        return [json.loads(line) for line in self.stderr.splitlines() if line.startswith("{")]
+        """Its log lines, each an object; not one that is just being written."""
+        whole = self.stderr.rpartition("\n")[0]
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def send(self, number: int) -> None:
         self.process.send_signal(number)
