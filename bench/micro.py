@@ -258,8 +258,7 @@ async def _account(path: Path) -> dict[str, float]:
         opened.request_done(record)
 
     def one() -> None:
-        line = Line(RequestId("req_00000001"), "chat", clock, done)
-        with recent.running(line), line:
+        with Line(RequestId("req_00000001"), "chat", clock, recent.running, done) as line:
             record = line.record
             record.client, record.model, record.node = "me", ModelId("bench"), NodeName("node")
             record.stream, record.status, record.attempts = True, 200, 1

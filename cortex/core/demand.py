@@ -43,14 +43,9 @@ class _Gaps:
         #: How many gaps may be known of all models before it is made anew.
         self.longer_until = 0.0
 
-    def add(self, gap_s: float) -> None:
-        place = min(max(int(gap_s).bit_length() - 1, 0), BUCKETS - 1)
-        self.counts[place] += 1.0
-        self.since_halved += 1
-        if self.since_halved >= self.halved_after:
-            self.counts = [count / 2 for count in self.counts]
-            self.since_halved = 0
-        self.longer = None
+    def halve(self) -> None:
+        self.counts = [count / 2 for count in self.counts]
+        self.since_halved = 0
 
 
 class Demand:
@@ -69,9 +64,14 @@ class Demand:
         if gaps is None:
             gaps = self._models[model] = _Gaps()
         if gaps.last_s is not None:
-            gap_s = max(0.0, now_s - gaps.last_s)
-            gaps.add(gap_s)
-            self._together.add(gap_s)
+            gap_s = now_s - gaps.last_s
+            place = min(int(gap_s).bit_length() - 1, BUCKETS - 1) if gap_s >= 2.0 else 0
+            for counted in (gaps, self._together):
+                counted.counts[place] += 1.0
+                counted.longer = None
+                counted.since_halved += 1
+                if counted.since_halved >= counted.halved_after:
+                    counted.halve()
             self.known += 1
         gaps.last_s = now_s
 

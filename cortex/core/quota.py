@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cortex.core.records import RequestRecord
 
@@ -55,8 +56,7 @@ class Bucket:
         return max(0, math.floor(self.level))
 
 
-@dataclass(frozen=True, slots=True)
-class Day:
+class Day(NamedTuple):
     """What was used of a day's worth; a day ends at midnight, UTC."""
 
     began_ms: int = 0
@@ -67,8 +67,10 @@ class Day:
         began_ms = now_ms - now_ms % DAY_MS
         return self if began_ms == self.began_ms else Day(began_ms)
 
-    def more(self, amount: int) -> "Day":
-        return Day(self.began_ms, self.used + amount)
+    def more(self, amount: int, now_ms: int) -> "Day":
+        """With so much used now."""
+        day = self.at(now_ms)
+        return Day(day.began_ms, day.used + amount)
 
     def ends_in_s(self, now_ms: int) -> float:
         return max(0, self.began_ms + DAY_MS - now_ms) / 1000
@@ -80,9 +82,9 @@ def tokens_charged(record: RequestRecord) -> int:
     As the node reported it. A stream that ended before its report, because the client hung up or
     the node did, is charged by its bytes: else hanging up in time would be free.
     """
-    counts = (record.prompt_tokens, record.completion_tokens)
-    if any(count is not None for count in counts):
-        return sum(count or 0 for count in counts)
+    prompt, completion = record.prompt_tokens, record.completion_tokens
+    if prompt is not None or completion is not None:
+        return (prompt or 0) + (completion or 0)
     if not record.stream or not record.response_bytes:
         return 0
     prompt = min(record.request_bytes // PROMPT_BYTES_PER_TOKEN, MOST_UNREPORTED_PROMPT_TOKENS)

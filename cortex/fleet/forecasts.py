@@ -19,23 +19,22 @@ class Forecasts:
         self.outlook = Outlook(demand)
         for idle_s in past.stayed_s:
             self.outlook.stayed(idle_s)
-        self._trial: Trial | None = None
+        #: While they decide: whether that does harm.
+        self.trial: Trial | None = None
 
     def follow(self, strategy: Strategy) -> None:
         """The rule that is configured from now on."""
         if strategy is not Strategy.FORECAST:
-            self._trial = None
+            self.trial = None
             self.outlook.overruled = ""
-        elif self._trial is None:
-            self._trial = Trial(self.outlook)
+        elif self.trial is None:
+            self.trial = Trial(self.outlook)
 
-    def asked(
+    def tried(
         self, snapshot: FleetSnapshot, model: ModelId, *, now_s: float, now_ms: int
     ) -> bool:
-        """A request for it has come; True where another rule decides from now on."""
-        self.outlook.demand.asked(model, now_s)
-        if self._trial is None:
-            return False
+        """Compare the rules by a request that has come; True where another decides from now on."""
+        assert self.trial is not None, "they are on trial"
         before = bool(self.outlook.overruled)
-        self._trial.asked(snapshot, model, now_s=now_s, now_ms=now_ms)
+        self.trial.asked(snapshot, model, now_s=now_s, now_ms=now_ms)
         return before is not bool(self.outlook.overruled)

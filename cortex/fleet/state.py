@@ -170,9 +170,12 @@ class FleetState:
 
     def asked(self, model: ModelId) -> None:
         """A request for it has come, whatever becomes of it; once a request."""
-        now_s, now_ms = self.clock.now_s(), self.clock.now_ms()
-        if self.forecasts.asked(self.snapshot(), model, now_s=now_s, now_ms=now_ms):
-            why_not = self.forecasts.outlook.why_not
+        now_s, forecasts = self.clock.now_s(), self.forecasts
+        forecasts.outlook.demand.asked(model, now_s)
+        if forecasts.trial is not None and forecasts.tried(
+            self.snapshot(), model, now_s=now_s, now_ms=self.clock.now_ms()
+        ):
+            why_not = forecasts.outlook.why_not
             reason = f"not by forecast: {why_not}" if why_not else "by forecast again"
             self.event(EventKind.RULE, reason, strategy=self.policy.eviction.deciding.value)
             self.changed()

@@ -28,19 +28,63 @@ MESSAGE_CHARS = 300
 """As much of a message as is written down."""
 
 
-class Line:
-    """Fills a `RequestRecord`; a context manager around the whole handler."""
+class Running:
+    """The accounts that are open, oldest first, each by a number of its own."""
 
-    __slots__ = ("_done", "_first_s", "_started_s", "events", "now_s", "record", "trace")
+    def __init__(self) -> None:
+        self.lines: dict[int, Line] = {}
+        #: Set while there is none.
+        self.idle = asyncio.Event()
+        self.idle.set()
+        self._latest = 0
+
+    def begin(self, line: "Line") -> int:
+        """One more; returns its number."""
+        if not self.lines:
+            self.idle.clear()
+        self._latest += 1
+        self.lines[self._latest] = line
+        return self._latest
+
+    def end(self, serial: int) -> None:
+        """It is closed."""
+        del self.lines[serial]
+        if not self.lines:
+            self.idle.set()
+
+
+class Line:
+    """Fills a `RequestRecord`; a context manager around the whole handler.
+
+    Args:
+        request_id: As the client is told it.
+        route: Of metrics and history.
+        clock: That the account goes by.
+        running: Has it while it is open.
+        done: Takes the record at its end.
+    """
+
+    __slots__ = (
+        "_done",
+        "_first_s",
+        "_running",
+        "_serial",
+        "_started_s",
+        "events",
+        "now_s",
+        "record",
+        "trace",
+    )
 
     def __init__(
         self,
         request_id: RequestId,
         route: str,
         clock: Clock,
+        running: Running,
         done: Callable[[RequestRecord], None],
     ) -> None:
-        #: The clock that this account goes by.
+        self._running = running
         self.now_s = clock.now_s
         self._started_s = self.now_s()
         self._first_s: float | None = None
@@ -130,6 +174,7 @@ class Line:
                 record.tokens_per_s = (usage.completion_tokens - 1) / streamed_s
 
     def __enter__(self) -> Self:
+        self._serial = self._running.begin(self)
         return self
 
     def __exit__(
@@ -139,17 +184,21 @@ class Line:
         trace: TracebackType | None,
     ) -> None:
         """Close the account: synchronous, so that a second cancellation cannot skip it."""
+        if error is not None:
+            self._ended_by(error)
+        record = self.record
+        record.duration_ms = (self.now_s() - self._started_s) * 1000
+        try:
+            self._done(record)
+            if self.trace is not None:
+                self.trace.done(record)
+        finally:
+            self._running.end(self._serial)
+
+    def _ended_by(self, error: BaseException) -> None:
         if isinstance(error, CortexError):
             self.failed(error)
         elif isinstance(error, asyncio.CancelledError | ConnectionError):
             self.record.outcome = Outcome.CLIENT_GONE
-        elif error is not None:
+        else:
             self.failed(CortexError("a bug"))
-        self._close()
-
-    def _close(self) -> None:
-        record = self.record
-        record.duration_ms = (self.now_s() - self._started_s) * 1000
-        self._done(record)
-        if self.trace is not None:
-            self.trace.done(record)

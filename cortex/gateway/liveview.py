@@ -178,7 +178,7 @@ class LiveView:
         self._nodes[view.name] = node
 
     def _requests(self) -> dict[str, bytes]:
-        lines = self._svc.recent.lines
+        lines = self._svc.recent.running.lines
         oldest = [serial for serial, _ in zip(lines, range(MAX_REQUESTS), strict=False)]
         return {str(serial): _json(_request(lines[serial])) for serial in oldest}
 

@@ -37,7 +37,7 @@ async def messages(call: Call, caller: Caller, svc: Services) -> None:
     line = svc.line(call, "messages")
     line.record.dialect = "anthropic"
     line.record.client = caller.name
-    with svc.recent.running(line), line:
+    with line:
         body = await read_body(call.source, svc.config.limits, svc.room)
         line.record.request_bytes = body.size
         sticky = affinity_key(call, body, caller)

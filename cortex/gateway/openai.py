@@ -44,7 +44,7 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
     """POST to any of `ROUTES`, streamed or whole."""
     line = svc.line(call, ROUTES[call.path])
     line.record.client = caller.name
-    with svc.recent.running(line), line:
+    with line:
         limits, room = svc.config.limits, svc.room
         body = small_body(call.source, limits, room) or await read_body(
             call.source, limits, room

@@ -19,7 +19,7 @@ def queues_of(svc: Services) -> Iterator[QueueBody]:
         return
     clients: dict[ModelId, Counter[str]] = {model: Counter() for model in depths}
     oldest: dict[ModelId, int] = {}
-    for line in svc.recent.lines.values():
+    for line in svc.recent.running.lines.values():
         model = line.record.model
         if model in clients and line.state == "waiting":
             clients[model][line.record.client or ""] += 1

@@ -16,7 +16,7 @@ from cortex.core.errors import CapacityError
 from cortex.core.quota import Bucket, Day, KeyLimits, tokens_charged
 from cortex.core.records import RequestRecord
 from cortex.gateway.auth import Caller
-from cortex.telemetry.access import KeyMetrics
+from cortex.telemetry.access import KeyCounters, KeyMetrics
 
 CONCURRENCY_RETRY_S = 1.0
 """Nobody knows when a request under way will end."""
@@ -35,9 +35,10 @@ class _Left(NamedTuple):
 class _Account:
     """One key's use."""
 
-    __slots__ = ("day", "limits", "requests", "running", "tokens")
+    __slots__ = ("counters", "day", "limits", "requests", "running", "tokens")
 
-    def __init__(self) -> None:
+    def __init__(self, counters: KeyCounters) -> None:
+        self.counters = counters
         self.limits = KeyLimits()
         self.running = 0
         #: None until there is a limit; then it begins full.
@@ -50,6 +51,13 @@ class _Account:
         self.requests = _refilled(self.requests, limits.requests_per_minute, now_s)
         self.tokens = _refilled(self.tokens, limits.tokens_per_minute, now_s)
         self.day = self.day.at(clock.now_ms())
+
+    def charge(self, tokens: int, clock: Clock) -> None:
+        self.day = self.day.more(tokens, clock.now_ms())
+        if self.tokens is not None:
+            self.refill(clock)
+        if self.tokens is not None:
+            self.tokens = self.tokens.less(tokens)
 
     def refusal(self, now_ms: int) -> CapacityError | None:
         """Why there is no further request now, with the time after which another try may succeed."""
@@ -132,7 +140,7 @@ class Quotas:
     def remember(self, day: Day, used: Mapping[str, int]) -> None:
         """Begin with the tokens that keys have used of this day before the process started."""
         for name, tokens in used.items():
-            self._accounts.setdefault(name, _Account()).day = day.more(tokens)
+            self._account(name).day = Day(day.began_ms, tokens)
 
     def entered(self, caller: Caller) -> AbstractContextManager[None]:
         """The context of one inference request; entering it may raise a 429."""
@@ -143,13 +151,9 @@ class Quotas:
     def request_done(self, record: RequestRecord) -> None:
         """Charge the tokens of a finished request of a configured key; a debt delays the next."""
         assert record.client is not None
-        self._metrics.request_done(record.client, record)
-        account = self._accounts.setdefault(record.client, _Account())
-        account.refill(self._clock)
-        tokens = tokens_charged(record)
-        account.day = account.day.more(tokens)
-        if account.tokens is not None:
-            account.tokens = account.tokens.less(tokens)
+        account = self._accounts.get(record.client) or self._account(record.client)
+        account.counters.request_done(record)
+        account.charge(tokens_charged(record), self._clock)
 
     def headers(self, caller: Caller, *, anthropic: bool) -> dict[str, str]:
         """What is left, in the words that the client's SDK knows; {} without limits by time.
@@ -176,10 +180,14 @@ class Quotas:
         return headers
 
     def _account_of(self, caller: Caller, limits: KeyLimits) -> _Account:
-        account = self._accounts.get(caller.share)
-        if account is None:
-            account = self._accounts[caller.share] = _Account()
+        account = self._account(caller.share)
         account.limits = limits
+        return account
+
+    def _account(self, key: str) -> _Account:
+        account = self._accounts.get(key)
+        if account is None:
+            account = self._accounts[key] = _Account(self._metrics.of(key))
         return account
 
 

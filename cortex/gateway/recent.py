@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
-from itertools import count
 from statistics import median
 from typing import Protocol
 
@@ -13,7 +12,7 @@ from cortex.core.identity import moved
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import RequestRecord
 from cortex.gateway.gaps import Gaps
-from cortex.gateway.line import Line
+from cortex.gateway.line import Running
 
 SAMPLES = 50
 
@@ -28,31 +27,26 @@ class Recent:
     def __init__(self) -> None:
         self.requests_total = 0
         #: Requests inside a handler now, queued ones included.
-        self.in_flight = 0
+        self.running = Running()
         #: Those of them that a node is answering.
         self.relays = Gaps()
         #: Requests that a node has not begun to answer: another may still take them.
         self._unanswered: dict[NodeName, set[Failing]] = {}
-        #: The accounts of requests inside a handler, oldest first.
-        self.lines: dict[int, Line] = {}
-        self.serials = count(1)
-        #: Set while nothing runs.
-        self.idle = asyncio.Event()
-        self.idle.set()
         self._rates: dict[tuple[NodeName, ModelId], deque[float]] = {}
         self._answered: Counter[NodeName] = Counter()
         self._medians: dict[tuple[NodeName, ModelId], float] = {}
         self._where: dict[str, NodeName] = {}
 
-    def running(self, line: Line) -> "_Running":
-        """Count a request while it runs."""
-        return _Running(self, line)
+    @property
+    def in_flight(self) -> int:
+        """How many requests run."""
+        return len(self.running.lines)
 
     async def idle_within(self, timeout_s: float) -> bool:
         """Wait until nothing runs; False when something still does after that time."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self.idle.wait()
+                await self.running.idle.wait()
         return not self.in_flight
 
     def cut(self, error: CortexError) -> None:
@@ -110,25 +104,3 @@ class Recent:
         if key in self._rates and key not in self._medians:
             self._medians[key] = median(self._rates[key])
         return self._medians.get(key)
-
-
-class _Running:
-    __slots__ = ("_line", "_recent", "_serial")
-
-    def __init__(self, recent: Recent, line: Line) -> None:
-        self._recent = recent
-        self._line = line
-        self._serial = next(recent.serials)
-
-    def __enter__(self) -> None:
-        recent = self._recent
-        recent.lines[self._serial] = self._line
-        recent.in_flight += 1
-        recent.idle.clear()
-
-    def __exit__(self, *_: object) -> None:
-        recent = self._recent
-        del recent.lines[self._serial]
-        recent.in_flight -= 1
-        if not recent.in_flight:
-            recent.idle.set()

@@ -11,11 +11,10 @@ from cortex.gateway.asking import node_of_response
 from cortex.gateway.call import of_aiohttp
 from cortex.gateway.errors import NodeFaultError
 from cortex.gateway.gaps import GapTimer
-from cortex.gateway.line import Line
 from cortex.gateway.paths import canonical
 from cortex.gateway.relay import OPENAI, Passing
 from cortex.gateway.reply import Sent
-from cortex.gateway.services import REQUEST_ID, SERVICES, caller_of
+from cortex.gateway.services import SERVICES, caller_of
 
 _STORED = re.compile(r"/v1/responses/(?P<id>[^/]+)(?P<cancel>/cancel)?")
 
@@ -51,12 +50,12 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
             code="no_healthy_node",
             retry_after_s=RETRY_AFTER_S,
         )
-    line = Line(request[REQUEST_ID], "responses", svc.fleet.clock, svc.account)
+    call = of_aiohttp(request)
+    line = svc.line(call, "responses")
     line.record.client = caller_of(request).name
     line.record.node = name
-    with svc.recent.running(line), line:
+    with line:
         try:
-            call = of_aiohttp(request)
             await Passing(OPENAI)(
                 call,
                 svc.nodes[name].send(

@@ -72,7 +72,7 @@ class Services:
 
     def line(self, call: Call, route: str) -> Line:
         """The account of a request to be answered."""
-        line = Line(call.request_id, route, self.fleet.clock, self.account)
+        line = Line(call.request_id, route, self.fleet.clock, self.recent.running, self.account)
         if self.tracing is not None:
             line.trace = self.tracing.request(route, call.headers.get("traceparent"))
         return line

@@ -124,10 +124,18 @@ class Row(NamedTuple):
 
 
 def request_row(row_id: int, record: RequestRecord) -> Row:
-    values = _values_of(record)
-    if not _is_plain(record):
+    values = (row_id, *_values_of(record))
+    spent_ms = record.duration_ms + record.queue_ms + record.load_wait_ms
+    known = math.isfinite(spent_ms + (record.ttft_ms or 0.0) + (record.tokens_per_s or 0.0))
+    # What went wrong is told in others' words.
+    if record.error_code is not None or not known:
         values = tuple(map(plain, values))
-    return Row(INSERT_REQUEST, (row_id, *values))
+    return Row(INSERT_REQUEST, values)
+
+
+def made_plain(row: Row) -> Row:
+    """Its values as SQLite takes them, which itself refuses the others."""
+    return Row(row.sql, tuple(map(plain, row.values)))
 
 
 def request_inserts(rows: Sequence[Row]) -> list[tuple[str, list[Values]]]:
@@ -139,25 +147,6 @@ def request_inserts(rows: Sequence[Row]) -> list[tuple[str, list[Values]]]:
         for at in range(0, whole, BLOCK_ROWS)
     ]
     return [(INSERT_REQUESTS, blocks), (INSERT_REQUEST, values[whole:])]
-
-
-def _is_plain(r: RequestRecord) -> bool:
-    """Whether SQLite takes every value as it is; asked of every request, so without a loop."""
-    text = f"{r.request_id}{r.route}{r.dialect}{r.model}{r.node}{r.client}{r.response_id}"
-    if r.error_code is not None:
-        text += f"{r.error_code}{r.error_message}"
-    seconds = r.duration_ms + r.queue_ms + r.load_wait_ms + (r.ttft_ms or 0.0)
-    prompt, cached, completion = (
-        r.prompt_tokens or 0,
-        r.cached_tokens or 0,
-        r.completion_tokens or 0,
-    )
-    return (
-        text.isascii()
-        and math.isfinite(seconds + (r.tokens_per_s or 0.0))
-        and min(prompt, cached, completion, r.started_at_ms, r.status, r.attempts) >= -INT_MAX
-        and max(prompt, cached, completion, r.started_at_ms, r.status, r.attempts) <= INT_MAX
-    )
 
 
 def event_row(row_id: int, event: FleetEvent) -> Row:
@@ -194,7 +183,9 @@ def last_used(rows: Sequence[Row]) -> list[Values]:
         node, model = values[_NODE], values[_MODEL]
         failed = values[_OUTCOME] == _ERROR and not is_refusal(values[_STATUS])
         if node is not None and model is not None and not failed:
-            ended = int(_number(values[_STARTED]) + _number(values[_DURATION]))
+            started, duration = values[_STARTED], values[_DURATION]
+            assert isinstance(started, int)
+            ended = started + int(duration) if isinstance(duration, float) else started
             if ended > ends.get((node, model), 0):
                 ends[node, model] = ended
     return [(node, model, plain(ended)) for (node, model), ended in ends.items()]
@@ -229,7 +220,3 @@ def plain(value: object) -> int | float | str | None:
     text = str(value)
     # JSON may carry half a surrogate pair, which has no UTF-8 form.
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _number(value: object) -> int | float:
-    return value if isinstance(value, int | float) else 0

@@ -142,7 +142,8 @@ class Store:
             self._queue.popleft()
             self._dropped += 1
         self._queue.append(row)
-        if not self._some.is_set() or len(self._queue) >= self._limits.flush_rows:
+        # The first of them woke the writer, and all are its until none is left.
+        if len(self._queue) == 1 or len(self._queue) >= self._limits.flush_rows:
             self._arm()
 
     async def save(self, *records: NodeRecord | ResidencyRecord) -> None:
@@ -230,7 +231,7 @@ class Store:
                 self._batch.append(self._queue.popleft())
             saves = len(self._saves)
             try:
-                await self._commit(self._statements())
+                await self._commit_batch()
             except sqlite3.Error as exc:
                 self._degrade(exc)
                 self._settle(saves, str(exc))
@@ -241,6 +242,14 @@ class Store:
                 self._batch.clear()
                 self._recover()
             self._arm()
+
+    async def _commit_batch(self) -> None:
+        try:
+            await self._commit(self._statements())
+        except (OverflowError, UnicodeEncodeError):
+            # Looked for only now, since next to no row has such a value.
+            self._batch[:] = map(rows.made_plain, self._batch)
+            await self._commit(self._statements())
 
     def _statements(self) -> list[tuple[str, list[rows.Values]]]:
         batch = self._batch

@@ -35,19 +35,19 @@ class KeyMetrics:
         )
         for family in (self.requests, self.prompt, self.completion, self.refusals):
             registry.register(family)
-        self._keys: dict[str, _Key] = {}
+        self._keys: dict[str, KeyCounters] = {}
 
-    def request_done(self, key: str, record: RequestRecord) -> None:
-        """Count one finished request."""
+    def of(self, key: str) -> "KeyCounters":
+        """Those of one key; keep them where they are used often."""
         found = self._keys.get(key)
         if found is None:
             key = key if len(self._keys) < MAX_KEYS else OTHER
-            found = self._keys.setdefault(key, _Key(self, key))
-        found.count(record)
+            found = self._keys.setdefault(key, KeyCounters(self, key))
+        return found
 
 
-class _Key:
-    """What is counted of one key, looked up once."""
+class KeyCounters:
+    """What is counted of one key."""
 
     __slots__ = ("_completion", "_metrics", "_name", "_outcomes", "_prompt")
 
@@ -59,7 +59,8 @@ class _Key:
         self._prompt: Series | None = None
         self._completion: Series | None = None
 
-    def count(self, record: RequestRecord) -> None:
+    def request_done(self, record: RequestRecord) -> None:
+        """Count one finished request."""
         metrics, name, outcome = self._metrics, self._name, record.outcome
         series = self._outcomes.get(outcome)
         if series is None:

@@ -25,12 +25,12 @@ class RequestLines:
 
     def request_done(self, record: RequestRecord) -> None:
         """Write the line of one request."""
-        wrong = _went_wrong(record)
+        status = record.status
+        # It failed though nothing was wrong with it; in the middle of its answer counts too.
+        wrong = status >= 500 or (record.outcome is Outcome.ERROR and status < 400)
         level = logging.WARNING if wrong else logging.INFO
-        if not log.isEnabledFor(level):
-            return
         allowance = self._wrong if wrong else self._usual
-        if not (log.isEnabledFor(logging.DEBUG) or allowance.take(int(self._now_s()))):
+        if not log.isEnabledFor(level) or not allowance.take(int(self._now_s())):
             return
         if omitted := allowance.omitted():
             fields = {"requests": omitted, "most_per_s": LINES_PER_S}
@@ -39,7 +39,7 @@ class RequestLines:
 
 
 class _Allowance:
-    """So many lines in each second."""
+    """So many lines in each second, and at level debug all that come."""
 
     __slots__ = ("_left", "_omitted", "_second")
 
@@ -52,6 +52,8 @@ class _Allowance:
         if self._left:
             self._left -= 1
             return True
+        if log.isEnabledFor(logging.DEBUG):
+            return True
         self._omitted += 1
         return False
 
@@ -59,11 +61,6 @@ class _Allowance:
         """How many lines were refused since this was asked last."""
         count, self._omitted = self._omitted, 0
         return count
-
-
-def _went_wrong(record: RequestRecord) -> bool:
-    """Whether it failed though nothing was wrong with it; in the middle of its answer counts too."""
-    return record.status >= 500 or (record.outcome is Outcome.ERROR and record.status < 400)
 
 
 def _fields(record: RequestRecord) -> dict[str, object]:

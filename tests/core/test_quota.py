@@ -102,9 +102,9 @@ def test_a_request_costs_what_the_node_reports_or_what_was_sent(
 
 def test_a_day_ends_at_midnight_and_whenever_the_clock_says_it_is_another() -> None:
     noon_ms = 20_000 * DAY_MS + DAY_MS // 2
-    day = Day().at(noon_ms).more(700)
+    day = Day().more(700, noon_ms)
     assert (day.at(noon_ms + 1000), day.ends_in_s(noon_ms)) == (day, 43_200)
     assert day.at(noon_ms + DAY_MS // 2 - 1).used == 700
     assert day.at(noon_ms + DAY_MS // 2).used == 0
     # A clock that was ahead for a while leaves no debt until then.
-    assert day.at(noon_ms + 20 * DAY_MS).more(9).at(noon_ms).used == 0
+    assert day.more(9, noon_ms + 20 * DAY_MS).at(noon_ms).used == 0

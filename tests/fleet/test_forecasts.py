@@ -141,7 +141,7 @@ def test_by_another_rule_nothing_is_tried() -> None:
 def test_a_forecast_that_fails_costs_no_request() -> None:
     watched = Watched()
     fleet = Fleet(FleetPolicy(nodes=(NodePolicy(name=N),)), {}, ports(watcher=watched))
-    fleet._state.forecasts._trial = object()  # type: ignore[assignment]
+    fleet._state.forecasts.trial = object()  # type: ignore[assignment]
     fleet.asked(Want(A))
     assert watched.bugs == {"forecasts": 1}
     (reason,) = fleet.guard.reasons()

@@ -348,8 +348,8 @@ def test_keys_without_end_make_no_series_without_end() -> None:
     registry = CollectorRegistry()
     keys = KeyMetrics(registry)
     for number in range(MAX_KEYS + 200):
-        keys.request_done(f"key-{number}", record(prompt_tokens=1))
-    keys.request_done("key-0", record(prompt_tokens=1))
+        keys.of(f"key-{number}").request_done(record(prompt_tokens=1))
+    keys.of("key-0").request_done(record(prompt_tokens=1))
     counted = registry.get_sample_value
     assert counted("cortex_key_requests_total", {"key": "other", "outcome": "ok"}) == 200
     assert counted("cortex_key_prompt_tokens_total", {"key": "other"}) == 200
