@@ -215,29 +215,38 @@ class Watch:
 
     def usage(self) -> Usage:
         """The last usage object of the answer."""
-        tail = self._last_bytes()
-        at, found = len(tail), None
-        while found is None:
-            at = tail.rfind(b'"usage"', 0, at)
-            if at < 0:
-                return UNREPORTED
-            found = _USAGE.match(tail, at)
-        try:
-            counts = loads(found[1])
-        except (ValueError, RecursionError):
-            return UNREPORTED
-        return usage_counts(counts)
+        return last_usage(self._last_bytes())
 
     def response_id(self) -> str | None:
         """The `resp_…` id of a Responses answer, read from its head."""
-        if b'"resp_' not in self._head:
-            return None
-        found = _RESPONSE_ID.search(self._head)
-        return found.group(1).decode("ascii") if found else None
+        return response_id(self._head)
 
     def _last_bytes(self) -> bytes:
         tail = self._tail
         return (tail[0] if len(tail) == 1 else b"".join(tail))[-TAIL_BYTES:]
+
+
+def last_usage(answer: bytes) -> Usage:
+    """The last usage object in the end of an answer."""
+    start, at, found = max(0, len(answer) - TAIL_BYTES), len(answer), None
+    while found is None:
+        at = answer.rfind(b'"usage"', start, at)
+        if at < 0:
+            return UNREPORTED
+        found = _USAGE.match(answer, at)
+    try:
+        counts = loads(found[1])
+    except (ValueError, RecursionError):
+        return UNREPORTED
+    return usage_counts(counts)
+
+
+def response_id(answer: bytes) -> str | None:
+    """The `resp_…` id in the beginning of a Responses answer."""
+    if answer.find(b'"resp_', 0, HEAD_BYTES) < 0:
+        return None
+    found = _RESPONSE_ID.search(answer, 0, HEAD_BYTES)
+    return found.group(1).decode("ascii") if found else None
 
 
 def usage_counts(counts: object) -> Usage:

@@ -1,7 +1,7 @@
 """One request's way through the fleet, whatever its dialect: admit, choose, ready, relay, account."""
 
 import math
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -32,6 +32,7 @@ from cortex.gateway.recent import Failing
 from cortex.gateway.relay import Dialect, cut
 from cortex.gateway.relayed import Relayed
 from cortex.gateway.services import Services
+from cortex.gateway.tries import Tries
 from cortex.gateway.verdict import judged
 
 KEPT_BYTES = 16 * 1024
@@ -52,7 +53,7 @@ class Relay(Protocol):
         line: Line,
         *,
         timer: GapTimer,
-        headers: Mapping[str, str],
+        lines: str,
         answered: Callable[[], None],
     ) -> Relayed: ...
 
@@ -69,52 +70,25 @@ class Outbound(NamedTuple):
     """That takes it no longer than a stream may be silent."""
 
 
-OutboundFor = Callable[[NodeName], Outbound | Awaitable[Outbound]]
-"""For one node: at once, or where that is much to do, beside the loop."""
-
-
-class _Tries:
-    """What a request has met on its way through the nodes, and what it may still want."""
-
-    __slots__ = ("_loads_s", "_queued_s", "_stale", "failed_on", "failure", "want")
-
-    def __init__(self, want: Want) -> None:
-        self.want = want
-        #: What it has waited so far, for slots and for loads: all tries share one deadline.
-        self._queued_s = 0.0
-        self._loads_s = 0.0
-        #: The first, and where it was.
-        self.failure: NodeError | None = None
-        self.failed_on: NodeName | None = None
-        self._stale: set[NodeName] = set()
-
-    def wanted(self, now_s: float) -> Want:
-        """What to ask for now."""
-        waited_s = self._queued_s + self._loads_s
-        if not waited_s:
-            return self.want
-        return self.want._replace(since_s=now_s - waited_s, load_waited_s=self._loads_s)
-
-    def admitted(self, admitted: Admitted) -> None:
-        self._queued_s += admitted.queue_s
-        self._loads_s += admitted.load_wait_s
-
-    def failed(self, node: NodeName, failure: NodeError) -> None:
-        """Leave `node` out from now on; not yet where it only did not hold the model."""
-        stale = isinstance(failure, NodeFaultError) and failure.fault.blame is Blame.STALE
-        if stale and node not in self._stale:
-            self._stale.add(node)
-            return
-        if self.failure is None:
-            self.failure, self.failed_on = failure, node
-        excluded = self.want.excluded | {node}
-        self.want = self.want._replace(excluded=excluded, preferred=None)
+Wishes = Collection[Amendment]
+OutboundFor = Callable[[NodeName, Wishes], Outbound | Awaitable[Outbound]]
+"""For one node, in the form that it wishes: at once, or where that is much to do, beside the loop."""
 
 
 class Exchange:
     """One request on its way to an answer: admit, send, relay, and on failure another node."""
 
-    __slots__ = ("_call", "_caller", "_dialect", "_kept", "_line", "_outbound_for", "_svc")
+    __slots__ = (
+        "_call",
+        "_caller",
+        "_dialect",
+        "_generates_whole",
+        "_kept",
+        "_line",
+        "_outbound_for",
+        "_svc",
+        "_wishes",
+    )
 
     def __init__(
         self,
@@ -131,6 +105,10 @@ class Exchange:
         self._line = line
         self._outbound_for = outbound_for
         self._dialect = dialect
+        record = line.record
+        self._generates_whole = not record.stream and record.route in GENERATING
+        #: Of the node that is asked, as far as they were known then.
+        self._wishes: Wishes = ()
         #: The body that is being answered, if it is small.
         self._kept: bytes | None = None
 
@@ -140,16 +118,29 @@ class Exchange:
         Raises:
             CortexError: Nothing has been sent yet.
         """
+        svc, line = self._svc, self._line
+        beat = None
+        if line.record.stream:
+            opening = Opening(self._call.reply, line, self._dialect.waiting)
+            beat = Beat(opening.beat, COMMENT_S)
+        svc.fleet.asked(want)
+        tries = Tries(want)
         try:
-            await self._serve(want, sticky)
+            while (node := await self._served_by(tries, beat)) is None:
+                pass
         except CortexError as exc:
             if not self._call.reply.begun:
                 raise
-            self._line.failed(exc)
+            line.failed(exc)
             cut(self._call, exc, self._dialect)
+        else:
+            svc.fleet.affinity.served(want.model, sticky, node)
+        finally:
+            # It refers to this frame, and this frame to it and to the body: nobody would free them.
+            tries.failure = None
 
-    async def _serve(self, want: Want, sticky: str | int) -> None:
-        """Try nodes until one has sent its first byte.
+    async def _served_by(self, tries: Tries, beat: Beat | None) -> NodeName | None:
+        """Try one node; returns who has sent its first byte, None = another is to be tried.
 
         1. Lease. 2. Relay. 3. A node that failed before the first byte is excluded and another is
         chosen. 4. A node that turned out not to hold the model is believed and asked by a poll;
@@ -158,37 +149,35 @@ class Exchange:
         again in the form it takes. 7. When no node is left, the first failure is the answer: it
         says more than "no node left".
         """
-        line = self._line
-        beat = None
-        if line.record.stream:
-            opening = Opening(self._call.reply, line, self._dialect.waiting)
-            beat = Beat(opening.beat, COMMENT_S)
-        self._svc.fleet.asked(want)
-        tries = _Tries(want)
+        admitted = self._admit_at_once(tries) or await self._admit(tries, beat)
+        lease = admitted.lease
         try:
-            while True:
-                admitted = self._admit_at_once(tries) or await self._admit(tries, beat)
-                known = self._svc.wishes.of(admitted.lease.node, want.model)
-                try:
-                    node = await self._served_by(tries.want, admitted)
-                except NodeError as exc:
-                    if self._learned(admitted.lease, known, exc):
-                        tries.want = tries.want._replace(preferred=admitted.lease.node)
-                        continue
-                    if self._settled(exc):
-                        raise
-                    tries.failed(admitted.lease.node, exc)
-                    if line.record.attempts >= MAX_ATTEMPTS:
-                        # With itself as its cause it would never be freed.
-                        raise tries.failure or exc from None
-                    # While it waits for another, it is on no node.
-                    line.record.node = None
-                else:
-                    self._svc.fleet.affinity.served(want.model, sticky, node)
-                    return
-        finally:
-            # It refers to this frame, and this frame to it and to the body: nobody would free them.
-            tries.failure = None
+            try:
+                await self._attempt(admitted)
+            except NodeFaultError as exc:
+                undecided = exc.fault.blame is Blame.UNDECIDED
+                other = (
+                    await self._second_opinion(tries.want, lease.node, exc.fault)
+                    if undecided
+                    else None
+                )
+                if other is None:
+                    raise
+                return other
+        except NodeError as exc:
+            if self._learned(lease, exc):
+                tries.want = tries.want._replace(preferred=lease.node)
+                return None
+            if self._settled(exc):
+                raise
+            tries.failed(lease.node, exc)
+            if self._line.record.attempts >= MAX_ATTEMPTS:
+                # With itself as its cause it would never be freed.
+                raise tries.failure or exc from None
+            # While it waits for another, it is on no node.
+            self._line.record.node = None
+            return None
+        return lease.node
 
     def _settled(self, failure: NodeError) -> bool:
         """No other node would help: the request is at fault, or one has been asked already.
@@ -202,17 +191,17 @@ class Exchange:
             Blame.UNDECIDED,
         )
 
-    def _learned(self, lease: Lease, known: Collection[Amendment], failure: NodeError) -> bool:
-        """Whether the node has said by this refusal what form it takes, and was not `known` to."""
+    def _learned(self, lease: Lease, failure: NodeError) -> bool:
+        """Whether the node has said by this refusal what form it takes, and was not asked in it."""
         if not isinstance(failure, NodeFaultError) or failure.node != lease.node:
             return False
         wanted = wish(failure.fault.message) if failure.fault.blame is Blame.CALLER else None
-        if wanted is None or wanted in known:
+        if wanted is None or wanted in self._wishes:
             return False
         self._svc.wishes.learn(lease.node, lease.model, wanted)
         return True
 
-    def _admit_at_once(self, tries: "_Tries") -> Admitted | None:
+    def _admit_at_once(self, tries: Tries) -> Admitted | None:
         """What nearly every request gets, without a wait."""
         fleet = self._svc.fleet
         lease = fleet.lease_at_once(tries.wanted(fleet.clock.now_s()))
@@ -222,7 +211,7 @@ class Exchange:
         self._line.admitted(admitted)
         return admitted
 
-    async def _admit(self, tries: "_Tries", beat: Beat | None) -> Admitted:
+    async def _admit(self, tries: Tries, beat: Beat | None) -> Admitted:
         svc, line = self._svc, self._line
         clock = svc.fleet.clock
         began_s = clock.now_s()
@@ -236,20 +225,6 @@ class Exchange:
         tries.admitted(admitted)
         line.admitted(admitted)
         return admitted
-
-    async def _served_by(self, want: Want, admitted: Admitted) -> NodeName:
-        """Attempt it there, and where it then takes a second opinion, elsewhere; returns where."""
-        first = admitted.lease.node
-        try:
-            await self._attempt(admitted)
-        except NodeFaultError as exc:
-            if exc.fault.blame is not Blame.UNDECIDED:
-                raise
-            other = await self._second_opinion(want, first, exc.fault)
-            if other is None:
-                raise
-            return other
-        return first
 
     async def _second_opinion(
         self, want: Want, first: NodeName, doubt: NodeFault
@@ -295,14 +270,15 @@ class Exchange:
     async def _attempt(self, admitted: Admitted) -> Relayed:
         """One node: send, relay, and give the lease back with what is to be thought of the node."""
         svc, line, call = self._svc, self._line, self._call
-        lease, node = admitted.lease, admitted.lease.node
+        lease, node, relays = admitted.lease, admitted.lease.node, svc.recent.relays
         verdict = UNHEARD
         outbound: Outbound | None = None
         sending: Sending | None = None
+        timer: GapTimer | None = None
         unanswered = svc.recent.unanswered(node)
-        line.attempt()
+        self._wishes = wishes = svc.wishes.of(node, lease.model)
         try:
-            made = self._outbound_for(node)
+            made = self._outbound_for(node, wishes)
             outbound = made if isinstance(made, Outbound) else await made
             sending = svc.nodes[node].send(
                 "POST",
@@ -312,12 +288,14 @@ class Exchange:
                 own=line.own_headers(node),
             )
             unanswered.add(sending)
+            timer = self._timer(outbound, sending)
+            relays.add(timer)
             relayed = await outbound.relay(
                 call,
                 sending,
                 line,
-                timer=self._timer(outbound),
-                headers=_response_headers(line),
+                timer=timer,
+                lines=_response_lines(line),
                 answered=partial(self._let_go, outbound.body, unanswered, sending),
             )
             verdict = self._told(lease, relayed)
@@ -330,29 +308,26 @@ class Exchange:
         finally:
             if sending is not None:
                 unanswered.discard(sending)
+            if timer is not None:
+                relays.discard(timer)
             # By the name that it has now.
             line.record.node = lease.node
             svc.fleet.ended(lease, verdict)
 
-    def _timer(self, outbound: Outbound) -> GapTimer:
-        line, limits = self._line, self._svc.config.limits
+    def _timer(self, outbound: Outbound, sending: Sending) -> GapTimer:
+        limits = self._svc.config.limits
         gap_s, bound_s = limits.idle_timeout_s, math.inf
         if self._generates_whole:
             bound_s = limits.answer_timeout_s
             gap_s = bound_s if outbound.in_one_piece and not outbound.brief else gap_s
         return GapTimer(
             gap_s,
-            self._svc.recent.relays,
-            line,
+            sending,
+            self._line,
             self._call.reply,
             bound_s=bound_s,
             at_work=outbound.in_one_piece,
         )
-
-    @property
-    def _generates_whole(self) -> bool:
-        record = self._line.record
-        return not record.stream and record.route in GENERATING
 
     def _told(self, lease: Lease, relayed: Relayed) -> Verdict:
         """What an answer that was begun says of its node."""
@@ -382,10 +357,12 @@ class Exchange:
         self._svc.room.leave(self._call.source)
 
 
-def _response_headers(line: Line) -> dict[str, str]:
+def _response_lines(line: Line) -> str:
+    """Header lines of every answer: where it comes from."""
     record = line.record
-    return {
-        "x-cortex-node": record.node or "",
-        "x-cortex-model": record.model or "",
-        "x-cortex-cold-start": "true" if record.cold_start else "false",
-    }
+    cold = "true" if record.cold_start else "false"
+    return (
+        f"x-cortex-node: {record.node or ''}\r\n"
+        f"x-cortex-model: {record.model or ''}\r\n"
+        f"x-cortex-cold-start: {cold}\r\n"
+    )

@@ -17,7 +17,7 @@ from cortex.core.errors import CapacityError
 from cortex.gateway.call import Call, request_id_of
 from cortex.gateway.errors import Unread, error_answer
 from cortex.gateway.http1 import MAX_HEAD_BYTES, HeadReader
-from cortex.gateway.reply import Reply
+from cortex.gateway.reply import Reply, header_lines
 
 FIRST_S = 30.0
 """A new connection may be silent for so long."""
@@ -348,7 +348,8 @@ class Front(asyncio.Protocol):
         request_id = request_id_of({})
         full = CapacityError("this gateway has as many connections as it can")
         reply = Reply(self, f"x-request-id: {request_id}\r\n", keep_alive=False)
-        reply.send(*error_answer(Unread("/"), full, request_id))
+        status, headers, body = error_answer(Unread("/"), full, request_id)
+        reply.send(status, header_lines(headers), body)
         self.close()
 
     def is_heard(self) -> None:

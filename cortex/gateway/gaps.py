@@ -5,7 +5,7 @@ Nearly every exchange ends in time, so that a timer of its own would be set and 
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from cortex.core.errors import CortexError, NodeSilentError
@@ -78,20 +78,19 @@ class Gaps:
 class GapTimer:
     """Bounds the gap between real bytes, not the length of a stream.
 
-    While it runs it is in `among`, which has it look now and then whether real events came meanwhile:
-    the account counts them.
+    While it is in a `Gaps`, that has it look now and then whether real events came meanwhile: the
+    account counts them.
     """
 
     __slots__ = (
-        "_among",
         "_began_s",
         "_bound_s",
         "_events",
-        "_fail",
         "_gap_s",
         "_last_s",
         "_line",
         "_reply",
+        "_sending",
         "at_work",
         "shortest_s",
     )
@@ -99,7 +98,7 @@ class GapTimer:
     def __init__(
         self,
         gap_s: float,
-        among: Gaps,
+        sending: Sending,
         line: Line,
         reply: Reply,
         *,
@@ -112,27 +111,16 @@ class GapTimer:
         self.shortest_s = min(bound_s, gap_s)
         #: The node has begun, as far as anyone can tell: one that streams shows it by its head.
         self.at_work = at_work
-        self._among = among
+        self._sending = sending
         self._line = line
         self._reply = reply
         self._began_s = self._last_s = line.now_s()
         #: Seen by then.
         self._events = 0
-        self._fail: Callable[[Exception], None] | None = None
-
-    def start(self, sending: Sending) -> None:
-        """Watch this exchange from now on, unless it is watched already."""
-        if self._fail is None:
-            self._fail = sending.fail
-            self._among.add(self)
-
-    def stop(self) -> None:
-        self._among.discard(self)
 
     def cut(self, error: CortexError) -> None:
         """End the exchange now; `error` is raised in its place."""
-        assert self._fail is not None, "it was started"
-        self._fail(error)
+        self._sending.fail(error)
 
     def look(self) -> None:
         """End the exchange where nothing came for too long, or where it takes too long."""

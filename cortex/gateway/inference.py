@@ -12,7 +12,7 @@ from cortex.gateway import cors, messages, openai
 from cortex.gateway.auth import Caller
 from cortex.gateway.call import Call, of_aiohttp
 from cortex.gateway.errors import error_answer, is_anthropic
-from cortex.gateway.reply import Sent
+from cortex.gateway.reply import Sent, header_lines
 from cortex.gateway.services import SERVICES, Services
 
 log = logging.getLogger("cortex.gateway")
@@ -55,7 +55,8 @@ async def serve(call: Call, svc: Services) -> None:
     if call.reply.begun:
         call.reply.cut()
     else:
-        call.reply.send(*answer)
+        status, headers, body = answer
+        call.reply.send(status, header_lines(headers), body)
 
 
 def _admitted(call: Call, svc: Services) -> Caller:

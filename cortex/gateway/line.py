@@ -98,8 +98,10 @@ class Line:
         )
 
     def admitted(self, admitted: Admitted) -> None:
-        """It has a lease."""
+        """A node is to be asked, perhaps not the first: what another said before is not in the answer."""
+        self._first_s, self.events = None, 0
         record = self.record
+        record.ttft_ms = None
         record.node = admitted.lease.node
         record.attempts += 1
         record.queue_ms += admitted.queue_s * 1000
@@ -114,11 +116,6 @@ class Line:
         if self.trace is None:
             return (own,)
         return (own, ("traceparent", self.trace.asking(node, self.record.model)))
-
-    def attempt(self) -> None:
-        """A node is asked, perhaps not the first: what another said before is not in the answer."""
-        self._first_s, self.events = None, 0
-        self.record.ttft_ms = None
 
     def real_bytes(self, events: int) -> None:
         """So many real events have come from the node; when the first of all came is noted."""

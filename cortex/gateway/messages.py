@@ -1,7 +1,6 @@
 """Anthropic's Messages API, translated to chat completions for the nodes."""
 
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -18,11 +17,11 @@ from cortex.gateway.asking import affinity_key, resolve
 from cortex.gateway.auth import Caller
 from cortex.gateway.body import Body, read_body, written
 from cortex.gateway.call import AiohttpSource, Call
-from cortex.gateway.errors import JSON
-from cortex.gateway.exchange import Exchange, Outbound
+from cortex.gateway.exchange import Exchange, Outbound, OutboundFor, Wishes
 from cortex.gateway.fitness import may_be_long, refuse_kind, refuse_length
 from cortex.gateway.line import Line
 from cortex.gateway.relay import Dialect, Passing
+from cortex.gateway.reply import JSON_LINE
 from cortex.gateway.services import SERVICES, Services, caller_of
 from cortex.gateway.tokens import prompt_bytes
 from cortex.gateway.translated import Translated
@@ -80,7 +79,7 @@ class _Asked:
     model: ModelId
     prompt: tuple[int, int]
     """Its bytes of text and its images."""
-    outbound_for: Callable[[NodeName], Outbound]
+    outbound_for: OutboundFor
     dialect: Dialect
 
 
@@ -120,7 +119,7 @@ async def _ask(
     head = Head(message())
     whole_bytes = None if wanted.stream else svc.config.limits.max_answer_bytes
 
-    def outbound_for(node: NodeName) -> Outbound:
+    def outbound_for(node: NodeName, _wishes: Wishes) -> Outbound:
         if native is not None and node in foreign:
             return native
         words = AnthropicWords(message(), head)
@@ -177,4 +176,4 @@ def _nothing(call: Call, line: Line, wanted: MessagesRequest, message_id: str) -
     (head, _) = MessageStream(message_id, wanted.model).start()
     body = dumps({**head["message"], "stop_reason": "max_tokens"})
     line.sending(200)
-    call.reply.send(200, {"Content-Type": JSON}, body)
+    call.reply.send(200, JSON_LINE, body)

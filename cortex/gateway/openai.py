@@ -1,9 +1,9 @@
 """OpenAI's inference routes: parse, admit, choose, ready, relay, account."""
 
 import secrets
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable
 
-from cortex.core.amend import Amendment, amended
+from cortex.core.amend import amended
 from cortex.core.decisions import Want
 from cortex.core.errors import RequestError
 from cortex.core.ids import ModelId, NodeName
@@ -14,7 +14,7 @@ from cortex.gateway.asking import affinity_key, node_of_response, resolve
 from cortex.gateway.auth import Caller
 from cortex.gateway.body import Body, read_body, small_body, written
 from cortex.gateway.call import Call
-from cortex.gateway.exchange import Exchange, Outbound
+from cortex.gateway.exchange import Exchange, Outbound, Wishes
 from cortex.gateway.fitness import may_be_long, refuse_kind, refuse_length
 from cortex.gateway.relay import OPENAI, Passing
 from cortex.gateway.services import Services
@@ -63,7 +63,7 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
             await refuse_length(svc, able, body, line.record.route)
         if want.model != body.envelope.model:
             body = body.with_model(want.model)
-        asked = _Asked(call, body, svc, want.model)
+        asked = _Asked(call.path, body, svc, want.model)
         with svc.quotas.entered(caller):
             exchange = Exchange(call, caller, svc, line, asked.outbound_for, OPENAI)
             await exchange.run(want, sticky)
@@ -72,43 +72,42 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
 class _Asked:
     """A request, and what each node is sent for it."""
 
-    __slots__ = ("_body", "_call", "_model", "_plain", "_svc", "_whole_chat")
+    __slots__ = ("_body", "_model", "_path", "_svc")
 
-    def __init__(self, call: Call, body: Body, svc: Services, model: ModelId) -> None:
-        self._call = call
+    def __init__(self, path: str, body: Body, svc: Services, model: ModelId) -> None:
+        self._path = path
         self._body = body
         self._svc = svc
         self._model = model
-        choices, whole = body.envelope.choices, not body.envelope.stream
-        relay = _PASSING if choices == 1 else Passing(OPENAI, choices)
-        self._plain = Outbound(call.path, body, relay, in_one_piece=whole)
-        self._whole_chat = whole and call.path == CHAT
 
-    def outbound_for(self, node: NodeName) -> Outbound | Awaitable[Outbound]:
+    def outbound_for(self, node: NodeName, wishes: Wishes) -> Outbound | Awaitable[Outbound]:
         if node in self._svc.anthropic_nodes:
             return self._translated()
-        wishes = self._svc.wishes.of(node, self._model)
-        return self._amended(node, wishes) if wishes else self._gathered(node, self._plain)
+        return self._amended(node, wishes) if wishes else self._outbound(node, self._body)
 
-    async def _amended(self, node: NodeName, wishes: Collection[Amendment]) -> Outbound:
-        plain, body = self._plain, self._body
+    async def _amended(self, node: NodeName, wishes: Wishes) -> Outbound:
+        body = self._body
         text = await self._svc.workshop.do(body.size, _in_form, body, wishes)
         if text is not None:
-            plain = plain._replace(body=Body([text], body.envelope))
-        return self._gathered(node, plain)
+            body = Body([text], body.envelope)
+        return self._outbound(node, body)
 
-    def _gathered(self, node: NodeName, plain: Outbound) -> Outbound:
-        """Ask for a stream where a whole answer can be made of it: that one ends when its client does."""
-        if not self._whole_chat:
-            return plain
-        body = plain.body
-        if not body.envelope.same_streamed or body.size > MAX_GATHERED_BYTES:
-            return plain
-        if _is_brief(body, self._svc.recent.tokens_per_s(node, self._model)):
-            return plain._replace(brief=True)
-        words = GatheredWords(ChatGather())
-        relay = Gathering(words, _PASSING, whole_bytes=self._svc.config.limits.max_answer_bytes)
-        return plain._replace(body=body.as_stream(), relay=relay, in_one_piece=False)
+    def _outbound(self, node: NodeName, body: Body) -> Outbound:
+        """As it came; where a whole answer can be made of a stream, asking for that.
+
+        A stream ends when its client hangs up.
+        """
+        svc, envelope = self._svc, body.envelope
+        relay = _PASSING if envelope.choices == 1 else Passing(OPENAI, envelope.choices)
+        brief = False
+        if envelope.same_streamed and self._path == CHAT and body.size <= MAX_GATHERED_BYTES:
+            brief = _is_brief(envelope.most_tokens, svc.recent.tokens_per_s(node, self._model))
+            if not brief:
+                words = GatheredWords(ChatGather())
+                most_bytes = svc.config.limits.max_answer_bytes
+                gathering = Gathering(words, _PASSING, whole_bytes=most_bytes)
+                return Outbound(CHAT, body.as_stream(), gathering)
+        return Outbound(self._path, body, relay, in_one_piece=not envelope.stream, brief=brief)
 
     async def _translated(self) -> Outbound:
         """A chat for a node that speaks Anthropic's dialect only.
@@ -116,9 +115,9 @@ class _Asked:
         Raises:
             RequestError: Anything else than chat; or a field that the dialect has no words for.
         """
-        if self._call.path != CHAT:
+        if self._path != CHAT:
             raise RequestError(
-                f"the node that holds this model does not know {self._call.path}",
+                f"the node that holds this model does not know {self._path}",
                 code="route_not_supported",
             )
         svc, body = self._svc, self._body
@@ -134,7 +133,7 @@ class _Asked:
         return Outbound(MESSAGES, Body([text], body.envelope), relay)
 
 
-def _in_form(body: Body, wishes: Collection[Amendment]) -> bytes | None:
+def _in_form(body: Body, wishes: Wishes) -> bytes | None:
     fields = amended(body.fields(), wishes)
     return None if fields is None else written(fields)
 
@@ -147,10 +146,11 @@ def _in_messages(body: Body) -> tuple[bytes, bool]:
     return written(messages_body(fields)), with_usage
 
 
-def _is_brief(body: Body, tokens_per_s: float | None) -> bool:
+def _is_brief(most_tokens: int | None, tokens_per_s: float | None) -> bool:
     """Whether a whole answer is over before there is much to stop, at the model's pace of late."""
-    most = body.envelope.most_tokens
-    return most is not None and tokens_per_s is not None and most <= BRIEF_S * tokens_per_s
+    if most_tokens is None or tokens_per_s is None:
+        return False
+    return most_tokens <= BRIEF_S * tokens_per_s
 
 
 async def _holder_of(svc: Services, previous: str) -> NodeName:

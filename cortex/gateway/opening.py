@@ -12,12 +12,10 @@ from cortex.gateway.reply import Reply
 
 COMMENT_S = 5.0
 """Silence before the head is sent, and between two comments."""
-EVENT_STREAM = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-cache",
-    "X-Accel-Buffering": "no",
-}
-"""Headers of a stream of our own making."""
+EVENT_STREAM = (
+    "Content-Type: text/event-stream\r\nCache-Control: no-cache\r\nX-Accel-Buffering: no\r\n"
+)
+"""Header lines of a stream of our own making."""
 
 
 class Opening:

@@ -101,6 +101,7 @@ class Recent:
 
     def tokens_per_s(self, node: NodeName, model: ModelId) -> float | None:
         key = (node, model)
-        if key in self._rates and key not in self._medians:
-            self._medians[key] = median(self._rates[key])
-        return self._medians.get(key)
+        known = self._medians.get(key)
+        if known is None and key in self._rates:
+            known = self._medians[key] = median(self._rates[key])
+        return known

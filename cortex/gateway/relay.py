@@ -1,6 +1,6 @@
 """Copies a node's answer to the client as it comes: same bytes, no task and no queue in between."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -10,7 +10,7 @@ from cortex.core.errors import (
     NodeTruncatedError,
 )
 from cortex.core.nodefaults import classify, classify_event
-from cortex.core.stream import Fault, Watch
+from cortex.core.stream import Fault, Watch, last_usage, response_id
 from cortex.gateway.call import Call
 from cortex.gateway.errors import ClientStalledError, NodeFaultError, error_event
 from cortex.gateway.gaps import GapTimer
@@ -64,6 +64,7 @@ _NOT_RELAYED = frozenset(
 
 # Among what is derived of a node's head.
 _SSE, _LINES = "sse", "lines"
+_NO_STREAM = "a streaming request was not answered with a stream"
 _ANSWERS = frozenset({200, 201, 202, 204})
 """What an engine answers when it is well; others say that something is missing, or nothing."""
 _PAGES = ("text/html", "application/xhtml", "image/svg", "text/xml", "application/xml")
@@ -104,7 +105,7 @@ class Passing:
         line: Line,
         *,
         timer: GapTimer,
-        headers: Mapping[str, str],
+        lines: str,
         answered: Callable[[], None] = lambda: None,
     ) -> Relayed:
         """Send the request on and copy the answer to the client.
@@ -114,23 +115,30 @@ class Passing:
 
         Args:
             call: The client's request; its reply may have been begun, as a stream.
-            sending: What `Inference.send` returned; entered here, so that one timer bounds it all.
+            sending: What `Inference.send` returned; entered here.
             line: The account; told when real bytes come, and of a client that hangs up.
             timer: Bounds the silence of the node, its head included, and of the client.
-            headers: Added to the response.
-            answered: Called once the answer has begun, for no other node is tried then.
+            lines: Header lines for the client, each with its end.
+            answered: Called once an answer has begun that is not over at once: no other node is
+                tried then.
 
         Raises:
             NodeError: Before the first byte was sent.
             CortexError: What it was cut with, likewise.
         """
         copy = None
-        timer.start(sending)
         try:
             async with sending as answer:
                 timer.at_work = True
-                watch, first = await _first_bytes(answer, self._choices)
-                self._begin(call, answer, watch, line, headers)
+                sse = answer.derived.get(_SSE)
+                if sse is None:
+                    sse = answer.derived[_SSE] = await check(answer)
+                come = answer.ready() or await answer.read_some()
+                if not sse and answer.ended:
+                    return _put_whole(call, answer, line, lines, come)
+                watch = Watch(sse=sse, choices=self._choices)
+                first = await _first_bytes(answer, watch, come)
+                _begin(call, answer, watch, line, lines)
                 answered()
                 copy = _Copy(answer, call.reply, line, watch)
                 call.reply.on_room(answer.resume)
@@ -149,24 +157,30 @@ class Passing:
             raise
         finally:
             call.reply.on_room(None)
-            timer.stop()
         return copy.relayed()
 
-    def _begin(
-        self, call: Call, answer: Answer, watch: Watch, line: Line, headers: Mapping[str, str]
-    ) -> None:
-        """The head, unless one was sent ahead."""
-        if not call.reply.begun:
-            call.reply.begin(
-                answer.status,
-                headers,
-                # A stream ends with its terminator, whatever follows in the node's body.
-                length=None if watch.sse else answer.length,
-                further=_relayed_lines(answer, sse=watch.sse),
-            )
-            line.sending(answer.status)
-        elif not watch.sse:
-            raise NodeProtocolError("a streaming request was not answered with a stream")
+
+def _begin(call: Call, answer: Answer, watch: Watch, line: Line, lines: str) -> None:
+    """The head, unless one was sent ahead."""
+    if not call.reply.begun:
+        # A stream ends with its terminator, whatever follows in the node's body.
+        length = None if watch.sse else answer.length
+        lines += _relayed_lines(answer, sse=watch.sse)
+        call.reply.begin(answer.status, lines, length=length)
+        line.sending(answer.status)
+    elif not watch.sse:
+        raise NodeProtocolError(_NO_STREAM)
+
+
+def _put_whole(call: Call, answer: Answer, line: Line, lines: str, body: bytes) -> Relayed:
+    """An answer that is no stream and is all here, as engines send short ones: one write."""
+    if call.reply.begun:
+        raise NodeProtocolError(_NO_STREAM)
+    line.sending(answer.status)
+    if body:
+        line.real_bytes(1)
+    call.reply.send(answer.status, lines + _relayed_lines(answer, sse=False), body)
+    return Relayed(None, last_usage(body), response_id(body), len(body))
 
 
 class _Copy:
@@ -248,28 +262,23 @@ class _Copy:
         raise NodeFaultError(self._answer.node, classify_event(fault.said))
 
 
-async def _first_bytes(answer: Answer, choices: int) -> tuple[Watch, bytes | Fault]:
+async def _first_bytes(answer: Answer, watch: Watch, come: bytes) -> bytes | Fault:
     """Wait for what can be relayed: an engine's refusal may be the first event of a 200.
 
     Raises:
-        NodeFaultError: The node refused, by status or by its first event.
-        NodeProtocolError: The node redirected.
+        NodeFaultError: The node refused by its first event.
         NodeTruncatedError: It ended a stream that had not begun.
     """
-    sse = answer.derived.get(_SSE)
-    if sse is None:
-        sse = answer.derived[_SSE] = await check(answer)
-    watch = Watch(sse=sse, choices=choices)
-    first: bytes | Fault = b""
-    while not first and (data := answer.ready() or await answer.read_some()):
-        first = watch.see(data)
+    first = watch.see(come) if come else b""
+    while not first and (come := answer.ready() or await answer.read_some()):
+        first = watch.see(come)
     if not first:
         first = watch.last()
         if not isinstance(first, Fault) and not watch.finished():
             raise NodeTruncatedError("the node ended the stream before it began")
     if isinstance(first, Fault) and not first.relayable:
         raise NodeFaultError(answer.node, classify_event(first.said))
-    return watch, first
+    return first
 
 
 def is_stream(answer: Answer) -> bool:

@@ -16,6 +16,8 @@ _STATUS_LINES = {
     for status in HTTPStatus
 }
 _BODILESS = frozenset({204, 304})
+JSON_LINE = "Content-Type: application/json\r\n"
+"""The header line of an answer of our own."""
 
 
 class Wire(Protocol):
@@ -74,44 +76,34 @@ class Reply:
 
     def add(self, headers: Mapping[str, str]) -> None:
         """Have these in the head too, whatever is answered."""
-        self.fixed += "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        self.fixed += header_lines(headers)
 
-    def begin(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        *,
-        length: int | None = None,
-        further: str = "",
-    ) -> None:
+    def begin(self, status: int, lines: str, *, length: int | None = None) -> None:
         """The head, which leaves with the first bytes of the body.
 
         Args:
             status: HTTP's.
-            headers: All but those of the connection and of the framing.
-            further: Header lines made before, each with its line end.
+            lines: Header lines, each with its end; all but those of connection and framing.
             length: Of the body in bytes; None = in chunks, where the client knows them.
         """
         assert not self.begun, "one answer a request"
         self.begun = True
-        lines = [_STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\nServer: cortex\r\n"]
-        lines += (_date(int(time.time())), self.fixed, further)
-        lines += [f"{name}: {value}\r\n" for name, value in headers.items()]
-        if self.signed is not None:
-            lines += [f"{name}: {value}\r\n" for name, value in self.signed().items()]
+        first = _STATUS_LINES.get(status) or f"HTTP/1.1 {status} \r\nServer: cortex\r\n"
+        signed = "" if self.signed is None else header_lines(self.signed())
+        framing = ""
         if length is not None:
-            lines.append(f"Content-Length: {length}\r\n")
-        elif self._http11 and status not in _BODILESS:
-            self._chunked = True
-            lines.append("Transfer-Encoding: chunked\r\n")
+            framing = f"Content-Length: {length}\r\n"
         elif status not in _BODILESS:
-            self.keep_alive = False
+            self._chunked = self._http11
+            framing = "Transfer-Encoding: chunked\r\n" if self._http11 else ""
+            self.keep_alive = self.keep_alive and self._http11
         if not self.keep_alive:
-            lines.append("Connection: close\r\n")
+            framing += "Connection: close\r\n"
         elif not self._http11:
-            lines.append("Connection: keep-alive\r\n")
-        lines.append("\r\n")
-        self._head = "".join(lines).encode("utf-8", "surrogateescape")
+            framing += "Connection: keep-alive\r\n"
+        date = _date(int(time.time()))
+        head = f"{first}{date}{self.fixed}{lines}{signed}{framing}\r\n"
+        self._head = head.encode("utf-8", "surrogateescape")
 
     def write(self, data: bytes) -> None:
         """The next bytes of the body; they are on their way when this returns, or held."""
@@ -129,12 +121,12 @@ class Reply:
             self._head = b""
         self.ended = True
 
-    def send(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """A whole answer."""
-        self.begin(status, headers, length=len(body))
-        if body:
-            self.write(body)
-        self.end()
+    def send(self, status: int, lines: str, body: bytes) -> None:
+        """A whole answer; `lines` as in `begin`."""
+        self.begin(status, lines, length=None if status in _BODILESS else len(body))
+        self.wire.transport.write(self._head + body)
+        self._head = b""
+        self.ended = True
 
     def cut(self, last: bytes = b"") -> None:
         """End in a way that cannot pass for a whole answer; `last` is an event that says why."""
@@ -144,6 +136,11 @@ class Reply:
             self.wire.close()
         else:
             self.wire.transport.abort()
+
+
+def header_lines(headers: Mapping[str, str]) -> str:
+    """As they stand in a head."""
+    return "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
 
 
 class Sent(web.StreamResponse):

@@ -56,17 +56,17 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
     line.record.node = name
     with line:
         try:
-            await Passing(OPENAI)(
-                call,
-                svc.nodes[name].send(
-                    request.method, path, _HEADERS, None, own=line.own_headers(name)
-                ),
-                line,
-                timer=GapTimer(
-                    svc.config.limits.idle_timeout_s, svc.recent.relays, line, call.reply
-                ),
-                headers={"x-cortex-node": name},
+            sending = svc.nodes[name].send(
+                request.method, path, _HEADERS, None, own=line.own_headers(name)
             )
+            gap_s, relays = svc.config.limits.idle_timeout_s, svc.recent.relays
+            timer = GapTimer(gap_s, sending, line, call.reply)
+            relays.add(timer)
+            try:
+                lines = f"x-cortex-node: {name}\r\n"
+                await Passing(OPENAI)(call, sending, line, timer=timer, lines=lines)
+            finally:
+                relays.discard(timer)
             return Sent(call.reply)
         except NodeFaultError as exc:
             if exc.fault.status != 404:

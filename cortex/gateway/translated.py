@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from cortex.core.errors import CortexError, NodeProtocolError, NodeTruncatedError
@@ -14,13 +14,14 @@ from cortex.core.sse import EventTooLongError
 from cortex.core.stream import Usage
 from cortex.core.translate.reading import ComplaintError, TruncatedError
 from cortex.gateway.call import Call
-from cortex.gateway.errors import JSON, NodeFaultError
+from cortex.gateway.errors import NodeFaultError
 from cortex.gateway.gaps import GapTimer
 from cortex.gateway.line import Line
 from cortex.gateway.opening import EVENT_STREAM
 from cortex.gateway.ports import Answer, Sending
 from cortex.gateway.relay import Dialect, Passing, check, cut, is_stream
 from cortex.gateway.relayed import Relayed
+from cortex.gateway.reply import JSON_LINE
 
 PING_S = 10.0
 """Silence of the node after which the client is told that its request lives."""
@@ -98,17 +99,16 @@ class Translated:
         line: Line,
         *,
         timer: GapTimer,
-        headers: Mapping[str, str],
+        lines: str,
         answered: Callable[[], None] = lambda: None,
     ) -> Relayed:
         """Send the request on and translate the answer; raises as `relay.Passing` does."""
         sink: _Sink
         if self._whole_bytes is None:
-            sink = _Stream(call, line, self._words, headers, answered)
+            sink = _Stream(call, line, self._words, lines, answered)
         else:
-            sink = _Whole(call, line, self._words, headers, answered)
+            sink = _Whole(call, line, self._words, lines, answered)
             sink.most_bytes = self._whole_bytes
-        timer.start(sending)
         try:
             async with sending as answer:
                 timer.at_work = True
@@ -136,8 +136,6 @@ class Translated:
         except BaseException:
             line.relayed(self._relayed(sink))
             raise
-        finally:
-            timer.stop()
         return self._relayed(sink)
 
     def _relayed(self, sink: "_Sink", failure: CortexError | None = None) -> Relayed:
@@ -161,24 +159,20 @@ class Gathering:
         line: Line,
         *,
         timer: GapTimer,
-        headers: Mapping[str, str],
+        lines: str,
         answered: Callable[[], None] = lambda: None,
     ) -> Relayed:
         """Send the request on and give the answer whole; raises as `relay.Passing` does."""
-        timer.start(sending)
-        try:
-            async with sending as answer:
-                relay = self._gather if is_stream(answer) else self._pass
-                return await relay(
-                    call,
-                    _Opened(sending, answer),
-                    line,
-                    timer=timer,
-                    headers=headers,
-                    answered=answered,
-                )
-        finally:
-            timer.stop()
+        async with sending as answer:
+            relay = self._gather if is_stream(answer) else self._pass
+            return await relay(
+                call,
+                _Opened(sending, answer),
+                line,
+                timer=timer,
+                lines=lines,
+                answered=answered,
+            )
 
 
 class _Opened:
@@ -203,13 +197,13 @@ class _Sink:
         call: Call,
         line: Line,
         words: Words,
-        headers: Mapping[str, str],
+        lines: str,
         answered: Callable[[], None],
     ) -> None:
         self._reply = call.reply
         self._line = line
         self._words = words
-        self._headers = headers
+        self._lines = lines
         self._answered = answered
         self._answer: Answer
         self._heard = 0
@@ -273,7 +267,7 @@ class _Whole(_Sink):
         body = dumps(self._words.whole())
         self._line.sending(200)
         self.sent_bytes += len(body)
-        self._reply.send(200, {"Content-Type": JSON, **self._headers}, body)
+        self._reply.send(200, JSON_LINE + self._lines, body)
 
 
 class _Stream(_Sink):
@@ -304,7 +298,7 @@ class _Stream(_Sink):
             self.said = True
             self._answered()
             if not self._reply.begun:
-                self._reply.begin(200, {**EVENT_STREAM, **self._headers})
+                self._reply.begin(200, EVENT_STREAM + self._lines)
                 self._line.sending(200)
             data = self._words.head() + data
         self._wrote_s = self._line.now_s()
