@@ -37,7 +37,6 @@ class Connection(asyncio.Protocol):
         "_decoder",
         "_error",
         "_full",
-        "_head",
         "_linger",
         "_loop",
         "_lost",
@@ -55,6 +54,7 @@ class Connection(asyncio.Protocol):
         "_then",
         "_transport",
         "_waiter",
+        "answered",
         "idle_since_s",
         "reused",
     )
@@ -80,7 +80,8 @@ class Connection(asyncio.Protocol):
         self._method = method
         self._raw = b""
         self._provisional = 0
-        self._head: Head | None = None
+        #: The head of the answer, once it is there.
+        self.answered: Head | None = None
         self._decoder: Decoder | None = None
         self._ready: list[bytes] = []
         self._ready_bytes = 0
@@ -105,13 +106,14 @@ class Connection(asyncio.Protocol):
             if decoder is None:
                 data = self._heads(data)
                 decoder = self._decoder
-                if decoder is None or not data:
+                if decoder is None:
                     return
             content = decoder.feed(data)
             take = self._take
             if take is None:
-                self._keep(content)
-            elif content:
+                self._keep(content, decoder)
+                return
+            if content:
                 try:
                     take(content)
                 except Exception as exc:  # noqa: BLE001 - raised by `pour`, where somebody waits
@@ -148,12 +150,14 @@ class Connection(asyncio.Protocol):
         """Another exchange may begin."""
         return not self._lost and self._error is None
 
-    @property
-    def quiet(self) -> bool:
-        """Nothing lies in the kernel for it, neither bytes nor an end that the loop has yet to see.
+    def fit(self) -> bool:
+        """Another exchange may begin, and nothing lies in the kernel that the loop has yet to see.
 
-        Whatever lies there was not asked for, and must not become the answer to the next request.
+        Whatever lies there, bytes or an end, was not asked for, and must not become the answer to
+        the next request.
         """
+        if self._lost or self._error is not None:
+            return False
         if self._poll is None:
             self._poll = select.poll()
             socket = self._transport.get_extra_info("socket")
@@ -163,13 +167,15 @@ class Connection(asyncio.Protocol):
     @property
     def unheard(self) -> bool:
         """Not a byte of an answer has come."""
-        return self._head is None and not self._raw and not self._provisional
+        return self.answered is None and not self._raw and not self._provisional
 
     @property
     def finished(self) -> bool:
         """Request and answer are whole, and the connection outlives them."""
-        keep_alive = self._head is not None and self._head.keep_alive
-        return self.ended and keep_alive and self._sent and self.usable
+        head, decoder = self.answered, self._decoder
+        if head is None or decoder is None or self._lost or self._error is not None:
+            return False
+        return decoder.ended and head.keep_alive and self._sent and not self._ready
 
     @property
     def lags(self) -> bool:
@@ -199,22 +205,12 @@ class Connection(asyncio.Protocol):
         self._begin(method)
         self._transport.write(head)
         async for part in body:
-            if self._head is not None:
+            if self.answered is not None:
                 return
             self._transport.write(part)
-            while self._full and self._head is None:
-                await self._wait()
+            while self._full and self.answered is None:
+                await self.wait()
         self._sent = True
-
-    async def head(self) -> Head:
-        """Wait for the head of the answer.
-
-        Raises:
-            LostConnectionError, BadAnswerError: There will be none.
-        """
-        while self._head is None:
-            await self._wait()
-        return self._head
 
     @property
     def ended(self) -> bool:
@@ -241,7 +237,7 @@ class Connection(asyncio.Protocol):
             assert self._decoder is not None
             if self._decoder.ended:
                 return b""
-            await self._wait()
+            await self.wait()
         return self.ready()
 
     async def pour(self, take: Callable[[bytes], object]) -> None:
@@ -259,7 +255,7 @@ class Connection(asyncio.Protocol):
         self._take = take
         try:
             while self._refused or not (self._over or self._decoder.ended):
-                await self._wait()
+                await self.wait()
         finally:
             self._take = None
             if self._refused and self._error is not None:
@@ -292,15 +288,14 @@ class Connection(asyncio.Protocol):
         """Take a head, read over provisional ones; returns what came behind it."""
         if not self._method:
             raise BadAnswerError("an answer that nobody asked for")
-        self._raw += data
+        self._raw = self._raw + data if self._raw else data
         while 0 <= (end := self._raw.find(b"\r\n\r\n")) <= MAX_HEAD_BYTES:
             head = read_head(self._raw[:end])
             rest, self._raw = self._raw[end + 4 :], b""
             if head.status >= 200:
                 # In this order: who waits for the head takes the decoder for granted.
                 self._decoder = decoder_for(head, self._method)
-                self._head = head
-                self._wake()
+                self.answered = head
                 return rest
             self._raw = rest
             self._provisional += 1
@@ -317,14 +312,14 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
         self._wake()
 
-    def _keep(self, content: bytes) -> None:
+    def _keep(self, content: bytes, decoder: Decoder) -> None:
         """For whoever reads next."""
         if content:
             self._ready.append(content)
             self._ready_bytes += len(content)
             if self._ready_bytes > HIGH_WATER_BYTES:
                 self.pause()
-        self._wake()
+        self._end(decoder)
 
     def fail(self, error: Exception) -> None:
         """Cut it; whoever waits for it gets `error`."""
@@ -346,8 +341,12 @@ class Connection(asyncio.Protocol):
         self._error = LostConnectionError("failed before")
         return error
 
-    def _wait(self) -> asyncio.Future[None]:
-        """Done once something has come; no coroutine, since every request waits."""
+    def wait(self) -> asyncio.Future[None]:
+        """Done once something has come; no coroutine, since every request waits.
+
+        Raises:
+            LostConnectionError, BadAnswerError: Nothing will.
+        """
         if self._error is not None:
             raise self._spent(self._error)
         self._waiter = self._loop.create_future()

@@ -32,7 +32,7 @@ class Pool:
         while self._idle:
             connection = self._idle.pop()
             young = self._loop.time() - connection.idle_since_s < MAX_IDLE_S
-            if young and connection.usable and connection.quiet:
+            if young and connection.fit():
                 connection.reused = True
                 self._busy.add(connection)
                 return connection
@@ -67,16 +67,16 @@ class Pool:
 
     def put(self, connection: Connection) -> None:
         """Take it back; what is not finished is cut."""
-        if connection.lags:
-            connection.when_ended(self.put)
-            return
-        self._busy.discard(connection)
         now_s = self._loop.time()
         if connection.finished:
             connection.idle_since_s = now_s
             self._idle.append(connection)
+        elif connection.lags:
+            connection.when_ended(self.put)
+            return
         else:
             connection.abort()
+        self._busy.discard(connection)
         while self._idle and now_s - self._idle[0].idle_since_s > MAX_IDLE_S:
             self._idle.pop(0).abort()
 

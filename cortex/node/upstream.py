@@ -81,6 +81,7 @@ class Upstream:
         #: It must not come twice, come what may.
         self._once = once
         self._connection: Connection
+        #: Why it was given up before there was a connection.
         self._failure: Exception | None = None
         #: Of the answer, as the next three.
         self.head: Head
@@ -98,42 +99,52 @@ class Upstream:
         Raises:
             NodeUnreachableError: Refused, unresolvable, or broken before the head came.
         """
-        if not await self._ask(fresh=self._once):
-            await self._ask(fresh=True)
-        return self
-
-    async def _ask(self, *, fresh: bool) -> bool:
-        """Send it on one connection; False = that was stale."""
-        connection = None if fresh else self._pool.kept()
-        if connection is None:
+        pool = self._pool
+        connection = None if self._once else pool.kept()
+        while True:
+            if connection is None:
+                connection = await self._opened()
+            self._connection = connection
+            sent_s = time.monotonic()
             try:
-                connection = await self._pool.open()
-            except OSError as exc:
-                raise self._unanswered(exc) from exc
-        self._connection = connection
-        sent_s = time.monotonic()
-        try:
-            if self._failure is not None:
-                connection.fail(self._failure)
-                self._failure = None
-            payload = None if self._body is None else self._body.payload()
-            if payload is None or isinstance(payload, bytes):
-                connection.send(self._method, self._head, payload)
+                payload = None if self._body is None else self._body.payload()
+                if payload is None or isinstance(payload, bytes):
+                    connection.send(self._method, self._head, payload)
+                else:
+                    await connection.send_in_parts(self._method, self._head, payload)
+                while (head := connection.answered) is None:
+                    await connection.wait()
+            except (OSError, BadAnswerError) as exc:
+                pool.put(connection)
+                self._require_stale(connection, sent_s, exc)
+                connection = None
+            except BaseException:
+                pool.put(connection)
+                raise
             else:
-                await connection.send_in_parts(self._method, self._head, payload)
-            self.head = head = await connection.head()
-            self.status, self.headers, self.derived = head.status, head.headers, head.derived
-        except (OSError, BadAnswerError) as exc:
-            self._pool.put(connection)
-            closed = isinstance(exc, OSError) and connection.unheard
-            if closed and connection.reused and time.monotonic() - sent_s < STALE_S:
-                del self._connection
-                return False
+                self.head, self.status = head, head.status
+                self.headers, self.derived = head.headers, head.derived
+                return self
+
+    def _require_stale(
+        self, connection: Connection, sent_s: float, failure: OSError | BadAnswerError
+    ) -> None:
+        """Raise, unless it failed as a kept connection does that the node had closed before."""
+        closed = isinstance(failure, OSError) and connection.unheard and connection.reused
+        if not closed or time.monotonic() - sent_s >= STALE_S:
+            raise self._unanswered(failure) from failure
+        del self._connection
+
+    async def _opened(self) -> Connection:
+        try:
+            connection = await self._pool.open()
+        except OSError as exc:
             raise self._unanswered(exc) from exc
-        except BaseException:
-            self._pool.put(connection)
-            raise
-        return True
+        if self._failure is not None:
+            # It was given up meanwhile.
+            connection.fail(self._failure)
+            self._failure = None
+        return connection
 
     async def __aexit__(self, *_: object) -> None:
         # A body read to its end gives its connection back, as one does whose answer is complete and

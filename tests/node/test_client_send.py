@@ -150,7 +150,7 @@ async def test_a_greeting_is_no_answer() -> None:
         await until(lambda: not connection.usable, "the greeting to come")
         connection.send("GET", b"GET /x HTTP/1.1\r\n\r\n", None)
         with pytest.raises(BadAnswerError, match="nobody asked for"):
-            await connection.head()
+            await connection.wait()
         transport.abort()
 
 
