@@ -91,18 +91,23 @@ def read_envelope(
     stream = fields.get("stream")
     if stream is not None and not isinstance(stream, bool):
         raise RequestError("stream must be a boolean", param="stream")
-    choices = _choices(fields.get("n"))
+    previous, cache_key = fields.get("previous_response_id"), fields.get("prompt_cache_key")
+    if previous is not None and not isinstance(previous, str):
+        raise _no_text("previous_response_id")
+    if cache_key is not None and not isinstance(cache_key, str):
+        raise _no_text("prompt_cache_key")
+    choices = _choices(fields["n"]) if "n" in fields else 1
     return Envelope(
-        model=model,
-        stream=bool(stream),
-        choices=choices,
-        same_streamed=not stream and choices == 1 and names <= SAME_STREAMED,
-        names_stream="stream" in fields,
-        most_tokens=_most_tokens(fields),
-        previous_response_id=_optional_text(fields, "previous_response_id"),
-        prompt_cache_key=_optional_text(fields, "prompt_cache_key"),
-        model_span=spans.get("model"),
-        stream_span=spans.get("stream"),
+        model,
+        stream is True,
+        choices,
+        previous,
+        cache_key,
+        spans.get("model") if spans else None,
+        spans.get("stream") if spans else None,
+        not stream and choices == 1 and names <= SAME_STREAMED,
+        "stream" in fields,
+        _most_tokens(fields),
     )
 
 
@@ -125,7 +130,9 @@ def parse_whole(body: bytes) -> Envelope:
     if (
         body.count(b'"model"') > 1
         or body.count(b'"stream"') > 1
-        or any(escape in body for escape in _ESCAPED_LETTERS)
+        # The start of every other way to write a letter of `model` or `stream`.
+        or b"\\u006" in body
+        or b"\\u007" in body
     ):
         Scanner().feed(body)
     return read_envelope(parsed, names=parsed.keys())
@@ -137,8 +144,6 @@ _STRING_END = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SCALAR = re.compile(rb"[^\s,}\]]+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PAIRS = {0x7D: 0x7B, 0x5D: 0x5B}
-_ESCAPED_LETTERS = (b"\\u006", b"\\u007")
-"""The start of every other way to write a letter of `model` or `stream`."""
 
 
 @dataclass(slots=True)
@@ -362,11 +367,8 @@ def _most_tokens(fields: Mapping[str, object]) -> int | None:
     return max((bound for bound in (one, other) if type(bound) is int), default=None)
 
 
-def _optional_text(fields: Mapping[str, object], key: str) -> str | None:
-    value = fields.get(key)
-    if value is not None and not isinstance(value, str):
-        raise RequestError(f"{key} must be a string", param=key)
-    return value
+def _no_text(key: str) -> RequestError:
+    return RequestError(f"{key} must be a string", param=key)
 
 
 def _invalid(why: str) -> RequestError:

@@ -69,8 +69,8 @@ class Day(NamedTuple):
 
     def more(self, amount: int, now_ms: int) -> "Day":
         """With so much used now."""
-        day = self.at(now_ms)
-        return Day(day.began_ms, day.used + amount)
+        began_ms = now_ms - now_ms % DAY_MS
+        return Day(began_ms, self.used + amount if began_ms == self.began_ms else amount)
 
     def ends_in_s(self, now_ms: int) -> float:
         return max(0, self.began_ms + DAY_MS - now_ms) / 1000

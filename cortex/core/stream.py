@@ -254,13 +254,14 @@ def usage_counts(counts: object) -> Usage:
     if not isinstance(counts, dict):
         return UNREPORTED
     told = counts.get
+    prompt, completion = told("prompt_tokens"), told("completion_tokens")
+    if type(prompt) is not int or not 0 <= prompt <= MAX_TOKENS:
+        prompt = believed(told("input_tokens"))
+    if type(completion) is not int or not 0 <= completion <= MAX_TOKENS:
+        completion = believed(told("output_tokens"))
     details = told("prompt_tokens_details") or told("input_tokens_details")
-    prompt, completion = believed(told("prompt_tokens")), believed(told("completion_tokens"))
-    return Usage(
-        believed(told("input_tokens")) if prompt is None else prompt,
-        believed(details.get("cached_tokens")) if isinstance(details, dict) else None,
-        believed(told("output_tokens")) if completion is None else completion,
-    )
+    cached = believed(details.get("cached_tokens")) if isinstance(details, dict) else None
+    return Usage(prompt, cached, completion)
 
 
 def complaint(event: dict[str, object]) -> bool:

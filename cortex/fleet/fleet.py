@@ -9,7 +9,7 @@ from cortex.core.decisions import Decision, Want
 from cortex.core.errors import StoreError
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.records import Recollection
-from cortex.core.snapshot import FleetSnapshot, ModelView, NodeView
+from cortex.core.snapshot import ModelView, NodeView
 from cortex.fleet.admission import Admission, Admitted
 from cortex.fleet.affinity import Affinity
 from cortex.fleet.agents import Agents
@@ -90,6 +90,10 @@ class Fleet:
         )
         #: Which node served a conversation last.
         self.affinity = Affinity()
+        #: The fleet at this moment; see `FleetState.snapshot`.
+        self.snapshot = state.snapshot
+        #: As `lease`, where it takes no wait; see `Admission.at_once`.
+        self.lease_at_once = admission.at_once
         self.when_down = state.when_down
         self.when_renamed = state.when_renamed
         state.when_renamed += [self.affinity.rename, self.agents.rename, self._renamed]
@@ -121,7 +125,7 @@ class Fleet:
         Raises:
             StoreError: The store does not take it.
         """
-        views = self._state.snapshot().nodes.values()
+        views = self.snapshot().nodes.values()
         models = (
             residency_record(view.name, model)
             for view in views
@@ -145,10 +149,6 @@ class Fleet:
         except StoreError as exc:
             log.warning("not renamed in the store", extra={"fields": {"reason": exc.message}})
 
-    def snapshot(self) -> FleetSnapshot:
-        """The fleet at this moment; see `FleetState.snapshot`."""
-        return self._state.snapshot()
-
     def described(self) -> dict[str, object]:
         """As it is configured, for the log."""
         return self._state.described()
@@ -169,10 +169,6 @@ class Fleet:
     async def lease(self, want: Want, client: str = "", beat: Beat | None = None) -> Admitted:
         """A hold on the model, loaded first where need be; see `Admission.acquire`."""
         return await self._admission.acquire(want, client, beat)
-
-    def lease_at_once(self, want: Want) -> Lease | None:
-        """As `lease`, where it takes no wait; see `Admission.at_once`."""
-        return self._admission.at_once(want)
 
     def ended(self, lease: Lease, verdict: Verdict) -> None:
         """Take a lease back, and what its request found out about the node."""

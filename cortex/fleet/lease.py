@@ -28,12 +28,22 @@ class Held:
         return self.ref.name
 
 
-@dataclass(frozen=True, slots=True)
-class Lease(Held):
-    """One request's hold on a resident model; give it back with `FleetState.release`."""
+@dataclass(slots=True, eq=False)
+class Lease:
+    """One request's hold on a resident model; give it back with `FleetState.release`.
 
+    Not frozen, which would triple what it costs to make one.
+    """
+
+    ref: Ref
+    model: ModelId
     since_s: float
     """Monotonic."""
+
+    @property
+    def node(self) -> NodeName:
+        """As it is called now."""
+        return self.ref.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from cortex.core.identity import moved, renamed
 from cortex.core.ids import ModelId, NodeName
 from cortex.core.locations import NOTHING, relocated
 from cortex.core.records import EventKind, FleetEvent, Recollection
-from cortex.core.snapshot import Drain, FleetSnapshot, ModelView, NodeView
+from cortex.core.snapshot import Drain, FleetSnapshot, ModelStatus, ModelView, NodeView
 from cortex.core.use import given_back, served, taken
 from cortex.fleet import invariants
 from cortex.fleet.described import described
@@ -184,15 +184,15 @@ class FleetState:
         """Hold a resident model for one request. Call it on a fresh `Serve`, with no await between."""
         node = self._nodes[name]
         view = node.models[model]
-        assert view.resident, f"{model} is {view.status} on {name}"
+        assert view.status is ModelStatus.LOADED, f"{model} is {view.status} on {name}"
         taken(node, view)
         return Lease(self._refs[name], model, self.clock.now_s())
 
     def release(self, lease: Lease, verdict: Verdict) -> None:
         """Give a lease back, with what it says of the model: its breaker, its last use."""
-        if self._refs.get(lease.node) is not lease.ref:
+        name = lease.ref.name
+        if self._refs.get(name) is not lease.ref:
             return  # another node has taken its name, and it is gone
-        name = lease.node
         node = self._nodes[name]
         view = node.models[lease.model]
         given_back(node, view)
@@ -207,7 +207,7 @@ class FleetState:
         elif verdict.count and view.breaker is not CLOSED:
             self.put_model(name, replace(view, breaker=CLOSED))
         if node.drains:
-            self._drop_if_idle(lease.node)
+            self._drop_if_idle(name)
         self.tell()
 
     def blame(

@@ -13,21 +13,23 @@ from cortex.gateway.body import Body
 from cortex.gateway.call import Call
 from cortex.gateway.services import Services
 
+HEAD_BYTES = 4096
+"""Where a conversation begins that can be told by its head."""
 CONVERSATION_BYTES = 512
 """As much of a conversation's head as its stickiness hangs on."""
 
 
-def resolve(svc: Services, name: str, caller: Caller) -> ModelId:
+def resolve(snapshot: FleetSnapshot, name: str, caller: Caller) -> ModelId:
     """The model that a name means, where the caller may use it.
 
     Raises:
         RequestError: 404 with near names of those the caller may use; 403.
         CapacityError: 503 while some node has never been heard of, for it may list the model.
     """
-    snapshot = svc.fleet.snapshot()
-    model = snapshot.resolve(name)
+    model = ModelId(name) if name in snapshot.locations else snapshot.resolve(name)
     if model is not None:
-        require_model(caller, model, snapshot.aliases)
+        if caller.models is not None:
+            require_model(caller, model, snapshot.aliases)
         return model
     silent = [
         n.name for n in snapshot.nodes.values() if n.liveness.health is NodeHealth.UNKNOWN
@@ -73,10 +75,10 @@ def affinity_key(call: Call, body: Body, caller: Caller) -> str | int:
         return call.facts.conversation
     if body.envelope.prompt_cache_key:
         return body.envelope.prompt_cache_key[:200]
-    head = body.head(4096)
+    first = body.chunks[0] if body.chunks else b""
     for key in (b'"messages"', b'"input"', b'"prompt"'):
-        at = head.find(key)
+        at = first.find(key, 0, HEAD_BYTES)
         if at >= 0:
             # Known to this process alone, which is as long as it is remembered.
-            return hash(head[at : at + CONVERSATION_BYTES])
+            return hash(first[at : min(at + CONVERSATION_BYTES, HEAD_BYTES)])
     return caller.name or ""

@@ -12,6 +12,7 @@ from cortex.core.jsontext import dumps, loads_exactly
 from cortex.gateway.call import Source
 from cortex.gateway.room import Room, full
 
+MIB = 1024 * 1024
 SCANNED_BYTES = 16 * 1024
 """Of a body in one turn of the loop."""
 WHOLE_BYTES = 256 * 1024
@@ -26,7 +27,7 @@ class Body:
     def __init__(self, chunks: list[bytes], envelope: Envelope) -> None:
         self.chunks = chunks
         self.envelope = envelope
-        self.size = sum(map(len, chunks))
+        self.size = len(chunks[0]) if len(chunks) == 1 else sum(map(len, chunks))
 
     def payload(self) -> bytes | AsyncIterator[bytes]:
         return self.chunks[0] if len(self.chunks) == 1 else self._iterate()
@@ -52,9 +53,6 @@ class Body:
         if not isinstance(fields, dict):
             raise RequestError("the body must be a JSON object", code="invalid_json")
         return fields
-
-    def head(self, size: int) -> bytes:
-        return self.chunks[0][:size] if self.chunks else b""
 
     def with_model(self, model: str) -> "Body":
         """The same bytes with another `model` value."""
@@ -96,13 +94,13 @@ def written(fields: dict[str, Any]) -> bytes:
 
 def small_body(source: Source, limits: Limits, room: Room) -> Body | None:
     """A body that has come already, in one piece; None = `read_body` it. Raises as that does."""
-    declared = source.declared
-    if declared is None or declared > min(WHOLE_BYTES, limits.max_body_mb * 1024 * 1024):
+    size = source.declared
+    if size is None or size > WHOLE_BYTES or size > limits.max_body_mb * MIB:
         return None
     whole = source.whole()
     if whole is None:
         return None
-    room.take(source, len(whole), int(limits.max_bodies_mb * 1024 * 1024))
+    room.take(source, len(whole), int(limits.max_bodies_mb * MIB))
     return Body([whole], parse_whole(whole))
 
 
@@ -113,11 +111,11 @@ async def read_body(source: Source, limits: Limits, room: Room) -> Body:
         RequestError: Too large, too slow, broken off, or not the JSON it should be.
         CapacityError: All requests together hold too much.
     """
-    limit_bytes = int(limits.max_body_mb * 1024 * 1024)
+    limit_bytes = int(limits.max_body_mb * MIB)
     declared = source.declared
     if declared is not None and declared > limit_bytes:
         raise _too_large(limit_bytes)
-    intake = _Intake(source, limit_bytes, room, int(limits.max_bodies_mb * 1024 * 1024))
+    intake = _Intake(source, limit_bytes, room, int(limits.max_bodies_mb * MIB))
     try:
         if source.complete:
             await intake.fill()
@@ -192,5 +190,5 @@ def _splice(chunks: list[bytes], span: tuple[int, int], new: bytes) -> list[byte
 
 
 def _too_large(limit_bytes: int) -> RequestError:
-    limit_mib = limit_bytes / 1024 / 1024
+    limit_mib = limit_bytes / MIB
     return RequestError(f"the body is larger than {limit_mib:g} MiB", code="request_too_large")

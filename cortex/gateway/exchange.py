@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from cortex.core.amend import Amendment, wish
 from cortex.core.decisions import Want
@@ -58,7 +58,8 @@ class Relay(Protocol):
     ) -> Relayed: ...
 
 
-class Outbound(NamedTuple):
+@dataclass(slots=True)
+class Outbound:
     """What a node is sent, and how its answer comes back."""
 
     path: str
@@ -113,19 +114,21 @@ class Exchange:
         self._kept: bytes | None = None
 
     async def run(self, want: Want, sticky: str | int) -> None:
-        """Serve; once something was said, a failure is told in the stream.
+        """Serve, within the limits of the caller; once something was said, a failure is told in the stream.
 
         Raises:
             CortexError: Nothing has been sent yet.
         """
-        svc, line = self._svc, self._line
+        svc, line, caller = self._svc, self._line, self._caller
         beat = None
         if line.record.stream:
             opening = Opening(self._call.reply, line, self._dialect.waiting)
             beat = Beat(opening.beat, COMMENT_S)
-        svc.fleet.asked(want)
         tries = Tries(want)
+        if caller.limits is not None:
+            svc.quotas.enter(caller)
         try:
+            svc.fleet.asked(want)
             while (node := await self._served_by(tries, beat)) is None:
                 pass
         except CortexError as exc:
@@ -138,6 +141,8 @@ class Exchange:
         finally:
             # It refers to this frame, and this frame to it and to the body: nobody would free them.
             tries.failure = None
+            if caller.limits is not None:
+                svc.quotas.leave(caller)
 
     async def _served_by(self, tries: Tries, beat: Beat | None) -> NodeName | None:
         """Try one node; returns who has sent its first byte, None = another is to be tried.
@@ -298,7 +303,10 @@ class Exchange:
                 lines=_response_lines(line),
                 answered=partial(self._let_go, outbound.body, unanswered, sending),
             )
-            verdict = self._told(lease, relayed)
+            if isinstance(relayed.failure, NodeFaultError) and self._kept is not None:
+                relayed.failure.compared([self._kept])
+            line.relayed(relayed)
+            verdict = SERVED if relayed.failure is None else self._told(lease, relayed.failure)
             return relayed
         except NodeError as exc:
             if isinstance(exc, NodeFaultError) and outbound is not None:
@@ -329,14 +337,8 @@ class Exchange:
             at_work=outbound.in_one_piece,
         )
 
-    def _told(self, lease: Lease, relayed: Relayed) -> Verdict:
-        """What an answer that was begun says of its node."""
-        error = relayed.failure
-        if isinstance(error, NodeFaultError) and self._kept is not None:
-            error.compared([self._kept])
-        self._line.relayed(relayed)
-        if error is None:
-            return SERVED
+    def _told(self, lease: Lease, error: CortexError) -> Verdict:
+        """What an answer that failed after it was begun says of its node."""
         if isinstance(error, NodeUntriedError) or not isinstance(error, NodeError):
             verdict = SERVED  # the client's doing, or the gateway's
         elif not isinstance(error, NodeFaultError):

@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cortex.core.abilities import LEAST_BYTES_A_WORD, Abilities, abilities, least_tokens
+from cortex.core.abilities import LEAST_BYTES_A_WORD, Abilities, Known, abilities, least_tokens
 from cortex.core.errors import RequestError
 from cortex.core.ids import ModelId
+from cortex.core.snapshot import FleetSnapshot
 from cortex.core.traits import KINDS, Kind
 from cortex.gateway.auth import Caller, may_use
 from cortex.gateway.body import Body
@@ -26,13 +27,14 @@ _WORDS = {
 }
 
 
-def refuse_kind(svc: Services, caller: Caller, model: ModelId, route: str) -> Abilities:
+def refuse_kind(
+    snapshot: FleetSnapshot, caller: Caller, model: ModelId, route: str
+) -> Abilities:
     """What the model can do, where it may be good for what is asked.
 
     Raises:
         RequestError: 400: it is not, at any node; names models that are.
     """
-    snapshot = svc.fleet.snapshot()
     able = abilities(snapshot, model)
     kind = KINDS[route]
     if kind in able.never:
@@ -72,9 +74,9 @@ async def refuse_length(svc: Services, able: Abilities, body: Body, route: str) 
         )
 
 
-def may_be_long(able: Abilities, size: int) -> bool:
+def may_be_long(longest: Known[int], size: int) -> bool:
     """Whether a body of so many bytes has to be looked at; nearly none has."""
-    return able.longest is not None and size > LEAST_BYTES_A_WORD * able.longest.value
+    return size > LEAST_BYTES_A_WORD * longest.value
 
 
 def _least_of(body: Body) -> int:

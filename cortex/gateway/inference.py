@@ -60,7 +60,8 @@ async def serve(call: Call, svc: Services) -> None:
 
 
 def _admitted(call: Call, svc: Services) -> Caller:
-    refuse_while_draining(svc)
+    if svc.draining:
+        refuse_while_draining(svc)
     if call.facts.by_page:
         svc.refuse_foreign_page(call.headers)
     return svc.keyring.caller(call)

@@ -53,8 +53,7 @@ async def messages(call: Call, caller: Caller, svc: Services) -> None:
             request_id=call.request_id,
         )
         exchange = Exchange(call, caller, svc, line, asked.outbound_for, asked.dialect)
-        with svc.quotas.entered(caller):
-            await exchange.run(want, sticky)
+        await exchange.run(want, sticky)
         if line.record.prompt_tokens is not None:
             svc.tokens.learn(model, asked.prompt, line.record.prompt_tokens)
 
@@ -94,10 +93,11 @@ async def _ask(
     """Translate; None = it is answered already, for it asks for nothing."""
     wanted = understood.wanted
     line.record.stream = wanted.stream
-    model = resolve(svc, wanted.model, caller)
+    snapshot = svc.fleet.snapshot()
+    model = resolve(snapshot, wanted.model, caller)
     line.record.model = model
-    able = refuse_kind(svc, caller, model, line.record.route)
-    if may_be_long(able, body.size):
+    able = refuse_kind(snapshot, caller, model, line.record.route)
+    if able.longest is not None and may_be_long(able.longest, body.size):
         await refuse_length(svc, able, body, line.record.route)
     message_id = f"msg_{secrets.token_hex(12)}"
     if wanted.nothing_to_say:
@@ -105,7 +105,7 @@ async def _ask(
         return None
     text = await svc.workshop.do(body.size, written, {**wanted.chat, "model": model})
     chat = Body([text], body.envelope)
-    foreign = svc.anthropic_nodes.intersection(svc.fleet.snapshot().locations.get(model, ()))
+    foreign = svc.anthropic_nodes.intersection(snapshot.locations.get(model, ()))
     native = _native(call, body, model, whole=not wanted.stream) if foreign else None
 
     # Not the request itself, which may be large: this lives as long as its answer.
@@ -143,7 +143,7 @@ async def count_tokens(request: web.Request) -> web.Response:
         wanted, prompt = await svc.workshop.do(body.size, _counted, body)
     finally:
         svc.room.leave(source)
-    model = resolve(svc, wanted, caller_of(request))
+    model = resolve(svc.fleet.snapshot(), wanted, caller_of(request))
     return web.json_response({"input_tokens": svc.tokens.estimate(model, prompt)})
 
 

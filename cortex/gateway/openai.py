@@ -43,30 +43,30 @@ _PASSING = Passing(OPENAI)
 async def infer(call: Call, caller: Caller, svc: Services) -> None:
     """POST to any of `ROUTES`, streamed or whole."""
     line = svc.line(call, ROUTES[call.path])
-    line.record.client = caller.name
+    record = line.record
+    record.client = caller.name
     with line:
-        limits, room = svc.config.limits, svc.room
+        limits, room, fleet = svc.config.limits, svc.room, svc.fleet
         body = small_body(call.source, limits, room) or await read_body(
             call.source, limits, room
         )
-        line.record.stream = body.envelope.stream
-        line.record.request_bytes = body.size
-        model = resolve(svc, body.envelope.model, caller)
+        envelope = body.envelope
+        record.stream, record.request_bytes = envelope.stream, body.size
+        snapshot = fleet.snapshot()
+        record.model = model = resolve(snapshot, envelope.model, caller)
         sticky = affinity_key(call, body, caller)
-        previous = body.envelope.previous_response_id
+        previous = envelope.previous_response_id
         only = None if previous is None else await _holder_of(svc, previous)
-        preferred = svc.fleet.affinity.preferred(model, sticky)
+        preferred = fleet.affinity.preferred(model, sticky)
+        able = refuse_kind(snapshot, caller, model, record.route)
+        if able.longest is not None and may_be_long(able.longest, body.size):
+            await refuse_length(svc, able, body, record.route)
+        if model != envelope.model:
+            body = body.with_model(model)
+        asked = _Asked(call.path, body, svc, model)
+        exchange = Exchange(call, caller, svc, line, asked.outbound_for, OPENAI)
         want = Want(model, preferred, only, request_id=call.request_id)
-        line.record.model = want.model
-        able = refuse_kind(svc, caller, model, line.record.route)
-        if may_be_long(able, body.size):
-            await refuse_length(svc, able, body, line.record.route)
-        if want.model != body.envelope.model:
-            body = body.with_model(want.model)
-        asked = _Asked(call.path, body, svc, want.model)
-        with svc.quotas.entered(caller):
-            exchange = Exchange(call, caller, svc, line, asked.outbound_for, OPENAI)
-            await exchange.run(want, sticky)
+        await exchange.run(want, sticky)
 
 
 class _Asked:
@@ -101,7 +101,9 @@ class _Asked:
         relay = _PASSING if envelope.choices == 1 else Passing(OPENAI, envelope.choices)
         brief = False
         if envelope.same_streamed and self._path == CHAT and body.size <= MAX_GATHERED_BYTES:
-            brief = _is_brief(envelope.most_tokens, svc.recent.tokens_per_s(node, self._model))
+            most, pace = envelope.most_tokens, svc.recent.tokens_per_s(node, self._model)
+            # It is over before there is much to stop, at the model's pace of late.
+            brief = most is not None and pace is not None and most <= BRIEF_S * pace
             if not brief:
                 words = GatheredWords(ChatGather())
                 most_bytes = svc.config.limits.max_answer_bytes
@@ -144,13 +146,6 @@ def _in_messages(body: Body) -> tuple[bytes, bool]:
     options = fields.get("stream_options")
     with_usage = isinstance(options, dict) and options.get("include_usage") is True
     return written(messages_body(fields)), with_usage
-
-
-def _is_brief(most_tokens: int | None, tokens_per_s: float | None) -> bool:
-    """Whether a whole answer is over before there is much to stop, at the model's pace of late."""
-    if most_tokens is None or tokens_per_s is None:
-        return False
-    return most_tokens <= BRIEF_S * tokens_per_s
 
 
 async def _holder_of(svc: Services, previous: str) -> NodeName:

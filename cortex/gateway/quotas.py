@@ -6,9 +6,7 @@ The day outlives it: a start reads from the request log what was used of it.
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime, timedelta
-from types import TracebackType
 from typing import NamedTuple
 
 from cortex.core.clock import Clock
@@ -20,7 +18,6 @@ from cortex.telemetry.access import KeyCounters, KeyMetrics
 
 CONCURRENCY_RETRY_S = 1.0
 """Nobody knows when a request under way will end."""
-_FREE: AbstractContextManager[None] = nullcontext()
 
 
 class _Left(NamedTuple):
@@ -96,39 +93,6 @@ class _Account:
             yield _Left("tokens-day", per_day, left, day.ends_in_s(now_ms))
 
 
-class _Entry:
-    """One request of a key with limits, while it runs."""
-
-    __slots__ = ("_account", "_clock")
-
-    def __init__(self, account: _Account, clock: Clock) -> None:
-        self._account = account
-        self._clock = clock
-
-    def __enter__(self) -> None:
-        """Take what one request takes, or nothing.
-
-        Raises:
-            CapacityError: 429, with the time after which another try may succeed.
-        """
-        account = self._account
-        account.refill(self._clock)
-        refusal = account.refusal(self._clock.now_ms())
-        if refusal is not None:
-            raise refusal
-        if account.requests is not None:
-            account.requests = account.requests.less(1)
-        account.running += 1
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._account.running -= 1
-
-
 class Quotas:
     """What keys have used, in the limits' terms and in the metrics'."""
 
@@ -142,11 +106,27 @@ class Quotas:
         for name, tokens in used.items():
             self._account(name).day = Day(day.began_ms, tokens)
 
-    def entered(self, caller: Caller) -> AbstractContextManager[None]:
-        """The context of one inference request; entering it may raise a 429."""
+    def enter(self, caller: Caller) -> None:
+        """Take what one inference request takes, or nothing; `leave` gives back what was lent.
+
+        Raises:
+            CapacityError: 429, with the time after which another try may succeed.
+        """
         if caller.limits is None:
-            return _FREE
-        return _Entry(self._account_of(caller, caller.limits), self._clock)
+            return
+        account = self._account_of(caller, caller.limits)
+        account.refill(self._clock)
+        refusal = account.refusal(self._clock.now_ms())
+        if refusal is not None:
+            raise refusal
+        if account.requests is not None:
+            account.requests = account.requests.less(1)
+        account.running += 1
+
+    def leave(self, caller: Caller) -> None:
+        """A request that was let in has ended."""
+        if caller.limits is not None:
+            self._account(caller.share).running -= 1
 
     def request_done(self, record: RequestRecord) -> None:
         """Charge the tokens of a finished request of a configured key; a debt delays the next."""

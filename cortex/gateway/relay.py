@@ -141,7 +141,7 @@ class Passing:
                 _begin(call, answer, watch, line, lines)
                 answered()
                 copy = _Copy(answer, call.reply, line, watch)
-                call.reply.on_room(answer.resume)
+                call.reply.wire.on_room = answer.resume
                 copy.begin(first)
                 if not answer.ended:
                     await answer.pour(copy.take)
@@ -156,7 +156,7 @@ class Passing:
                 line.relayed(copy.relayed())
             raise
         finally:
-            call.reply.on_room(None)
+            call.reply.wire.on_room = None
         return copy.relayed()
 
 
@@ -176,10 +176,12 @@ def _put_whole(call: Call, answer: Answer, line: Line, lines: str, body: bytes) 
     """An answer that is no stream and is all here, as engines send short ones: one write."""
     if call.reply.begun:
         raise NodeProtocolError(_NO_STREAM)
-    line.sending(answer.status)
-    if body:
+    status, record = answer.status, line.record
+    record.status = status
+    if record.stream:
         line.real_bytes(1)
-    call.reply.send(answer.status, lines + _relayed_lines(answer, sse=False), body)
+    relayed = answer.derived.get(_LINES) or _relayed_lines(answer, sse=False)
+    call.reply.send(status, lines + relayed, body)
     return Relayed(None, last_usage(body), response_id(body), len(body))
 
 

@@ -1,12 +1,13 @@
 """What a relay has to say once it has ended: to the account, and of the node."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from cortex.core.errors import CortexError
 from cortex.core.stream import UNREPORTED, Usage
 
 
-class Relayed(NamedTuple):
+@dataclass(slots=True)
+class Relayed:
     """What became of one answer, once its first byte was sent."""
 
     failure: CortexError | None = None

@@ -67,12 +67,8 @@ class Reply:
 
     @property
     def full(self) -> bool:
-        """The client does not keep up: hold the source back, and see `on_room`."""
+        """The client does not keep up: hold the source back, and see `Wire.on_room`."""
         return self.wire.full
-
-    def on_room(self, call: Callable[[], None] | None) -> None:
-        """Have this called each time the client has caught up."""
-        self.wire.on_room = call
 
     def add(self, headers: Mapping[str, str]) -> None:
         """Have these in the head too, whatever is answered."""

@@ -113,7 +113,7 @@ class Translated:
             async with sending as answer:
                 timer.at_work = True
                 await _require_stream(answer)
-                call.reply.on_room(answer.resume)
+                call.reply.wire.on_room = answer.resume
                 sink.begin(answer)
                 try:
                     await answer.pour(sink.take)
@@ -126,7 +126,7 @@ class Translated:
                 except EventTooLongError as exc:
                     raise NodeProtocolError(f"the node sent {exc}") from exc
                 finally:
-                    call.reply.on_room(None)
+                    call.reply.wire.on_room = None
                     sink.stop()
         except CortexError as exc:
             if not sink.said:

@@ -224,7 +224,8 @@ class Connection(asyncio.Protocol):
             return b""
         self._ready = []
         self._ready_bytes = 0
-        self.resume()
+        if self._paused:
+            self.resume()
         return ready[0] if len(ready) == 1 else b"".join(ready)
 
     async def read(self) -> bytes:
@@ -319,7 +320,10 @@ class Connection(asyncio.Protocol):
             self._ready_bytes += len(content)
             if self._ready_bytes > HIGH_WATER_BYTES:
                 self.pause()
-        self._end(decoder)
+        if decoder.rest:
+            self._end(decoder)
+        else:
+            self._wake()
 
     def fail(self, error: Exception) -> None:
         """Cut it; whoever waits for it gets `error`."""
