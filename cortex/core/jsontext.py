@@ -14,6 +14,7 @@ except ImportError:
     orjson = None
 
 _compact = json.JSONEncoder(separators=(",", ":")).encode
+_lenient = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, default=str).encode
 
 
 def loads(text: bytes | str) -> Any:
@@ -65,6 +66,23 @@ def dumps(value: Any) -> bytes:
         except TypeError:
             pass
     return _compact(value).encode()
+
+
+def dumps_anything(value: Any) -> str:
+    """The value without blanks, letters as they are; what JSON has no form for, as `str` has it."""
+    if orjson is not None:
+        # Only what the standard library takes as well, so that both write the same.
+        strictly = (
+            orjson.OPT_PASSTHROUGH_DATACLASS
+            | orjson.OPT_PASSTHROUGH_DATETIME
+            | orjson.OPT_PASSTHROUGH_SUBCLASS
+        )
+        try:
+            packed: bytes = orjson.dumps(value, str, strictly)
+            return packed.decode()
+        except TypeError:
+            pass
+    return _lenient(value)
 
 
 def _no_constant(word: str) -> object:

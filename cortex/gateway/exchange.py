@@ -290,7 +290,7 @@ class Exchange:
                 outbound.path,
                 call.facts.forwarded,
                 outbound.body,
-                own=line.own_headers(node),
+                own=line.own_lines(node),
             )
             unanswered.add(sending)
             timer = self._timer(outbound, sending)
@@ -324,18 +324,11 @@ class Exchange:
 
     def _timer(self, outbound: Outbound, sending: Sending) -> GapTimer:
         limits = self._svc.config.limits
-        gap_s, bound_s = limits.idle_timeout_s, math.inf
+        gap_s, bound_s, at_once = limits.idle_timeout_s, math.inf, outbound.in_one_piece
         if self._generates_whole:
             bound_s = limits.answer_timeout_s
-            gap_s = bound_s if outbound.in_one_piece and not outbound.brief else gap_s
-        return GapTimer(
-            gap_s,
-            sending,
-            self._line,
-            self._call.reply,
-            bound_s=bound_s,
-            at_work=outbound.in_one_piece,
-        )
+            gap_s = bound_s if at_once and not outbound.brief else gap_s
+        return GapTimer(gap_s, bound_s, sending, self._line, self._call.reply, at_work=at_once)
 
     def _told(self, lease: Lease, error: CortexError) -> Verdict:
         """What an answer that failed after it was begun says of its node."""

@@ -98,11 +98,11 @@ class GapTimer:
     def __init__(
         self,
         gap_s: float,
+        bound_s: float,
         sending: Sending,
         line: Line,
         reply: Reply,
         *,
-        bound_s: float = math.inf,
         at_work: bool = False,
     ) -> None:
         self._gap_s = gap_s

@@ -7,7 +7,6 @@ from typing import Protocol, Self
 
 from cortex.core.clock import Clock
 from cortex.core.errors import CortexError
-from cortex.core.fields import Fields
 from cortex.core.ids import NodeName, RequestId
 from cortex.core.records import Outcome, RequestRecord
 from cortex.core.written import unquoted
@@ -110,12 +109,12 @@ class Line:
         if self.trace is not None:
             self.trace.admitted(admitted.queue_s, admitted.load_wait_s)
 
-    def own_headers(self, node: NodeName) -> Fields:
-        """What `node`, which is asked now, is sent of this very request."""
-        own = ("x-request-id", self.record.request_id)
+    def own_lines(self, node: NodeName) -> str:
+        """Header lines for `node`, which is asked now, that are of this very request."""
+        own = f"x-request-id: {self.record.request_id}\r\n"
         if self.trace is None:
-            return (own,)
-        return (own, ("traceparent", self.trace.asking(node, self.record.model)))
+            return own
+        return f"{own}traceparent: {self.trace.asking(node, self.record.model)}\r\n"
 
     def real_bytes(self, events: int) -> None:
         """So many real events have come from the node; when the first of all came is noted."""

@@ -88,7 +88,7 @@ class Inference(Protocol):
         headers: Fields,
         body: Payload | None,
         *,
-        own: Fields = (),
+        own: str = "",
     ) -> Sending: ...
 
 

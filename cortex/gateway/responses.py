@@ -1,5 +1,6 @@
 """Stored responses (`/v1/responses/{id}`): each lives in the memory of the one node that made it."""
 
+import math
 import re
 
 from aiohttp import web
@@ -57,10 +58,10 @@ async def stored_response(request: web.Request) -> web.StreamResponse:
     with line:
         try:
             sending = svc.nodes[name].send(
-                request.method, path, _HEADERS, None, own=line.own_headers(name)
+                request.method, path, _HEADERS, None, own=line.own_lines(name)
             )
             gap_s, relays = svc.config.limits.idle_timeout_s, svc.recent.relays
-            timer = GapTimer(gap_s, sending, line, call.reply)
+            timer = GapTimer(gap_s, math.inf, sending, line, call.reply)
             relays.add(timer)
             try:
                 lines = f"x-cortex-node: {name}\r\n"

@@ -147,7 +147,7 @@ class NodeClient:
         headers: Fields,
         body: RequestBody | None,
         *,
-        own: Fields = (),
+        own: str = "",
         once: bool = False,
     ) -> Upstream:
         """What sends the request, once it is entered.
@@ -157,20 +157,15 @@ class NodeClient:
             path: Without the endpoint.
             headers: Besides those of every request; the same few again and again.
             body: None = there is none.
-            own: Headers of this very request.
+            own: Header lines of this very request, each with its end.
             once: Open a connection for it, on which nothing is sent twice.
 
         Raises:
             ValueError: A header has a line break in it.
         """
         head = self._heads.get((method, path, headers)) or self._head(method, path, headers)
-        for name, value in own:
-            if not value.isprintable():
-                raise ValueError("a line break in a header")
-            head += f"{name}: {value}\r\n"
-        if body is not None:
-            head += f"Content-Length: {body.size}\r\n"
-        raw = f"{head}\r\n".encode()
+        length = "" if body is None else f"Content-Length: {body.size}\r\n"
+        raw = f"{head}{own}{length}\r\n".encode()
         return Upstream(self.name, self._pool, method, raw, body, once=once)
 
     def _head(self, method: str, path: str, headers: Fields) -> str:

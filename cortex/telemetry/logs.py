@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from cortex.core.errors import ConfigError
+from cortex.core.jsontext import dumps_anything
 from cortex.telemetry.journal import error_mark, is_journal
 
 LEVELS = ["DEBUG", "INFO", "WARNING", "ERROR"]
@@ -51,7 +52,7 @@ class JsonFormatter(logging.Formatter):
         line |= getattr(record, "fields", {})
         if told := _traceback(record):
             line["traceback"] = told
-        return json.dumps(line, ensure_ascii=False, default=str)
+        return dumps_anything(line)
 
 
 class TextFormatter(logging.Formatter):
@@ -119,6 +120,9 @@ def configure(environ: Mapping[str, str]) -> None:
     handler.setFormatter(Prioritized(inner) if journal else inner)
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    # Nothing of it is written, and to find it out takes longer than to write the line.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None  # noqa: SLF001 - documented: "Optimization" of its HOWTO
     root.setLevel(max(logging.getLevelNamesMapping()[level], logging.INFO))
     logging.getLogger(OURS).setLevel(level)
 

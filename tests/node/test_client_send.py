@@ -38,7 +38,7 @@ async def test_a_body_is_sent_with_its_length_and_nothing_is_added(
         for _ in range(2):
             headers = (("Content-Type", "application/json"),)
             async with client.send(
-                "POST", CHAT, headers, Said(*parts), own=(("x-request-id", "r1"),)
+                "POST", CHAT, headers, Said(*parts), own="x-request-id: r1\r\n"
             ) as answer:
                 assert (answer.status, answer.node) == (200, "n0")
                 assert await answer.read_at_most(100) == b"{}"
