@@ -125,7 +125,13 @@ class Watch:
             self.events = chunk.count(b"\n\n")
         else:
             return self._look_closely(chunk)
-        self._remember(chunk)
+        # As `_remember`, which a chunk is spared.
+        if len(self._head) < HEAD_BYTES:
+            self._head += chunk[:HEAD_BYTES]
+        self._tail.append(chunk)
+        self._tail_bytes += len(chunk)
+        if self._tail_bytes > 2 * TAIL_BYTES:
+            self._cut_tail()
         return chunk
 
     def last(self) -> bytes | Fault:
@@ -198,12 +204,15 @@ class Watch:
 
     def _remember(self, data: bytes) -> None:
         if len(self._head) < HEAD_BYTES:
-            self._head += data[: HEAD_BYTES - len(self._head)]
+            self._head += data[:HEAD_BYTES]
         self._tail.append(data)
         self._tail_bytes += len(data)
         if self._tail_bytes > 2 * TAIL_BYTES:
-            last = self._last_bytes()
-            self._tail, self._tail_bytes = [last], len(last)
+            self._cut_tail()
+
+    def _cut_tail(self) -> None:
+        last = self._last_bytes()
+        self._tail, self._tail_bytes = [last], len(last)
 
     def finished(self) -> bool:
         """True when a stream ended as one should; an answer sent whole is bounded by HTTP itself."""

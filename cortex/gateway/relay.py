@@ -142,7 +142,7 @@ class Passing:
                 answered()
                 copy = _Copy(answer, call.reply, line, watch)
                 call.reply.wire.on_room = answer.resume
-                copy.begin(first)
+                copy.take(come, first)
                 if not answer.ended:
                     await answer.pour(copy.take)
                 copy.end()
@@ -197,15 +197,6 @@ class _Copy:
         self._watch = watch
         self._sent_bytes = 0
 
-    def begin(self, first: bytes | Fault) -> None:
-        """Send what was waited for, as the watch has seen it."""
-        watch = self._watch
-        if isinstance(first, Fault):
-            self._give_up(first)
-        if watch.events:
-            self._line.real_bytes(watch.events)
-        self._pass_on(watch, first)
-
     @property
     def sse(self) -> bool:
         return self._watch.sse
@@ -221,20 +212,16 @@ class _Copy:
             failure, watch.usage(), watch.response_id(), self._sent_bytes, streamed=watch.sse
         )
 
-    def take(self, data: bytes) -> None:
-        """Send what has come."""
-        watch = self._watch
-        chunk = watch.see(data)
+    def take(self, data: bytes, seen: bytes | Fault | None = None) -> None:
+        """Send what has come; `seen` is what the watch made of it, where it has looked already."""
+        watch, line = self._watch, self._line
+        chunk = watch.see(data) if seen is None else seen
         if isinstance(chunk, Fault):
             self._give_up(chunk)
-        line = self._line
         if line.events:
             line.events += watch.events
         elif watch.events:
             line.real_bytes(watch.events)
-        self._pass_on(watch, chunk)
-
-    def _pass_on(self, watch: Watch, chunk: bytes) -> None:
         if chunk:
             self._sent_bytes += len(chunk)
             reply = self._reply
@@ -250,11 +237,9 @@ class _Copy:
         watch = self._watch
         if watch.sse and not watch.over:
             last = watch.last()
-            if isinstance(last, Fault):
-                self._give_up(last)
-            if not watch.finished():
+            if not isinstance(last, Fault) and not watch.finished():
                 raise NodeTruncatedError("the node ended the stream in the middle")
-            self._pass_on(watch, last)
+            self.take(b"", last)
         if not self._reply.ended:
             self._reply.end()
 

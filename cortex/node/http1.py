@@ -217,9 +217,15 @@ class Chunked:
         Raises:
             BadAnswerError: Broken chunks.
         """
-        content: list[bytes] = []
         at, end = 0, len(data)
-        # Whole chunks, as servers flush them.
+        if self._between and (size := _SIZE_LINE.match(data)):
+            start = size.end()
+            stop = start + int(size[1], 16)
+            # One whole chunk, as servers flush them.
+            if stop + 2 == end and stop > start and data.endswith(b"\r\n"):
+                return data[start:stop]
+        content: list[bytes] = []
+        # Several.
         while self._between and (size := _SIZE_LINE.match(data, at)):
             start = size.end()
             stop = start + int(size[1], 16)
