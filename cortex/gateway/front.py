@@ -282,7 +282,15 @@ class Front(asyncio.Protocol):
             return
         head, length = found
         rest, self._held = self._held[end + 4 :], b""
-        self.declared = self._left = length
+        self.declared = length
+        if len(rest) == length:
+            # Head and body came together, as nearly always.
+            if length:
+                self._pieces.append(rest)
+                self._pieces_bytes = length
+            rest = b""
+        else:
+            self._left = length
         self.deadline_s = float("inf")
         call = Call(
             head.path,

@@ -60,6 +60,7 @@ class Upstream:
         "head",
         "headers",
         "node",
+        "ready",
         "status",
     )
 
@@ -89,6 +90,8 @@ class Upstream:
         self.headers: CIMultiDictProxy[str]
         #: What was computed from status and headers; `Head.derived`.
         self.derived: dict[str, Any]
+        #: Gives the bytes that are here and were not read yet.
+        self.ready: Callable[[], bytes]
 
     async def __aenter__(self) -> Self:
         """Send the request; returns as soon as the head of the answer is in.
@@ -124,6 +127,7 @@ class Upstream:
             else:
                 self.head, self.status = head, head.status
                 self.headers, self.derived = head.headers, head.derived
+                self.ready = connection.ready
                 return self
 
     def _require_stale(
@@ -174,10 +178,6 @@ class Upstream:
     def ended(self) -> bool:
         """The body has come to its end, and all of it was read."""
         return self._connection.ended
-
-    def ready(self) -> bytes:
-        """The bytes that are here and were not read yet."""
-        return self._connection.ready()
 
     async def read_some(self) -> bytes:
         """The next bytes as they arrived; b"" at the end.
