@@ -91,17 +91,6 @@ def has_slot(node: NodeView, model: ModelView) -> bool:
     )
 
 
-def _busy(node: NodeView, model: ModelView) -> float:
-    """Share of the capacity in use: other models of the node count when the node has a limit.
-
-    From 1 on there is no slot.
-    """
-    share = model.in_flight / model.max_in_flight
-    if node.max_in_flight is not None:
-        share = max(share, node.in_flight / node.max_in_flight)
-    return share
-
-
 def route(snapshot: FleetSnapshot, want: Want, *, now_s: float) -> Serve | Survey:
     """Choose among resident copies: least in-flight for its capacity, sticky to the warm node.
 
@@ -165,7 +154,11 @@ def _choose(
     least = warm_busy = math.inf
     free = 0
     for node, model in copies:
-        busy = _busy(node, model)
+        # Share of the capacity in use; from 1 on there is no slot. Other models of the node count
+        # where the node has a limit.
+        busy = model.in_flight / model.max_in_flight
+        if node.max_in_flight is not None:
+            busy = max(busy, node.in_flight / node.max_in_flight)
         breaker = model.breaker
         if busy >= 1 or (
             breaker is not CLOSED and not breaker.allows(now_s=now_s, in_flight=model.in_flight)

@@ -28,7 +28,6 @@ from cortex.gateway.gaps import GapTimer
 from cortex.gateway.line import Line
 from cortex.gateway.opening import COMMENT_S, Opening
 from cortex.gateway.ports import Sending
-from cortex.gateway.recent import Failing
 from cortex.gateway.relay import Dialect, cut
 from cortex.gateway.relayed import Relayed
 from cortex.gateway.services import Services
@@ -209,7 +208,8 @@ class Exchange:
     def _admit_at_once(self, tries: Tries) -> Admitted | None:
         """What nearly every request gets, without a wait."""
         fleet = self._svc.fleet
-        lease = fleet.lease_at_once(tries.wanted(fleet.clock.now_s()))
+        want = tries.wanted(fleet.clock.now_s()) if tries.waited else tries.want
+        lease = fleet.lease_at_once(want)
         if lease is None:
             return None
         admitted = Admitted(lease)
@@ -221,7 +221,7 @@ class Exchange:
         clock = svc.fleet.clock
         began_s = clock.now_s()
         try:
-            wanted = tries.wanted(began_s)
+            wanted = tries.wanted(began_s) if tries.waited else tries.want
             admitted = await svc.fleet.lease(wanted, self._caller.share, beat)
         except CapacityError as exc:
             line.record.queue_ms += (clock.now_s() - began_s) * 1000
@@ -278,9 +278,7 @@ class Exchange:
         lease, node, relays = admitted.lease, admitted.lease.node, svc.recent.relays
         verdict = UNHEARD
         outbound: Outbound | None = None
-        sending: Sending | None = None
         timer: GapTimer | None = None
-        unanswered = svc.recent.unanswered(node)
         self._wishes = wishes = svc.wishes.of(node, lease.model)
         try:
             made = self._outbound_for(node, wishes)
@@ -292,8 +290,8 @@ class Exchange:
                 outbound.body,
                 own=line.own_lines(node),
             )
-            unanswered.add(sending)
             timer = self._timer(outbound, sending)
+            timer.asks = lease
             relays.add(timer)
             relayed = await outbound.relay(
                 call,
@@ -301,7 +299,7 @@ class Exchange:
                 line,
                 timer=timer,
                 lines=_response_lines(line),
-                answered=partial(self._let_go, outbound.body, unanswered, sending),
+                answered=partial(self._let_go, outbound.body, timer),
             )
             if isinstance(relayed.failure, NodeFaultError) and self._kept is not None:
                 relayed.failure.compared([self._kept])
@@ -314,8 +312,6 @@ class Exchange:
             verdict = judged(svc.fleet.node(lease.node), exc, line.record.route)
             raise
         finally:
-            if sending is not None:
-                unanswered.discard(sending)
             if timer is not None:
                 relays.discard(timer)
             # By the name that it has now.
@@ -344,9 +340,9 @@ class Exchange:
             verdict = replace(judged(node, error, self._line.record.route), count=True)
         return replace(verdict, ask_node=True)
 
-    def _let_go(self, body: Body, unanswered: set[Failing], sending: Sending) -> None:
+    def _let_go(self, body: Body, timer: GapTimer) -> None:
         """A stream may last for minutes, and a conversation may be megabytes."""
-        unanswered.discard(sending)
+        timer.asks = None
         self._kept = b"".join(body.chunks) if body.size <= KEPT_BYTES else None
         body.release()
         self._svc.room.leave(self._call.source)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from cortex.core.errors import CortexError, NodeSilentError
+from cortex.fleet.lease import Lease
 from cortex.gateway.errors import ClientStalledError
 from cortex.gateway.line import Line
 from cortex.gateway.ports import Sending
@@ -25,6 +26,8 @@ class Bounded(Protocol):
 
     shortest_s: float
     """No less time ends it."""
+    asks: Lease | None
+    """The node that has not begun to answer: another may still take it. None = it has begun."""
 
     def look(self) -> None:
         """End it, if its time has come."""
@@ -91,6 +94,7 @@ class GapTimer:
         "_line",
         "_reply",
         "_sending",
+        "asks",
         "at_work",
         "shortest_s",
     )
@@ -112,6 +116,7 @@ class GapTimer:
         #: The node has begun, as far as anyone can tell: one that streams shows it by its head.
         self.at_work = at_work
         self._sending = sending
+        self.asks: Lease | None = None
         self._line = line
         self._reply = reply
         self._began_s = self._last_s = line.now_s()

@@ -5,7 +5,6 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from contextlib import suppress
 from statistics import median
-from typing import Protocol
 
 from cortex.core.errors import CortexError, NodeUnreachableError
 from cortex.core.identity import moved
@@ -17,21 +16,13 @@ from cortex.gateway.line import Running
 SAMPLES = 50
 
 
-class Failing(Protocol):
-    """A request at a node that can be made to fail."""
-
-    def fail(self, error: Exception) -> None: ...
-
-
 class Recent:
     def __init__(self) -> None:
         self.requests_total = 0
         #: Requests inside a handler now, queued ones included.
         self.running = Running()
-        #: Those of them that a node is answering.
+        #: Those of them that a node has been sent.
         self.relays = Gaps()
-        #: Requests that a node has not begun to answer: another may still take them.
-        self._unanswered: dict[NodeName, set[Failing]] = {}
         self._rates: dict[tuple[NodeName, ModelId], deque[float]] = {}
         self._answered: Counter[NodeName] = Counter()
         self._medians: dict[tuple[NodeName, ModelId], float] = {}
@@ -54,21 +45,14 @@ class Recent:
         for relay in self.relays:
             relay.cut(error)
 
-    def unanswered(self, node: NodeName) -> set[Failing]:
-        """The requests that this node has not begun to answer; whoever sends one puts it there."""
-        found = self._unanswered.get(node)
-        if found is None:
-            found = self._unanswered[node] = set()
-        return found
-
     def leave(self, node: NodeName, reason: str) -> None:
         """Have everything that this node has not begun to answer look for another."""
-        for sending in tuple(self._unanswered.get(node, ())):
-            sending.fail(NodeUnreachableError(f"{node} is down: {reason}"))
+        for relay in self.relays:
+            if relay.asks is not None and relay.asks.node == node:
+                relay.cut(NodeUnreachableError(f"{node} is down: {reason}"))
 
     def renamed(self, renames: Mapping[NodeName, NodeName]) -> None:
         """The same nodes are called otherwise."""
-        self._unanswered = moved(self._unanswered, renames)
         self._answered = Counter(moved(self._answered, renames))
         self._where = {
             response: renames.get(node, node) for response, node in self._where.items()

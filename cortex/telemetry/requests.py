@@ -21,17 +21,17 @@ class RequestLines:
 
     def __init__(self, clock: Clock) -> None:
         self._now_s = clock.now_s
-        self._usual, self._wrong = _Allowance(), _Allowance()
+        self._usual, self._wrong = _Allowance(logging.INFO), _Allowance(logging.WARNING)
 
     def request_done(self, record: RequestRecord) -> None:
         """Write the line of one request."""
         status = record.status
         # It failed though nothing was wrong with it; in the middle of its answer counts too.
         wrong = status >= 500 or (record.outcome is Outcome.ERROR and status < 400)
-        level = logging.WARNING if wrong else logging.INFO
         allowance = self._wrong if wrong else self._usual
-        if not log.isEnabledFor(level) or not allowance.take(int(self._now_s())):
+        if not allowance.take(int(self._now_s())):
             return
+        level = allowance.level
         if omitted := allowance.omitted():
             fields = {"requests": omitted, "most_per_s": LINES_PER_S}
             log.log(level, "requests left out of this log", extra={"fields": fields})
@@ -39,23 +39,26 @@ class RequestLines:
 
 
 class _Allowance:
-    """So many lines in each second, and at level debug all that come."""
+    """So many lines of one level in each second; all that come where the log is at level debug."""
 
-    __slots__ = ("_left", "_omitted", "_second")
+    __slots__ = ("_every", "_left", "_omitted", "_second", "_written", "level")
 
-    def __init__(self) -> None:
-        self._second, self._left, self._omitted = 0, LINES_PER_S, 0
+    def __init__(self, level: int) -> None:
+        self.level = level
+        self._second, self._left, self._omitted = -1, 0, 0
+        #: Whether lines of this level are written at all, and whether all are; asked once a second.
+        self._written = self._every = False
 
     def take(self, second: int) -> bool:
         if second != self._second:
             self._second, self._left = second, LINES_PER_S
-        if self._left:
+            self._written = log.isEnabledFor(self.level)
+            self._every = log.isEnabledFor(logging.DEBUG)
+        if self._left and self._written:
             self._left -= 1
             return True
-        if log.isEnabledFor(logging.DEBUG):
-            return True
-        self._omitted += 1
-        return False
+        self._omitted += self._written and not self._every
+        return self._every
 
     def omitted(self) -> int:
         """How many lines were refused since this was asked last."""
