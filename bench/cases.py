@@ -1,6 +1,7 @@
 """What is measured. Each case puts one load on one gateway; `CASES` has them all, in their order."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,8 @@ class Case:
     only: tuple[str, ...] = ()
     #: False: what it did to the gateway would show in a second attempt.
     again: bool = True
+    #: All gateways have their load at the same time, by `at_once`.
+    together: bool = False
 
 
 def _times(figures: dict[str, Any], key: str) -> Figures:
@@ -68,6 +71,37 @@ def closed_loop(connections: int, path: str = CHAT, *, chunks: int = 100) -> Tes
         return figures | _costs("us_per_request", share, figures["per_s"])
 
     return run
+
+
+def at_once(stand: Stand, running: Sequence[Running]) -> dict[str, Figures]:
+    """CPU of a request, while every gateway has the same load at the same time on the same core.
+
+    A machine that changes its pace does so for all of them alike: the most reliable ratios there are.
+    """
+    for gateway in running:
+        stand.settle(gateway)
+    stand.node(pause_us=0)
+    try:
+        loads = [
+            stand.load(gateway, "--connections", 32, "--chunks", 100) for gateway in running
+        ]
+        for load in loads:
+            load.await_begin()
+        pids = [[gateway.pid] for gateway in running if gateway.pid is not None]
+        began_s, before = time.monotonic(), list(map(machine.cpu_s, pids))
+        # Less than what is measured, since the loads did not all begin at the same moment.
+        time.sleep(0.8 * stand.pace.seconds)
+        elapsed_s = time.monotonic() - began_s
+        shares = [
+            (machine.cpu_s(pid) - used_s) / elapsed_s
+            for pid, used_s in zip(pids, before, strict=True)
+        ]
+        return {
+            gateway.kind.name: _costs("us_per_request", share, load.result()["answers_per_s"])
+            for gateway, share, load in zip(running, shares, loads, strict=True)
+        }
+    finally:
+        stand.end()
 
 
 def hold(
@@ -230,6 +264,13 @@ CASES = {
     "c1": Case("requests one after the other", closed_loop(1)),
     "c32": Case("requests over 32 connections", closed_loop(32)),
     "c256": Case("requests over 256 connections", closed_loop(256)),
+    "once32": Case(
+        "requests over 32 connections each, of all gateways at once",
+        closed_loop(32),
+        direct=False,
+        again=False,
+        together=True,
+    ),
     "any32": Case(
         "whole answers of any length, gathered from streams of 200 chunks",
         closed_loop(32, chunks=0),

@@ -31,6 +31,7 @@ QUICK_CASES = (
     "c1",
     "c32",
     "c256",
+    "once32",
     "any32",
     "ttft",
     "paced",
@@ -222,6 +223,9 @@ class Run:
                 started: Figures = {"first_answer_s": running.first_answer_s}
                 figures[kind.name]["start"] = started | {"ready_s": running.ready_s}
         for test in self._options.tests:
+            if cases.CASES[test].together:
+                self._measure_at_once(test, figures)
+                continue
             for running in self._running:
                 if time.monotonic() > self._end_s:
                     return
@@ -238,6 +242,18 @@ class Run:
         figures[test] = taken
         shown = " ".join(f"{k}={v:.5g}" for k, v in taken.items() if v is not None)
         say(f"{running.kind.name:15} {test:7} {shown}")
+
+    def _measure_at_once(self, test: str, figures: dict[str, dict[str, Figures]]) -> None:
+        running = [one for one in self._running if cases.applies(cases.CASES[test], one)]
+        try:
+            found = cases.at_once(self._stand, running)
+        except (RuntimeError, OSError, subprocess.TimeoutExpired) as exc:
+            say(f"all at once     {test:7} failed: {exc}")
+            return
+        for name, taken in found.items():
+            figures[name][test] = taken
+            shown = " ".join(f"{k}={v:.5g}" for k, v in taken.items() if v is not None)
+            say(f"{name:15} {test:7} {shown}")
 
     def _end_gateways(self) -> None:
         for running in self._running:
