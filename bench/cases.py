@@ -1,7 +1,7 @@
 """What is measured. Each case puts one load on one gateway; `CASES` has them all, in their order."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,10 @@ ALL_WITHIN_S = 15.0
 """How much longer than its ramp a load may take until all its streams are there."""
 
 
+Together = Callable[[Stand, Sequence[Running]], dict[str, Figures]]
+"""A measurement of all gateways at once."""
+
+
 @dataclass(frozen=True)
 class Case:
     about: str
@@ -27,8 +31,8 @@ class Case:
     only: tuple[str, ...] = ()
     #: False: what it did to the gateway would show in a second attempt.
     again: bool = True
-    #: All gateways have their load at the same time, by `at_once`.
-    together: bool = False
+    #: Instead of `run`, where all gateways have their load at the same time.
+    together: Together | None = None
 
 
 def _times(figures: dict[str, Any], key: str) -> Figures:
@@ -73,35 +77,43 @@ def closed_loop(connections: int, path: str = CHAT, *, chunks: int = 100) -> Tes
     return run
 
 
-def at_once(stand: Stand, running: Sequence[Running]) -> dict[str, Figures]:
-    """CPU of a request, while every gateway has the same load at the same time on the same core.
+def at_once(cost: str, counted: str, *options: object, per_s: float | None = None) -> Together:
+    """The same load on every gateway at the same time, on the same core: what one unit costs each.
 
     A machine that changes its pace does so for all of them alike: the most reliable ratios there are.
+
+    Args:
+        cost: The figure's name.
+        counted: What the load counts.
+        options: Of each load.
+        per_s: Chunks of each stream.
     """
-    for gateway in running:
-        stand.settle(gateway)
-    stand.node(pause_us=0)
-    try:
-        loads = [
-            stand.load(gateway, "--connections", 32, "--chunks", 100) for gateway in running
-        ]
-        for load in loads:
-            load.await_begin()
-        pids = [[gateway.pid] for gateway in running if gateway.pid is not None]
-        began_s, before = time.monotonic(), list(map(machine.cpu_s, pids))
-        # Less than what is measured, since the loads did not all begin at the same moment.
-        time.sleep(0.8 * stand.pace.seconds)
-        elapsed_s = time.monotonic() - began_s
-        shares = [
-            (machine.cpu_s(pid) - used_s) / elapsed_s
-            for pid, used_s in zip(pids, before, strict=True)
-        ]
-        return {
-            gateway.kind.name: _costs("us_per_request", share, load.result()["answers_per_s"])
-            for gateway, share, load in zip(running, shares, loads, strict=True)
-        }
-    finally:
-        stand.end()
+
+    def run(stand: Stand, running: Sequence[Running]) -> dict[str, Figures]:
+        for gateway in running:
+            stand.settle(gateway)
+        stand.node(pause_us=0 if per_s is None else int(1e6 / per_s))
+        try:
+            loads = [stand.load(gateway, *options, ramp_s=0.2) for gateway in running]
+            for load in loads:
+                load.await_begin()
+            pids = [[gateway.pid] for gateway in running if gateway.pid is not None]
+            began_s, before = time.monotonic(), list(map(machine.cpu_s, pids))
+            # Less than what is measured, since the loads did not all begin at the same moment.
+            time.sleep(0.8 * stand.pace.seconds)
+            elapsed_s = time.monotonic() - began_s
+            shares = [
+                (machine.cpu_s(pid) - used_s) / elapsed_s
+                for pid, used_s in zip(pids, before, strict=True)
+            ]
+            return {
+                gateway.kind.name: _costs(cost, share, load.result()[counted])
+                for gateway, share, load in zip(running, shares, loads, strict=True)
+            }
+        finally:
+            stand.end()
+
+    return run
 
 
 def hold(
@@ -259,17 +271,37 @@ def request_log(stand: Stand, gateway: Running) -> Figures:
 
 
 CORTEX = ("cortex", "cortex-plain")
+
+
+def _together(about: str, run: Together) -> Case:
+    return Case(about, _alone, direct=False, again=False, together=run)
+
+
+def _alone(_stand: Stand, _gateway: Running) -> Figures:
+    raise AssertionError("all gateways are measured at once")
+
+
 CASES = {
     "rss": Case("memory, idle and per open stream", memory, direct=False, again=False),
     "c1": Case("requests one after the other", closed_loop(1)),
     "c32": Case("requests over 32 connections", closed_loop(32)),
     "c256": Case("requests over 256 connections", closed_loop(256)),
-    "once32": Case(
-        "requests over 32 connections each, of all gateways at once",
-        closed_loop(32),
-        direct=False,
-        again=False,
-        together=True,
+    "once32": _together(
+        "requests over 32 connections each, all gateways at once",
+        at_once("us_per_request", "answers_per_s", "--connections", 32, "--chunks", 100),
+    ),
+    "oncepaced": _together(
+        "20 streams of 50 chunks/s each, all gateways at once",
+        at_once(
+            *("us_per_chunk", "chunks_per_s", "--hold", "--connections", 20, "--chunks", 1000),
+            per_s=50,
+        ),
+    ),
+    "onceblast": _together(
+        "4 streams each without a pause, all gateways at once",
+        at_once(
+            *("us_per_chunk", "chunks_per_s", "--stream", "--connections", 4, "--chunks", 200)
+        ),
     ),
     "any32": Case(
         "whole answers of any length, gathered from streams of 200 chunks",

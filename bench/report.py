@@ -38,6 +38,8 @@ COLUMNS = (
     Column("CPU us/req c32", "c32", "us_per_request", "{:.1f}"),
     Column("CPU us/req c256", "c256", "us_per_request", "{:.1f}"),
     Column("all at once: CPU us/req", "once32", "us_per_request", "{:.1f}"),
+    Column("all at once: CPU us/chunk paced", "oncepaced", "us_per_chunk", "{:.1f}"),
+    Column("all at once: CPU us/chunk blast", "onceblast", "us_per_chunk", "{:.2f}"),
     Column("any length: CPU us/req c32", "any32", "us_per_request", "{:.0f}"),
     Column("TTFT p50 us", "ttft", "p50"),
     Column("TTFT p99 us", "ttft", "p99"),
@@ -228,6 +230,16 @@ GOALS = (
         "CPU per paced chunk: no more than vllm-router's",
         ratio("cortex", "vllm-router", "paced", "us_per_chunk"),
         at_most(1),
+    ),
+    Goal(
+        "CPU per paced chunk, all gateways at once: no more than sglang-router's",
+        ratio("cortex", "sglang-router", "oncepaced", "us_per_chunk"),
+        at_most(1),
+    ),
+    Goal(
+        "CPU per chunk without a pause, all gateways at once: at most 1.2 x bare aiohttp's",
+        ratio("cortex", "aiohttp-uvloop", "onceblast", "us_per_chunk"),
+        at_most(1.2),
     ),
     Goal(
         "CPU per chunk without a pause: at most 1.2 x bare aiohttp's (uvloop)",

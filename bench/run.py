@@ -223,8 +223,8 @@ class Run:
                 started: Figures = {"first_answer_s": running.first_answer_s}
                 figures[kind.name]["start"] = started | {"ready_s": running.ready_s}
         for test in self._options.tests:
-            if cases.CASES[test].together:
-                self._measure_at_once(test, figures)
+            if together := cases.CASES[test].together:
+                self._measure_at_once(test, together, figures)
                 continue
             for running in self._running:
                 if time.monotonic() > self._end_s:
@@ -243,10 +243,12 @@ class Run:
         shown = " ".join(f"{k}={v:.5g}" for k, v in taken.items() if v is not None)
         say(f"{running.kind.name:15} {test:7} {shown}")
 
-    def _measure_at_once(self, test: str, figures: dict[str, dict[str, Figures]]) -> None:
+    def _measure_at_once(
+        self, test: str, together: cases.Together, figures: dict[str, dict[str, Figures]]
+    ) -> None:
         running = [one for one in self._running if cases.applies(cases.CASES[test], one)]
         try:
-            found = cases.at_once(self._stand, running)
+            found = together(self._stand, running)
         except (RuntimeError, OSError, subprocess.TimeoutExpired) as exc:
             say(f"all at once     {test:7} failed: {exc}")
             return

@@ -71,14 +71,10 @@ def dumps(value: Any) -> bytes:
 def dumps_anything(value: Any) -> str:
     """The value without blanks, letters as they are; what JSON has no form for, as `str` has it."""
     if orjson is not None:
-        # Only what the standard library takes as well, so that both write the same.
-        strictly = (
-            orjson.OPT_PASSTHROUGH_DATACLASS
-            | orjson.OPT_PASSTHROUGH_DATETIME
-            | orjson.OPT_PASSTHROUGH_SUBCLASS
-        )
+        # Left to `str`, as the standard library does.
+        odd = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME
         try:
-            packed: bytes = orjson.dumps(value, str, strictly)
+            packed: bytes = orjson.dumps(value, str, odd)
             return packed.decode()
         except TypeError:
             pass

@@ -1,5 +1,10 @@
 """With orjson and without: the same values, the same refusals."""
 
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +35,31 @@ def test_what_is_taken(fast: None, text: bytes, value: Any) -> None:
     assert jsontext.loads(text) == value
     assert jsontext.loads(jsontext.dumps(value)) == value
     assert b" " not in jsontext.dumps(value)
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@dataclass
+class Point:
+    x: int
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ({"a": [1, None], "b": "é \n"}, '{"a":[1,null],"b":"é \\n"}'),
+        ({"at": Path("/x"), "colour": Colour.RED}, '{"at":"/x","colour":"red"}'),
+        (datetime(2026, 1, 2, tzinfo=UTC), '"2026-01-02 00:00:00+00:00"'),
+        ([Point(1), b"x"], """["Point(x=1)","b'x'"]"""),
+        (Counter("aa"), '{"a":2}'),
+        ({1: "\ud800", 2: 2**70}, '{"1":"\ud800","2":1180591620717411303424}'),
+    ],
+)
+def test_anything_can_be_told(fast: None, value: Any, text: str) -> None:
+    assert jsontext.dumps_anything(value) == text
 
 
 def test_a_large_integer_is_kept_where_it_is_written_again() -> None:

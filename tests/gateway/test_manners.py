@@ -100,6 +100,15 @@ async def test_a_stored_response_is_found_by_a_slip_too(shared: Running) -> None
         assert (reply.status, reply.code) == (404, "response_not_found")
 
 
+async def test_a_question_of_a_stored_response_has_one_id_in_answer_and_history(
+    shared: Running,
+) -> None:
+    body = {"model": "m1", "input": "hi", "max_output_tokens": 2}
+    made = (await shared.post("/v1/responses", body)).json["id"]
+    told = (await shared.get(f"/v1/responses/{made}")).headers["x-request-id"]
+    assert told in [row["request_id"] for row in await shared.history()]
+
+
 PRESENTED: list[tuple[dict[str, str], int]] = [
     ({"Authorization": "Bearer sk-good"}, 200),
     ({"Authorization": "bearer  sk-good "}, 200),
