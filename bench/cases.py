@@ -23,7 +23,7 @@ Together = Callable[[Stand, Sequence[Running]], dict[str, Figures]]
 @dataclass(frozen=True)
 class Case:
     about: str
-    run: Test
+    run: Test | None = None
     #: False: a load without a gateway tells nothing here.
     direct: bool = True
     #: Only for gateways that translate Anthropic's dialect.
@@ -31,7 +31,7 @@ class Case:
     only: tuple[str, ...] = ()
     #: False: what it did to the gateway would show in a second attempt.
     again: bool = True
-    #: Instead of `run`, where all gateways have their load at the same time.
+    #: In place of `run`, where all gateways have their load at the same time.
     together: Together | None = None
 
 
@@ -273,35 +273,32 @@ def request_log(stand: Stand, gateway: Running) -> Figures:
 CORTEX = ("cortex", "cortex-plain")
 
 
-def _together(about: str, run: Together) -> Case:
-    return Case(about, _alone, direct=False, again=False, together=run)
-
-
-def _alone(_stand: Stand, _gateway: Running) -> Figures:
-    raise AssertionError("all gateways are measured at once")
-
-
 CASES = {
     "rss": Case("memory, idle and per open stream", memory, direct=False, again=False),
     "c1": Case("requests one after the other", closed_loop(1)),
     "c32": Case("requests over 32 connections", closed_loop(32)),
     "c256": Case("requests over 256 connections", closed_loop(256)),
-    "once32": _together(
+    "once32": Case(
         "requests over 32 connections each, all gateways at once",
-        at_once("us_per_request", "answers_per_s", "--connections", 32, "--chunks", 100),
+        together=at_once(
+            "us_per_request", "answers_per_s", "--connections", 32, "--chunks", 100
+        ),
+        direct=False,
     ),
-    "oncepaced": _together(
+    "oncepaced": Case(
         "20 streams of 50 chunks/s each, all gateways at once",
-        at_once(
+        together=at_once(
             *("us_per_chunk", "chunks_per_s", "--hold", "--connections", 20, "--chunks", 1000),
             per_s=50,
         ),
+        direct=False,
     ),
-    "onceblast": _together(
+    "onceblast": Case(
         "4 streams each without a pause, all gateways at once",
-        at_once(
+        together=at_once(
             *("us_per_chunk", "chunks_per_s", "--stream", "--connections", 4, "--chunks", 200)
         ),
+        direct=False,
     ),
     "any32": Case(
         "whole answers of any length, gathered from streams of 200 chunks",

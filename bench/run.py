@@ -223,7 +223,8 @@ class Run:
                 started: Figures = {"first_answer_s": running.first_answer_s}
                 figures[kind.name]["start"] = started | {"ready_s": running.ready_s}
         for test in self._options.tests:
-            if together := cases.CASES[test].together:
+            together = cases.CASES[test].together
+            if together is not None:
                 self._measure_at_once(test, together, figures)
                 continue
             for running in self._running:
@@ -234,6 +235,7 @@ class Run:
 
     def _measure(self, test: str, running: Running, figures: dict[str, Figures]) -> None:
         case = cases.CASES[test]
+        assert case.run is not None, "a case of all gateways at once"
         try:
             taken = take(self._stand, running, case.run, again=case.again)
         except (RuntimeError, OSError, subprocess.TimeoutExpired) as exc:

@@ -96,18 +96,18 @@ def read_envelope(
         raise _no_text("previous_response_id")
     if cache_key is not None and not isinstance(cache_key, str):
         raise _no_text("prompt_cache_key")
-    choices = _choices(fields["n"]) if "n" in fields else 1
+    choices = _choices(fields.get("n"))
     return Envelope(
-        model,
-        stream is True,
-        choices,
-        previous,
-        cache_key,
-        spans.get("model") if spans else None,
-        spans.get("stream") if spans else None,
-        not stream and choices == 1 and names <= SAME_STREAMED,
-        "stream" in fields,
-        _most_tokens(fields),
+        model=model,
+        stream=stream is True,
+        choices=choices,
+        previous_response_id=previous,
+        prompt_cache_key=cache_key,
+        model_span=spans.get("model"),
+        stream_span=spans.get("stream"),
+        same_streamed=not stream and choices == 1 and names <= SAME_STREAMED,
+        names_stream="stream" in fields,
+        most_tokens=_most_tokens(fields),
     )
 
 

@@ -119,20 +119,23 @@ class Watch:
 
         An event of which a part is missing yet is held back: it may become an error.
         """
+        passed: bytes | Fault = chunk
         if not self.sse or (_ONE_EVENT.fullmatch(chunk) and not self._closely):
             self.events = 1
         elif _EVENTS.fullmatch(chunk) and not self._closely:
             self.events = chunk.count(b"\n\n")
         else:
-            return self._look_closely(chunk)
-        # As `_remember`, which a chunk is spared.
+            passed = self._look_closely(chunk)
+        if isinstance(passed, Fault) or not passed:
+            return passed
         if len(self._head) < HEAD_BYTES:
-            self._head += chunk[:HEAD_BYTES]
-        self._tail.append(chunk)
-        self._tail_bytes += len(chunk)
+            self._head += passed[:HEAD_BYTES]
+        self._tail.append(passed)
+        self._tail_bytes += len(passed)
         if self._tail_bytes > 2 * TAIL_BYTES:
-            self._cut_tail()
-        return chunk
+            last = self._last_bytes()
+            self._tail, self._tail_bytes = [last], len(last)
+        return passed
 
     def last(self) -> bytes | Fault:
         """The node's stream has ended; returns what was held back until now."""
@@ -145,8 +148,8 @@ class Watch:
             return Fault(b"", event.data)
         if event is not None:
             self._note(event)
-        if carry:
-            self._remember(carry)
+        self._head += carry[:HEAD_BYTES]
+        self._tail.append(carry)
         return carry
 
     def _look_closely(self, chunk: bytes) -> bytes | Fault:
@@ -162,8 +165,6 @@ class Watch:
             return passed
         self.events = real or int(self._reader.under_way)
         self._closely = self._choices > 1 or bool(self._carry) or self._flowing
-        if passed:
-            self._remember(passed)
         return passed
 
     def _passable(self, chunk: bytes) -> bytes | Fault:
@@ -201,18 +202,6 @@ class Watch:
         elif self._choices > 1 and "finish_reason" in data:
             self._finished |= _ended_choices(data)
         return kind != "ping"
-
-    def _remember(self, data: bytes) -> None:
-        if len(self._head) < HEAD_BYTES:
-            self._head += data[:HEAD_BYTES]
-        self._tail.append(data)
-        self._tail_bytes += len(data)
-        if self._tail_bytes > 2 * TAIL_BYTES:
-            self._cut_tail()
-
-    def _cut_tail(self) -> None:
-        last = self._last_bytes()
-        self._tail, self._tail_bytes = [last], len(last)
 
     def finished(self) -> bool:
         """True when a stream ended as one should; an answer sent whole is bounded by HTTP itself."""

@@ -13,20 +13,13 @@ from cortex.core.snapshot import ModelView, NodeView
 def taken(node: NodeView, view: ModelView) -> None:
     """One lease more of a model there."""
     view.__dict__["in_flight"] += 1
-    counts = node.__dict__
-    counts["in_flight"] += 1
-    counts["uses"] += 1
-    # Who may be evicted hangs on who is in use.
-    node.derived.clear()
+    _used(node, 1)
 
 
 def given_back(node: NodeView, view: ModelView) -> None:
     """One lease less."""
     view.__dict__["in_flight"] -= 1
-    counts = node.__dict__
-    counts["in_flight"] -= 1
-    counts["uses"] += 1
-    node.derived.clear()
+    _used(node, -1)
 
 
 def served(view: ModelView, *, now_s: float, now_ms: int, took_s: float) -> None:
@@ -40,4 +33,12 @@ def served(view: ModelView, *, now_s: float, now_ms: int, took_s: float) -> None
 def used_as_if(node: NodeView, view: ModelView, *, at_ms: int) -> None:
     """Have it count as last used then, whenever that really was."""
     view.__dict__["last_used_at_ms"] = at_ms
+    node.derived.clear()
+
+
+def _used(node: NodeView, by: int) -> None:
+    counts = node.__dict__
+    counts["in_flight"] += by
+    counts["uses"] += 1
+    # Who may be evicted hangs on who is in use.
     node.derived.clear()

@@ -15,10 +15,10 @@ class Ref:
         self.name = name
 
 
-@dataclass(frozen=True, slots=True)
 class Held:
     """A model on a node, whatever that is called meanwhile."""
 
+    __slots__ = ()
     ref: Ref
     model: ModelId
 
@@ -29,7 +29,7 @@ class Held:
 
 
 @dataclass(slots=True, eq=False)
-class Lease:
+class Lease(Held):
     """One request's hold on a resident model; give it back with `FleetState.release`.
 
     Not frozen, which would triple what it costs to make one.
@@ -39,11 +39,6 @@ class Lease:
     model: ModelId
     since_s: float
     """Monotonic."""
-
-    @property
-    def node(self) -> NodeName:
-        """As it is called now."""
-        return self.ref.name
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from cortex.core.ids import ModelId, NodeName, RequestId
 from cortex.core.records import EventKind
 from cortex.core.snapshot import ModelStatus, ModelView
 from cortex.core.warmth import is_warm, learned, read_since_mib
-from cortex.fleet.lease import Held
+from cortex.fleet.lease import Held, Ref
 from cortex.fleet.procedures import Freed
 from cortex.fleet.state import FleetState
 
@@ -23,6 +23,8 @@ from cortex.fleet.state import FleetState
 class Transition(Held):
     """A change of one model on one node that is under way."""
 
+    ref: Ref
+    model: ModelId
     generation: int
     request_id: RequestId | None = None
     """The request that it is for, which all that is said of it repeats; None = it is for no one."""

@@ -26,10 +26,9 @@ def resolve(snapshot: FleetSnapshot, name: str, caller: Caller) -> ModelId:
         RequestError: 404 with near names of those the caller may use; 403.
         CapacityError: 503 while some node has never been heard of, for it may list the model.
     """
-    model = ModelId(name) if name in snapshot.locations else snapshot.resolve(name)
+    model = snapshot.resolve(name)
     if model is not None:
-        if caller.models is not None:
-            require_model(caller, model, snapshot.aliases)
+        require_model(caller, model, snapshot.aliases)
         return model
     silent = [
         n.name for n in snapshot.nodes.values() if n.liveness.health is NodeHealth.UNKNOWN

@@ -15,7 +15,7 @@ from cortex.gateway.reply import Reply, Wire
 _AWAITED = "cortex.awaited"
 """In a request whose client sends no body before it is told to."""
 # Unique is enough, none has to be hard to guess, and asking the kernel costs as much as routing.
-_random_bytes = random.Random().randbytes  # noqa: S311
+_ids = random.Random()  # noqa: S311
 
 
 class Source(Protocol):
@@ -69,7 +69,7 @@ class Call:
         self.facts = facts
         self.remote = remote
         self.source = source
-        self.request_id = facts.request_id or RequestId("req_" + _random_bytes(12).hex())
+        self.request_id = facts.request_id or _new_id()
         fixed = f"x-request-id: {self.request_id}\r\n"
         if path.startswith("/v1/messages"):
             fixed += f"request-id: {self.request_id}\r\n"
@@ -115,7 +115,11 @@ async def proceed(request: web.Request) -> None:
 
 def request_id_of(headers: Mapping[str, str]) -> RequestId:
     """The client's own, or a new one."""
-    return facts_of(headers).request_id or RequestId("req_" + _random_bytes(12).hex())
+    return facts_of(headers).request_id or _new_id()
+
+
+def _new_id() -> RequestId:
+    return RequestId("req_" + _ids.randbytes(12).hex())
 
 
 class AiohttpSource:

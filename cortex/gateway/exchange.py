@@ -125,7 +125,7 @@ class Exchange:
             beat = Beat(opening.beat, COMMENT_S)
         tries = Tries(want)
         if caller.limits is not None:
-            svc.quotas.enter(caller)
+            svc.quotas.enter(caller, caller.limits)
         try:
             svc.fleet.asked(want)
             while (node := await self._served_by(tries, beat)) is None:
@@ -208,8 +208,7 @@ class Exchange:
     def _admit_at_once(self, tries: Tries) -> Admitted | None:
         """What nearly every request gets, without a wait."""
         fleet = self._svc.fleet
-        want = tries.wanted(fleet.clock.now_s()) if tries.waited else tries.want
-        lease = fleet.lease_at_once(want)
+        lease = fleet.lease_at_once(tries.wanted(fleet.clock.now_s()))
         if lease is None:
             return None
         admitted = Admitted(lease)
@@ -221,7 +220,7 @@ class Exchange:
         clock = svc.fleet.clock
         began_s = clock.now_s()
         try:
-            wanted = tries.wanted(began_s) if tries.waited else tries.want
+            wanted = tries.wanted(began_s)
             admitted = await svc.fleet.lease(wanted, self._caller.share, beat)
         except CapacityError as exc:
             line.record.queue_ms += (clock.now_s() - began_s) * 1000

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from cortex.core.abilities import LEAST_BYTES_A_WORD, Abilities, Known, abilities, least_tokens
+from cortex.core.abilities import LEAST_BYTES_A_WORD, Abilities, abilities, least_tokens
 from cortex.core.errors import RequestError
 from cortex.core.ids import ModelId
 from cortex.core.snapshot import FleetSnapshot
@@ -74,9 +74,9 @@ async def refuse_length(svc: Services, able: Abilities, body: Body, route: str) 
         )
 
 
-def may_be_long(longest: Known[int], size: int) -> bool:
+def may_be_long(able: Abilities, size: int) -> bool:
     """Whether a body of so many bytes has to be looked at; nearly none has."""
-    return size > LEAST_BYTES_A_WORD * longest.value
+    return able.longest is not None and size > LEAST_BYTES_A_WORD * able.longest.value
 
 
 def _least_of(body: Body) -> int:

@@ -97,7 +97,7 @@ async def _ask(
     model = resolve(snapshot, wanted.model, caller)
     line.record.model = model
     able = refuse_kind(snapshot, caller, model, line.record.route)
-    if able.longest is not None and may_be_long(able.longest, body.size):
+    if may_be_long(able, body.size):
         await refuse_length(svc, able, body, line.record.route)
     message_id = f"msg_{secrets.token_hex(12)}"
     if wanted.nothing_to_say:
@@ -105,7 +105,7 @@ async def _ask(
         return None
     text = await svc.workshop.do(body.size, written, {**wanted.chat, "model": model})
     chat = Body([text], body.envelope)
-    foreign = svc.anthropic_nodes.intersection(snapshot.locations.get(model, ()))
+    foreign = svc.anthropic_nodes.intersection(svc.fleet.snapshot().locations.get(model, ()))
     native = _native(call, body, model, whole=not wanted.stream) if foreign else None
 
     # Not the request itself, which may be large: this lives as long as its answer.

@@ -54,12 +54,12 @@ async def infer(call: Call, caller: Caller, svc: Services) -> None:
         record.stream, record.request_bytes = envelope.stream, body.size
         snapshot = fleet.snapshot()
         record.model = model = resolve(snapshot, envelope.model, caller)
+        able = refuse_kind(snapshot, caller, model, record.route)
         sticky = affinity_key(call, body, caller)
         previous = envelope.previous_response_id
         only = None if previous is None else await _holder_of(svc, previous)
         preferred = fleet.affinity.preferred(model, sticky)
-        able = refuse_kind(snapshot, caller, model, record.route)
-        if able.longest is not None and may_be_long(able.longest, body.size):
+        if may_be_long(able, body.size):
             await refuse_length(svc, able, body, record.route)
         if model != envelope.model:
             body = body.with_model(model)

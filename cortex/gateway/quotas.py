@@ -106,15 +106,13 @@ class Quotas:
         for name, tokens in used.items():
             self._account(name).day = Day(day.began_ms, tokens)
 
-    def enter(self, caller: Caller) -> None:
+    def enter(self, caller: Caller, limits: KeyLimits) -> None:
         """Take what one inference request takes, or nothing; `leave` gives back what was lent.
 
         Raises:
             CapacityError: 429, with the time after which another try may succeed.
         """
-        if caller.limits is None:
-            return
-        account = self._account_of(caller, caller.limits)
+        account = self._account_of(caller, limits)
         account.refill(self._clock)
         refusal = account.refusal(self._clock.now_ms())
         if refusal is not None:
@@ -125,13 +123,12 @@ class Quotas:
 
     def leave(self, caller: Caller) -> None:
         """A request that was let in has ended."""
-        if caller.limits is not None:
-            self._account(caller.share).running -= 1
+        self._account(caller.share).running -= 1
 
     def request_done(self, record: RequestRecord) -> None:
         """Charge the tokens of a finished request of a configured key; a debt delays the next."""
         assert record.client is not None
-        account = self._accounts.get(record.client) or self._account(record.client)
+        account = self._account(record.client)
         account.counters.request_done(record)
         account.charge(tokens_charged(record), self._clock)
 

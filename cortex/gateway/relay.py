@@ -176,12 +176,10 @@ def _put_whole(call: Call, answer: Answer, line: Line, lines: str, body: bytes) 
     """An answer that is no stream and is all here, as engines send short ones: one write."""
     if call.reply.begun:
         raise NodeProtocolError(_NO_STREAM)
-    status, record = answer.status, line.record
-    record.status = status
-    if record.stream:
+    line.sending(answer.status)
+    if line.record.stream:
         line.real_bytes(1)
-    relayed = answer.derived.get(_LINES) or _relayed_lines(answer, sse=False)
-    call.reply.send(status, lines + relayed, body)
+    call.reply.send(answer.status, lines + _relayed_lines(answer, sse=False), body)
     return Relayed(None, last_usage(body), response_id(body), len(body))
 
 

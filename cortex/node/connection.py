@@ -320,10 +320,7 @@ class Connection(asyncio.Protocol):
             self._ready_bytes += len(content)
             if self._ready_bytes > HIGH_WATER_BYTES:
                 self.pause()
-        if decoder.rest:
-            self._end(decoder)
-        else:
-            self._wake()
+        self._end(decoder)
 
     def fail(self, error: Exception) -> None:
         """Cut it; whoever waits for it gets `error`."""

@@ -37,7 +37,7 @@ async def test_past_the_deadline_comes_a_503_with_a_time_to_come_back(tmp_path: 
 
 async def test_one_too_many_is_refused_at_once(tmp_path: Path) -> None:
     async with (
-        scripted(["a"], token_interval_s=0.02) as node,
+        scripted(["a"], token_interval_s=0.2) as node,
         running(tmp_path, [node], toml=f"[limits]\n{ONE}\nmax_queue = 2") as gateway,
         asyncio.TaskGroup() as group,
     ):
@@ -60,7 +60,7 @@ async def test_those_who_came_first_are_served_first(tmp_path: Path) -> None:
         served.append(number)
 
     async with (
-        scripted(["a"], token_interval_s=0.02) as node,
+        scripted(["a"], token_interval_s=0.2) as node,
         running(tmp_path, [node], toml=f"[limits]\n{ONE}") as gateway,
         asyncio.TaskGroup() as group,
     ):
