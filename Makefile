@@ -20,6 +20,7 @@
 # make bench  the gateway beside others, measured in one run; ARGS="--quick", "--peers a,b", "--tests c32,paced"
 # make bench-quick  a look at it in two minutes, with the cost of single steps
 # make bench-scale  a thousand nodes and ten million requests, each beside its goal; ARGS="--quick", "--rows N"
+# make bench-rules  what each rule of eviction comes to on made-up histories; ARGS="--quick", "--seeds N"
 # make bench-warm  whether a second load of one file is faster, with a real engine
 # LOCKED=1 with any of them: test tools in exactly the locked versions, their hashes checked.
 # All set themselves up from Python 3.11+ and make alone, and are safe to repeat.
@@ -44,7 +45,7 @@ UNIT   := tests/core tests/config tests/cli tests/store tests/telemetry tests/no
 FLOORS := tests/core tests/config tests/store tests/telemetry tests/node tests/gateway/test_smoke.py tests/e2e/test_start.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup unit test check lint types format engine real chaos days fuzz soak floors clients lock lock-check packages audit sbom binary srpm rpm rpm-bundled man dashboard bench bench-quick bench-scale bench-warm clean
+.PHONY: help demo setup unit test check lint types format engine real chaos days fuzz soak floors clients lock lock-check packages audit sbom binary srpm rpm rpm-bundled man dashboard bench bench-quick bench-scale bench-rules bench-warm clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' Makefile
@@ -183,6 +184,9 @@ bench-quick: $(VENV)/.base
 
 bench-scale: $(VENV)/.base
 	@$(BIN)/python -m bench.scale $(ARGS)
+
+bench-rules: $(VENV)/.base
+	@$(BIN)/python -m bench.rules $(ARGS)
 
 bench-warm: $(VENV)/.dev $(VENV)/.demo
 	@$(BIN)/python -m bench.warm $(ARGS)

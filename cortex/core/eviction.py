@@ -11,9 +11,10 @@ request would miss its deadline.
 import itertools
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from math import inf
+from typing import NamedTuple
 
 from cortex.core import forecast
 from cortex.core.copies import spares
@@ -74,8 +75,7 @@ class Impossible:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(NamedTuple):
     view: ModelView
     size_mib: int | None
     rank: Rank
@@ -284,7 +284,7 @@ def _cheapest(
     )
     if places is None:
         return None
-    return tuple(replace(candidates[place], lost=losses[place]) for place in places)
+    return tuple(candidates[place]._replace(lost=losses[place]) for place in places)
 
 
 def _smallest(

@@ -72,13 +72,19 @@ def cheapest(
     wanted_mib = max(wanted_mib, _LEAST_MIB)
     if sum(sizes_mib) < wanted_mib:
         return None
-    items = []
-    for place, size_mib in enumerate(sizes_mib):
-        if size_mib > 0:
-            used_mib = min(size_mib, wanted_mib)
-            cost_s = costs_s[place] + _APIECE * (1 + place)
-            items.append((cost_s / used_mib, cost_s, used_mib, place))
-    items.sort()
+    # `min` and a loop would take half as long again, which is a tenth of the whole choice.
+    items = sorted(
+        [
+            (
+                (cost_s := costs_s[place] + _APIECE * (1 + place)) / used_mib,
+                cost_s,
+                used_mib,
+                place,
+            )
+            for place, size_mib in enumerate(sizes_mib)
+            if (used_mib := size_mib if size_mib < wanted_mib else wanted_mib) > 0  # noqa: FURB136
+        ]
+    )
     search = _exact if len(items) <= EXACT_UP_TO else _by_price
     return tuple(sorted(search(items, wanted_mib)))
 

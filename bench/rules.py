@@ -1,0 +1,227 @@
+"""What each rule of eviction comes to on made-up histories: `python -m bench.rules [--seeds N] [--quick] [--json FILE]`.
+
+Each history is replayed, as `cortex replay` does it, by every rule, once on machines that keep files in memory and once
+on such as do not. Nothing is timed: the figures are the same on every machine.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+
+from bench.histories import KINDS, made
+from bench.report import table
+from cortex.core.rules import Strategy
+from cortex.replay.changes import with_foresight, with_strategy
+from cortex.replay.pool import run_all
+from cortex.replay.run import Result
+from cortex.replay.scenario import Scenario
+
+SEEDS, REQUESTS, FIRST_SEED = 12, 8000, 1
+QUICK_SEEDS, QUICK_REQUESTS = 1, 2000
+BASE = "lru"
+RULES: Mapping[str, Callable[[Scenario], Scenario]] = {
+    BASE: lambda scenario: with_strategy(scenario, Strategy.LRU),
+    "forecast": lambda scenario: with_strategy(scenario, Strategy.FORECAST),
+    "future": with_foresight,
+}
+HEAVY_S = 3600.0
+"""Of loads by the least recently used, from which on a history is heavy."""
+FELT_S = 0.01
+"""A wait that differs by less is the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One history by one rule, beside the same by `BASE`."""
+
+    name: str
+    load_s: float
+    base_load_s: float
+    p95_s: float
+    base_p95_s: float
+    lost: int
+    base_lost: int
+
+    @classmethod
+    def of(cls, name: str, result: Result, base: Result) -> "Outcome":
+        return cls(
+            name,
+            result.load_s,
+            base.load_s,
+            result.wait_s(95) or 0.0,
+            base.wait_s(95) or 0.0,
+            result.lost.total(),
+            base.lost.total(),
+        )
+
+    @property
+    def more(self) -> float:
+        """Load-hours, as a share of what `BASE` takes more or less."""
+        return self.load_s / self.base_load_s - 1 if self.base_load_s else 0.0
+
+    @property
+    def waits_longer(self) -> bool:
+        return self.p95_s > self.base_p95_s + FELT_S
+
+
+Found = Mapping[tuple[str, bool], Sequence[Outcome]]
+"""By rule, and by whether machines keep files in memory."""
+
+
+def played(
+    seeds: Sequence[int], requests: int, say: Callable[[str], object]
+) -> dict[tuple[str, bool], list[Outcome]]:
+    found: dict[tuple[str, bool], list[Outcome]] = {}
+    for seed in seeds:
+        for kind in KINDS:
+            history = made(seed, kind, requests)
+            ways = [(rule, cached) for cached in (False, True) for rule in RULES]
+            results = run_all(
+                [
+                    RULES[rule](history.cached if cached else history.uncached)
+                    for rule, cached in ways
+                ]
+            )
+            by_way = dict(zip(ways, results, strict=True))
+            for (rule, cached), result in by_way.items():
+                outcome = Outcome.of(history.name, result, by_way[BASE, cached])
+                found.setdefault((rule, cached), []).append(outcome)
+            say(history.name)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is asked of `forecast`, over all histories."""
+
+    text: str
+    value: float
+    most: float
+    form: str = "{:+.1%}"
+
+    @property
+    def verdict(self) -> str:
+        return "met" if self.value <= self.most else "MISSED"
+
+
+def goals(found: Found) -> Iterator[Goal]:
+    for cached, most in ((False, -0.10), (True, -0.18)):
+        outcomes = found["forecast", cached]
+        with_files = _world(cached)
+        yield Goal(
+            f"{with_files}: load-hours on average, at most {most:+.0%}",
+            fmean(outcome.more for outcome in outcomes),
+            most,
+        )
+        heavy = [outcome.more for outcome in outcomes if outcome.base_load_s >= HEAVY_S]
+        if heavy:
+            yield Goal(
+                f"{with_files}: load-hours of the worst of {len(heavy)} heavy ones, at most +3%",
+                max(heavy),
+                0.03,
+            )
+        yield Goal(
+            f"{with_files}: p95 of waits longer, of {len(outcomes)}",
+            sum(outcome.waits_longer for outcome in outcomes),
+            0,
+            "{:.0f}",
+        )
+        yield Goal(
+            f"{with_files}: requests lost beyond what {BASE} loses",
+            sum(max(0, outcome.lost - outcome.base_lost) for outcome in outcomes),
+            0,
+            "{:.0f}",
+        )
+
+
+def _world(cached: bool) -> str:
+    return "files kept in memory" if cached else "every load from disk"
+
+
+def text(found: Found) -> str:
+    compared = {way: outcomes for way, outcomes in found.items() if way[0] != BASE}
+    averages = table(
+        ["", "rule", "mean", "median", "in all", "best", "worst", "p95 shorter", "longer"],
+        [
+            [
+                _world(cached),
+                rule,
+                *(f"{share:+.1%}" for share in _shares(outcomes)),
+                str(sum(o.p95_s < o.base_p95_s - FELT_S for o in outcomes)),
+                str(sum(o.waits_longer for o in outcomes)),
+            ]
+            for (rule, cached), outcomes in compared.items()
+        ],
+    )
+    odd = table(
+        ["worse by forecast", "", f"hours by {BASE}", "hours", "p95", "lost"],
+        [
+            [
+                outcome.name,
+                _world(cached),
+                f"{outcome.base_load_s / 3600:.2f}",
+                f"{outcome.more:+.1%}",
+                f"{outcome.base_p95_s:.2f} -> {outcome.p95_s:.2f} s",
+                f"{outcome.base_lost} -> {outcome.lost}",
+            ]
+            for cached in (False, True)
+            for outcome in found["forecast", cached]
+            if outcome.more > 0.01 or outcome.waits_longer or outcome.lost > outcome.base_lost
+        ],
+    )
+    asked = table(
+        ["goal of forecast", "value", ""],
+        [[goal.text, goal.form.format(goal.value), goal.verdict] for goal in goals(found)],
+    )
+    count = len(found[BASE, True])
+    return f"{count} histories; load-hours beside {BASE}:\n\n{averages}\n{odd}\n{asked}"
+
+
+def _shares(outcomes: Sequence[Outcome]) -> tuple[float, ...]:
+    each = [outcome.more for outcome in outcomes]
+    base_s = sum(outcome.base_load_s for outcome in outcomes)
+    in_all = sum(outcome.load_s for outcome in outcomes) / base_s - 1 if base_s else 0.0
+    return fmean(each), median(each), in_all, min(each), max(each)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.rules", description=__doc__)
+    parser.add_argument("--seeds", type=int, help=f"histories of each kind ({SEEDS})")
+    parser.add_argument(
+        "--first", type=int, default=FIRST_SEED, help="the first seed (%(default)s)"
+    )
+    parser.add_argument("--requests", type=int, help=f"of each history ({REQUESTS:,})")
+    parser.add_argument("--quick", action="store_true", help="one short history of each kind")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    args = parser.parse_args()
+    seeds = args.seeds or (QUICK_SEEDS if args.quick else SEEDS)
+    requests = args.requests or (QUICK_REQUESTS if args.quick else REQUESTS)
+    done = iter(range(1, seeds * len(KINDS) + 1))
+
+    def say(name: str) -> None:
+        print(f"{next(done)}/{seeds * len(KINDS)} {name}", file=sys.stderr)
+
+    found = played(range(args.first, args.first + seeds), requests, say)
+    print(text(found))
+    if args.json:
+        body = {
+            f"{rule}, {_world(cached)}": {
+                outcome.name: {
+                    "load_s": outcome.load_s,
+                    "wait_p95_s": outcome.p95_s,
+                    "lost": outcome.lost,
+                }
+                for outcome in outcomes
+            }
+            for (rule, cached), outcomes in found.items()
+        }
+        args.json.write_text(json.dumps(body, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
