@@ -8,6 +8,19 @@ from pydantic_core import ErrorDetails
 
 from cortex.config.schema import Config, Key, models_in
 
+_KINDS = {
+    "string_type": "a string",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "dict_type": "a table",
+    "model_type": "a table",
+    "tuple_type": "an array",
+}
+"""What pydantic's mistakes of kind are called by who writes TOML."""
+
 
 def line_of(source: str, origins: Mapping[str, str], error: ErrorDetails) -> str:
     """The mistake.
@@ -35,8 +48,8 @@ def line_of(source: str, origins: Mapping[str, str], error: ErrorDetails) -> str
         return f"{where}: expected, but not there"
     if _may_hold_a_key(location) or _may_hold_a_password(location, error["input"]):
         # The line ends in a journal, and at a reload in the events.
-        return f"{where}: expected {_expected(error)}"
-    return f"{where}: expected {_expected(error)}, found {_shown(error['input'])}"
+        return f"{where}: expected {_expected(error, location)}"
+    return f"{where}: expected {_expected(error, location)}, found {_shown(error['input'])}"
 
 
 def _may_hold_a_key(location: list[int | str]) -> bool:
@@ -49,12 +62,16 @@ def _may_hold_a_password(location: list[int | str], found: object) -> bool:
     return location[-1:] == ["endpoint"] and "@" in str(found)
 
 
-def _expected(error: ErrorDetails) -> str:
+def _expected(error: ErrorDetails, location: list[int | str]) -> str:
     context = error.get("ctx") or {}
-    message = error["msg"]
-    if error["type"] == "literal_error":
+    kind, message = error["type"], error["msg"]
+    if kind == "literal_error":
         return str(context["expected"])
-    for prefix in ("Value error, ", "Input should be a valid ", "Input should be "):
+    if kind == "tuple_type" and _holds_tables(location):
+        return f"[[{_dotted(location)}]] tables"
+    if kind in _KINDS:
+        return _KINDS[kind]
+    for prefix in ("Value error, ", "Input should be "):
         if message.startswith(prefix):
             return message.removeprefix(prefix)
     return message[:1].lower() + message[1:]
@@ -82,11 +99,21 @@ def _dotted(location: list[int | str]) -> str:
 
 
 def _known_keys(location: list[int | str]) -> list[str]:
-    """The valid keys of the table at `location`, read off the schema."""
+    """The valid keys of the table at `location`."""
+    return list(_table_at(location).model_fields)
+
+
+def _holds_tables(location: list[int | str]) -> bool:
+    """The array there is one of tables."""
+    field = _table_at(location[:-1]).model_fields.get(str(location[-1]))
+    return field is not None and any(models_in(field.annotation))
+
+
+def _table_at(location: list[int | str]) -> type[BaseModel]:
+    """Read off the schema."""
     model: type[BaseModel] = Config
     for part in location:
         field = model.model_fields.get(str(part))
-        if field is None:
-            continue
-        model = next(models_in(field.annotation), model)
-    return list(model.model_fields)
+        if field is not None:
+            model = next(models_in(field.annotation), model)
+    return model

@@ -1,7 +1,7 @@
 """The rule `forecast`: the models go whose loss is expected to cost the fewest seconds: pure.
 
 What it costs to lose one is the chance that it is asked for again soon, times the seconds to load it
-again, times its priority. The set that frees enough at the least cost is a knapsack, which is
+again and what a swap takes besides, times its priority. The set that frees enough at the least cost is a knapsack, which is
 solved exactly by branch and bound while it is small.
 """
 
@@ -16,6 +16,9 @@ from cortex.core.warmth import load_s_or_guess
 
 EXACT_UP_TO = 14
 """Candidates among which the cheapest sufficient set is found exactly; of more, by cost for each MiB."""
+SWAP_S = 5.0
+"""What a swap costs beside the load: somebody is drained and unloaded for it, and who asks has to wait, however
+shortly. Without it models that load in no time are swapped for each other without end."""
 _LEAST_MIB = 1e-9
 _APIECE = 1e-6
 """Seconds by which a victim costs more than nothing, and more the later it was used: of equals the fewest go,
@@ -32,16 +35,16 @@ class Loss(NamedTuple):
 
     @property
     def cost_s(self) -> float:
-        return self.chance * self.reload_s * self.weight
+        return self.chance * (self.reload_s + SWAP_S) * self.weight
 
     def __str__(self) -> str:
-        """The product, as `3 % within 14 min × 31 s = 0.9 s`."""
+        """The product, as `3 % within 14 min × (31 + 5) s = 1.1 s`."""
         if self is SPARE:
             return "another copy stays"
         weight = "" if self.weight == 1 else f" × {self.weight:g}"
         return (
             f"{_figure(100 * self.chance)} % within {_span(self.within_s)}"
-            f" × {_figure(self.reload_s)} s{weight} = {_figure(self.cost_s)} s"
+            f" × ({_figure(self.reload_s)} + {SWAP_S:g}) s{weight} = {_figure(self.cost_s)} s"
         )
 
 

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from array import array
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from bench import rules
 from bench.histories import KINDS, made
 from bench.rules import BASE, RULES, Outcome
-from cortex.replay.run import run
+from cortex.replay.run import Result, run
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -38,7 +40,17 @@ def test_a_run_prints_each_rule_and_each_goal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "rules.json"
-    argv = ["bench.rules", "--seeds", "1", "--requests", "250", "--json", str(path)]
+    argv = [
+        "bench.rules",
+        "--seeds",
+        "1",
+        "--first",
+        "1",
+        "--requests",
+        "250",
+        "--json",
+        str(path),
+    ]
     monkeypatch.setattr(sys, "argv", argv)
     assert rules.main() == 0
     out, err = capsys.readouterr()
@@ -55,9 +67,13 @@ def test_a_run_prints_each_rule_and_each_goal(
     assert figures["forecast, every load from disk"]["people 1"]["load_s"] == lived.load_s
 
 
-def outcome(load_s: float, p95_s: float = 1.0, lost: int = 0) -> Outcome:
-    """Beside one hour of loads, a p95 of one second and nothing lost."""
-    return Outcome("made", load_s, 3600.0, p95_s, 1.0, lost, 0)
+def outcome(load_s: float, wait_s: float = 1.0, lost: int = 0, kind: str = "made") -> Outcome:
+    """Beside one hour of loads, waits of one second and nothing lost."""
+    base = Result(load_s=3600.0, waits_s=array("d", [1.0]))
+    by_rule = Result(
+        load_s=load_s, waits_s=array("d", [wait_s]), lost=Counter({"no_room": lost})
+    )
+    return Outcome(kind, 1, by_rule, base)
 
 
 def test_a_goal_is_missed_by_what_it_says() -> None:
@@ -69,5 +85,6 @@ def test_a_goal_is_missed_by_what_it_says() -> None:
     assert verdicts(good) == ["met"] * 8
     assert verdicts(outcome(3100.0)) == ["met"] * 4 + ["MISSED"] + ["met"] * 3
     assert verdicts(good, outcome(3800.0)) == ["met", "MISSED", "met", "met"] * 2
-    assert verdicts(good, outcome(2000.0, p95_s=1.1)) == ["met", "met", "MISSED", "met"] * 2
+    other = outcome(2000.0, wait_s=1.1, kind="other")
+    assert verdicts(good, other) == ["met", "met", "MISSED", "met"] * 2
     assert verdicts(good, outcome(2000.0, lost=1)) == ["met", "met", "met", "MISSED"] * 2

@@ -56,7 +56,7 @@ def test_the_seeds_file_works_unchanged(tmp_path: Path) -> None:
     [
         ("[gateway]\nlisen = 1\n", 'gateway.lisen: unknown key, did you mean "listen"?'),
         ("[gatway]\n", 'gatway: unknown key, did you mean "gateway"?'),
-        ("[gateway]\nlisten = 8000\n", 'gateway.listen: expected string, found 8000'),
+        ("[gateway]\nlisten = 8000\n", 'gateway.listen: expected a string, found 8000'),
         ('[gateway]\nlisten = "8000"\n', 'gateway.listen: expected an address like "0.0.0.0:8000", found "8000"'),
         ('[eviction]\nstrategy = "fifo"\n', "eviction.strategy: expected 'lru', 'priority' or 'forecast', found \"fifo\""),
         ("[polling]\ninterval_s = 0\n", "polling.interval_s: expected greater than 0, found 0"),
@@ -67,6 +67,15 @@ def test_the_seeds_file_works_unchanged(tmp_path: Path) -> None:
         ('[models.a]\nkinds = ["chat", "sing"]\n', "models.a.kinds[1]: expected 'chat', 'vision', 'embeddings', 'image' or 'speech', found \"sing\""),
         ('[models.a]\nkinds = ["sing"]\n', "models.a.kinds[0]: expected 'chat', 'vision', 'embeddings', 'image' or 'speech', found \"sing\""),
         ("[models.a]\nkinds = []\n", "models.a.kinds: expected at least one, found []"),
+        ('[nodes.a]\nendpoint = 1\n', "nodes: expected [[nodes]] tables, found {'a': {'endpoint': 1}}"),
+        ("nodes = [3]\n", "nodes[0]: expected a table, found 3"),
+        ('[auth.keys.a]\nkey = "x"\n', "auth.keys: expected [[auth.keys]] tables"),
+        ("limits = 3\n", "limits: expected a table, found 3"),
+        ("models = [1]\n", "models: expected a table, found [1]"),
+        ('[models.a]\nkinds = "chat"\n', 'models.a.kinds: expected an array, found "chat"'),
+        ("[limits]\nmax_queue = 1.5\n", "limits.max_queue: expected a whole number, found 1.5"),
+        ('[limits]\nmax_queue = "a"\n', 'limits.max_queue: expected a whole number, found "a"'),
+        ('[limits]\nqueue_timeout_s = "x"\n', 'limits.queue_timeout_s: expected a number, found "x"'),
         ("listen = ", "not valid TOML: Invalid value (at end of document)"),
     ],
 )  # fmt: skip
@@ -153,7 +162,7 @@ def test_the_password_in_an_endpoint_is_not_shown(tmp_path: Path) -> None:
 
 def test_an_endpoint_that_is_no_text_is_a_mistake(tmp_path: Path) -> None:
     (line,) = lines(tmp_path, '[[nodes]]\nname = "a"\nendpoint = 8080\n')
-    assert line == "nodes[0].endpoint: expected string, found 8080"
+    assert line == "nodes[0].endpoint: expected a string, found 8080"
 
 
 def test_two_nodes_at_one_endpoint_are_a_mistake(tmp_path: Path) -> None:
@@ -222,7 +231,7 @@ def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
     ("variable", "value", "line"),
     [
         ("CORTEX_GATEWAY__LISEN", "x", 'environment CORTEX_GATEWAY__LISEN: unknown key, did you mean "listen"?'),
-        ("CORTEX_LIMITS__MAX_QUEUE", "many", 'environment CORTEX_LIMITS__MAX_QUEUE: expected integer'),
+        ("CORTEX_LIMITS__MAX_QUEUE", "many", 'environment CORTEX_LIMITS__MAX_QUEUE: expected a whole number, found "many"'),
         ("CORTEX_NODES__0__NAME", "x", "environment CORTEX_NODES__0__NAME: there is no such key in the configuration"),
     ],
 )  # fmt: skip

@@ -58,6 +58,12 @@ def test_of_two_that_are_asked_for_alike_the_one_goes_that_is_back_soonest(
     assert loaded(node("n", absent(6000), *there, total_mib=12_500), by=by).evict == (goes,)
 
 
+def test_one_that_is_back_at_once_but_always_wanted_stays() -> None:
+    there = [resident("a", 1, 0.5), resident("b", 2, 30.0)]
+    by = outlook(a=600.0, b=20_000.0)
+    assert loaded(node("n", absent(6000), *there, total_mib=12_500), by=by).evict == ("b",)
+
+
 @pytest.mark.parametrize(
     ("priority", "goes"), [(100, "a"), (300, "b"), (40, "a"), (0, "a"), (-200, "a")]
 )
@@ -94,7 +100,7 @@ def test_the_product_is_told() -> None:
     there = node("n", absent(6000), resident("a", 1, 31.0), total_mib=6500)
     by = outlook(a=100.0)
     decision = loaded(there, by=by)
-    product = "a (100 % within 15 min × 31 s = 31 s)"
+    product = "a (100 % within 15 min × (31 + 5) s = 36 s)"
     assert decision.reason == f"needs 6000 MiB, free 500 MiB: {product} must go"
     assert f"after unloading {product}" in str(decision.considered[0])
 

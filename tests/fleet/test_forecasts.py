@@ -89,7 +89,7 @@ def test_what_had_to_go_is_told_of_the_horizon_and_the_rule_of_the_log() -> None
     assert card.state.forecasts.outlook.horizon_s > before_s
     (load,) = (event for event in card.events.all if event.kind is EventKind.LOAD)
     assert load.detail["strategy"] == "forecast"
-    assert " % within 15 min × 300 s = " in load.reason
+    assert " % within 15 min × (300 + 5) s = " in load.reason
 
 
 def test_a_restart_knows_what_the_log_tells() -> None:

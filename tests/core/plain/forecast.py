@@ -44,7 +44,7 @@ def decides(rules: EvictionRules) -> bool:
 def cost_s(node: NodeView, model: ModelView, rules: EvictionRules, now_s: float) -> float:
     assert rules.outlook is not None
     chance = rules.outlook.chance(model.id, now_s)
-    return chance * taken_to_load_s(node, model) * (max(0, model.priority) / 100)
+    return chance * (taken_to_load_s(node, model) + 5) * (max(0, model.priority) / 100)
 
 
 def cheapest(

@@ -250,7 +250,7 @@ def _product(node: NodeView, model: ModelView, rules: EvictionRules, now_s: floa
     weight = "" if model.priority == 100 else f" × {model.priority / 100:g}"
     return (
         f"{_short(percent)} % within {horizon_s / 60:.0f} min"
-        f" × {_short(forecast.taken_to_load_s(node, model))} s{weight}"
+        f" × ({_short(forecast.taken_to_load_s(node, model))} + 5) s{weight}"
         f" = {_short(forecast.cost_s(node, model, rules, now_s))} s"
     )
 
