@@ -8,7 +8,7 @@ unlike cards and one and a half to three times as many models as they hold. What
 import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import NamedTuple
 
@@ -60,6 +60,7 @@ class Clients:
             at_s += self.rng.lognormvariate(math.log(apart_s), 0.9)
 
     def some(self, mean: float) -> int:
+        """A number from one on."""
         return 1 + int(self.rng.expovariate(1 / mean))
 
 
@@ -224,11 +225,9 @@ def _machine(
 
 
 def _for(machine: Machine, asked: set[ModelId], *, cached: bool) -> Machine:
-    return Machine(
-        name=machine.name,
-        vram_mib=machine.vram_mib,
+    return replace(
+        machine,
         ram_mib=machine.ram_mib if cached else None,
-        version=machine.version,
         holdings={
             model: there if cached else there._replace(warm_s=there.load_s)
             for model, there in machine.holdings.items()

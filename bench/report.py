@@ -7,7 +7,7 @@ measured side by side.
 import json
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -295,6 +295,43 @@ def verdicts(results: Results) -> list[Verdict]:
 def table(head: list[str], lines: list[list[str]]) -> str:
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *lines])
+
+
+@dataclass(frozen=True)
+class Line:
+    """One figure, beside the most that it may be where it has a goal."""
+
+    what: str
+    value: float
+    unit: str
+    goal: float | None = None
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.goal is None:
+            return ""
+        return "met" if self.value <= self.goal else "MISSED"
+
+
+def beside_goals(lines: Iterable[Line]) -> str:
+    def shown(value: float, unit: str) -> str:
+        form = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+        return f"{form} {unit}".strip()
+
+    return table(
+        ["what", "value", "goal", "", ""],
+        [
+            [
+                line.what,
+                shown(line.value, line.unit),
+                "" if line.goal is None else f"at most {shown(line.goal, line.unit)}",
+                line.verdict,
+                line.note,
+            ]
+            for line in lines
+        ],
+    )
 
 
 def text(results: Results) -> str:

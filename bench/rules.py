@@ -7,13 +7,14 @@ on such as do not. Nothing is timed: the figures are the same on every machine.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import fmean, median
 
 from bench.histories import KINDS, made
-from bench.report import table
+from bench.report import Line, beside_goals, table
 from cortex.core.percentile import nearest_rank
 from cortex.core.rules import Strategy
 from cortex.replay.changes import with_foresight, with_strategy
@@ -57,7 +58,7 @@ class Outcome:
     @property
     def p95_s(self) -> tuple[float, float]:
         """By `BASE`, and by the rule."""
-        return self.base.wait_s(95) or 0.0, self.result.wait_s(95) or 0.0
+        return _p95_s([self.base]), _p95_s([self.result])
 
     @property
     def lost(self) -> tuple[int, int]:
@@ -70,6 +71,7 @@ class Outcome:
 
 
 def longer(waits_s: tuple[float, float]) -> bool:
+    """The second is, by so much that it would be felt."""
     before_s, after_s = waits_s
     return after_s > before_s + FELT_S
 
@@ -100,70 +102,47 @@ def played(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Goal:
-    """What is asked of `forecast`, over all histories."""
-
-    text: str
-    value: float
-    most: float
-    form: str = "{:+.1%}"
-
-    @property
-    def verdict(self) -> str:
-        return "met" if self.value <= self.most else "MISSED"
-
-
-def goals(found: Found) -> Iterator[Goal]:
-    for cached, most in ((False, -0.10), (True, -0.18)):
+def goals(found: Found) -> Iterator[Line]:
+    """What is asked of `forecast`."""
+    for cached, most in ((False, -10), (True, -18)):
         outcomes = found["forecast", cached]
-        with_files = _world(cached)
-        yield Goal(
-            f"{with_files}: load-hours on average, at most {most:+.0%}",
-            fmean(outcome.more for outcome in outcomes),
+        world = _world(cached)
+        yield Line(
+            f"{world}: load-hours on average",
+            100 * fmean(outcome.more for outcome in outcomes),
+            "%",
             most,
         )
         heavy = [outcome.more for outcome in outcomes if outcome.base.load_s >= HEAVY_S]
         if heavy:
-            yield Goal(
-                f"{with_files}: load-hours of the worst of {len(heavy)} heavy ones, at most +3%",
-                max(heavy),
-                0.03,
-            )
+            worst = f"{world}: load-hours of the worst of {len(heavy)} heavy ones"
+            yield Line(worst, 100 * max(heavy), "%", 3)
         pooled = _pooled_p95_s(outcomes)
-        yield Goal(
-            f"{with_files}: kinds of clients whose p95 of waits is longer, of {len(pooled)}",
+        yield Line(
+            f"{world}: kinds of clients whose p95 of waits is longer",
             sum(map(longer, pooled.values())),
+            f"of {len(pooled)}",
             0,
-            "{:.0f}",
         )
-        yield Goal(
-            f"{with_files}: requests lost by fleets that lose none by {BASE}",
-            sum(
-                after for before, after in (outcome.lost for outcome in outcomes) if not before
-            ),
-            0,
-            "{:.0f}",
-        )
+        lost = [after for before, after in (outcome.lost for outcome in outcomes) if not before]
+        yield Line(f"{world}: lost by fleets that lose none by {BASE}", sum(lost), "", 0)
 
 
 def _pooled_p95_s(outcomes: Sequence[Outcome]) -> dict[str, tuple[float, float]]:
     """Of each kind, over all fleets that it was played on, by `BASE` and by the rule."""
-    waits: dict[str, tuple[list[float], list[float]]] = {}
+    of_kind: dict[str, list[Outcome]] = {}
     for outcome in outcomes:
-        for kept, result in zip(
-            waits.setdefault(outcome.kind, ([], [])),
-            (outcome.base, outcome.result),
-            strict=True,
-        ):
-            kept.extend(result.waits_s)
-    found = {}
-    for kind, (before, after) in waits.items():
-        found[kind] = (
-            nearest_rank(sorted(before), 95) or 0.0,
-            nearest_rank(sorted(after), 95) or 0.0,
-        )
-    return found
+        of_kind.setdefault(outcome.kind, []).append(outcome)
+    return {
+        kind: (_p95_s(o.base for o in alike), _p95_s(o.result for o in alike))
+        for kind, alike in of_kind.items()
+    }
+
+
+def _p95_s(results: Iterable[Result]) -> float:
+    """The wait that 95 % of all their requests did not exceed."""
+    waits = sorted(chain.from_iterable(result.waits_s for result in results))
+    return nearest_rank(waits, 95) or 0.0
 
 
 def _world(cached: bool) -> str:
@@ -214,13 +193,9 @@ def text(found: Found) -> str:
             if outcome.more > 0.01 or outcome.waits_longer or outcome.lost[1] > outcome.lost[0]
         ],
     )
-    asked = table(
-        ["goal of forecast", "value", ""],
-        [[goal.text, goal.form.format(goal.value), goal.verdict] for goal in goals(found)],
-    )
     count = len(found[BASE, True])
     title = f"{count} histories; load-hours beside {BASE}:"
-    return "\n\n".join((title, averages, waits, odd, asked))
+    return "\n\n".join((title, averages, waits, odd, beside_goals(goals(found))))
 
 
 def _shares(outcomes: Sequence[Outcome]) -> tuple[float, ...]:

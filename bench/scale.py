@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from bench import scale_fleet, scale_history, scale_polls
-from bench.report import table
+from bench.report import Line, beside_goals
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,6 @@ NEAR_MS, QUESTION_MS, LAG_MS = 5.0, 50.0, 10.0
 PLAN_US = 1000.0
 CPU_SHARE, LOG_SHARE = 0.20, 0.05
 LOGGED_PER_S = 2000
-
-
-@dataclass(frozen=True)
-class Line:
-    """One figure, beside its goal where it has one."""
-
-    what: str
-    value: float
-    unit: str
-    goal: float | None = None
-    note: str = ""
-
-    @property
-    def verdict(self) -> str:
-        if self.goal is None:
-            return ""
-        return "met" if self.value <= self.goal else "MISSED"
 
 
 def plans(size: Size) -> list[Line]:
@@ -117,26 +100,6 @@ def _history(size: Size, folder: Path) -> list[Line]:
 PARTS = {"plans": plans, "polls": polls, "history": history}
 
 
-def text(lines: list[Line]) -> str:
-    def shown(value: float, unit: str) -> str:
-        form = f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-        return f"{form} {unit}".strip()
-
-    return table(
-        ["what", "value", "goal", "", ""],
-        [
-            [
-                line.what,
-                shown(line.value, line.unit),
-                "" if line.goal is None else f"at most {shown(line.goal, line.unit)}",
-                line.verdict,
-                line.note,
-            ]
-            for line in lines
-        ],
-    )
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     parser.add_argument("--rows", type=int, help=f"requests in the log ({FULL.rows:,})")
@@ -151,7 +114,7 @@ def main() -> int:
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[0]})
     lines = [line for part in args.parts.split(",") for line in PARTS[part](size)]
-    print(text(lines))
+    print(beside_goals(lines))
     if args.json:
         found = {
             "size": asdict(size),

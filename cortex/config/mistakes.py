@@ -19,7 +19,7 @@ _KINDS = {
     "model_type": "a table",
     "tuple_type": "an array",
 }
-"""What pydantic's mistakes of kind are called by who writes TOML."""
+"""The kind of value that was expected, by pydantic's mistake, as TOML calls it."""
 
 
 def line_of(source: str, origins: Mapping[str, str], error: ErrorDetails) -> str:

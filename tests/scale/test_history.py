@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import scale
+from bench import report, scale
 from bench.scale_history import Question, fill, questions
 from cortex.adminapi import HistoryQuery
 from cortex.store import queries, search
@@ -103,6 +103,6 @@ def test_the_table_tells_what_was_met() -> None:
     assert all(line.value > 0 for line in lines)
     kinds = {line.what.partition(":")[0] for line in lines if line.goal}
     assert {"history", "stats", "events", "log"} <= kinds
-    lines.append(scale.Line("something slow", 3.0, "ms", 2.0))
-    told = scale.text(lines).splitlines()
+    lines.append(report.Line("something slow", 3.0, "ms", 2.0))
+    told = report.beside_goals(lines).splitlines()
     assert told[-1] == "| something slow | 3 ms | at most 2 ms | MISSED |  |"
