@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -119,10 +118,8 @@ async def test_sigterm_ends_it_at_once_and_systemd_is_told(
         )
         gateway.command("c1")
         await until(lambda: runs(tmp_path) == ["begun"], "the command to begin")
-        begun_s = time.monotonic()
         agent.send_signal(signal.SIGTERM)
         out, err = await ended(agent)
-        assert time.monotonic() - begun_s < 2
         assert (agent.returncode, out) == (0, "")
         told = manager_lines(manager)
     assert told[0] == "READY=1"
@@ -137,7 +134,7 @@ async def test_sigterm_ends_it_at_once_and_systemd_is_told(
         "agent stopped",
     ]
     assert lines[-1]["left_running"] == "c1"
-    # A restart is not cut in half.
+    # A restart is neither waited for, since this one goes on until `go` is there, nor cut in half.
     assert runs(tmp_path) == ["begun"]
     (tmp_path / "go").touch()
     await until(lambda: runs(tmp_path) == ["begun", "ended"], "the command's own end")
@@ -201,11 +198,11 @@ async def test_a_second_agent_with_the_same_memory_does_not_start(
 
 
 def test_its_loop_ends_though_a_call_hangs():
-    gate = threading.Event()
+    gate, waited = threading.Event(), list[bool]()
 
     async def hang() -> None:
         loop = asyncio.get_running_loop()
-        hung = loop.run_in_executor(None, gate.wait, 20)
+        hung = loop.run_in_executor(None, lambda: waited.append(gate.wait(20)))
         assert await asyncio.to_thread(lambda: 7) == 7
         with pytest.raises(ZeroDivisionError):
             await asyncio.to_thread(lambda: 1 // 0)
@@ -213,8 +210,7 @@ def test_its_loop_ends_though_a_call_hangs():
         # The interpreter's own end would wait for any other.
         assert all(thread.daemon for thread in threading.enumerate()[1:])
 
-    begun_s = time.monotonic()
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(hang())
-    assert time.monotonic() - begun_s < 2
+    assert waited == []
     gate.set()
